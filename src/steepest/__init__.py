@@ -1,3 +1,70 @@
-"""Gradient descent you can see, on data of any size."""
+"""Gradient descent you can see, on data of any size.
+
+The public names are loaded when they are first used, because JAX takes a second to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steepest.callbacks import Callback as Callback
+    from steepest.descent import losses as losses
+    from steepest.descent import models as models
+    from steepest.descent import schedules as schedules
+    from steepest.descent.loop import Failure as Failure
+    from steepest.descent.loop import StopDescent as StopDescent
+    from steepest.descent.optimizers import SGD as SGD
+    from steepest.descent.optimizers import AdaGrad as AdaGrad
+    from steepest.descent.optimizers import Adam as Adam
+    from steepest.descent.optimizers import AdamW as AdamW
+    from steepest.descent.optimizers import Momentum as Momentum
+    from steepest.descent.optimizers import Nesterov as Nesterov
+    from steepest.descent.optimizers import Optimizer as Optimizer
+    from steepest.descent.optimizers import RMSProp as RMSProp
+    from steepest.descent.schedules import Schedule as Schedule
+    from steepest.errors import SteepestError as SteepestError
+    from steepest.minimization import Result as Result
+    from steepest.minimization import minimize as minimize
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Callback": "callbacks",
+    "losses": "descent",
+    "models": "descent",
+    "schedules": "descent",
+    "Failure": "descent.loop",
+    "StopDescent": "descent.loop",
+    "SGD": "descent.optimizers",
+    "AdaGrad": "descent.optimizers",
+    "Adam": "descent.optimizers",
+    "AdamW": "descent.optimizers",
+    "Momentum": "descent.optimizers",
+    "Nesterov": "descent.optimizers",
+    "Optimizer": "descent.optimizers",
+    "RMSProp": "descent.optimizers",
+    "Schedule": "descent.schedules",
+    "SteepestError": "errors",
+    "Result": "minimization",
+    "minimize": "minimization",
+}
+
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'steepest' has no attribute {name!r}")
+    home = f"steepest.{_WHERE[name]}"
+    if name in ("losses", "models", "schedules"):
+        value: object = importlib.import_module(f"{home}.{name}")
+    else:
+        value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

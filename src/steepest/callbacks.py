@@ -1,0 +1,47 @@
+"""Hooks into a descent: empty methods to override, and one `notify` that calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steepest.minimization import Result
+
+
+class Callback:
+    """Hooks that do nothing; override those that you want.
+
+    No hook is called within a window of steps, because there the descent is one compiled program.
+    A hook may raise `steepest.StopDescent` with a reason, in `on_epoch_end`.
+
+    Examples
+    --------
+    >>> import steepest
+    >>> class Patience(steepest.Callback):
+    ...     def on_epoch_end(self, figures):
+    ...         if figures["loss"] < 0.5:
+    ...             raise steepest.StopDescent("the loss is low enough")
+    """
+
+    def on_descent_begin(self, epochs: int, rows: int) -> None:
+        """Before the first step; ``rows`` is the number of rows of an epoch."""
+
+    def on_window_end(self, epoch: int, rows: int, loss: float) -> None:
+        """After some steps: the epoch (from 1), its rows so far, and its mean loss so far."""
+
+    def on_epoch_end(self, figures: dict[str, float]) -> None:
+        """After an epoch and its validation, with the row that `Result.epochs` will have for it."""
+
+    def on_descent_end(self, result: Result) -> None:
+        """After the last step."""
+
+
+def notifier(callbacks: Sequence[Callback]) -> Callable[..., None]:
+    """Return ``notify(event, **details)``, which calls ``on_<event>`` of each callback in turn."""
+
+    def notify(event: str, **details: object) -> None:
+        for callback in callbacks:
+            getattr(callback, f"on_{event}")(**details)
+
+    return notify

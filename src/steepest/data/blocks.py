@@ -1,0 +1,168 @@
+"""Windows of batches from memory: fixed-shape arrays for the compiled epoch to run over.
+
+A window is a run of whole batches, ``[steps, batch_size, ...]``. Rows are gathered in the order of
+`steepest.data.order` into buffers that are used again and again, because touching fresh memory costs more
+than the copy itself; a thread fills the next window while the descent runs over this one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from steepest.data.order import Rows, epoch_order
+
+WINDOW_BYTES = 2**25
+"""Upper limit of a window's size, where one batch is not larger: 32 MiB."""
+
+ALIGNMENT = 64
+"""Byte boundary at which JAX can use a NumPy array on the CPU without a copy."""
+
+BUFFERS = 3
+"""Windows alive at once: one in the descent, one waiting, one being filled."""
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """Batches for the compiled epoch.
+
+    Attributes
+    ----------
+    arrays
+        The batches' data, each ``[steps, batch_size, ...]``.
+    weights
+        Row weights ``[steps, batch_size]``; zero marks padding.
+    rows
+        Row numbers ``[steps, batch_size]``; -1 marks padding.
+    """
+
+    arrays: tuple[Array, ...]
+    weights: Array
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows in memory, cut into windows.
+
+    Parameters
+    ----------
+    arrays
+        Arrays whose first axis is the rows.
+    weights
+        Row weights ``[rows]``.
+    batch_size
+        Rows of a step.
+    seed
+        Decides the order of rows.
+    shuffle
+        Whether each epoch visits the rows in an order of its own, or in their own order.
+    padded
+        Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
+    """
+
+    arrays: tuple[Array, ...]
+    weights: Array
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = True
+    padded: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.weights)
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.rows // self.batch_size)
+
+    def epochs(self, first: int, last: int) -> Iterator[Window]:
+        """Yield the windows of the epochs ``first`` to ``last - 1``, in order.
+
+        A window's arrays are valid until `BUFFERS` - 1 more windows have been asked for.
+        """
+        shapes = self.shapes()
+        buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(BUFFERS)]
+        number = 0
+        for epoch in range(first, last):
+            for shape, members in self._cut(epoch, shapes):
+                yield self._fill(buffers[number % BUFFERS], shape, members)
+                number += 1
+
+    def shapes(self) -> list[tuple[int, int]]:
+        """Return the shapes ``(steps, batch_size)`` of an epoch's windows."""
+        row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays)
+        largest = max(1, WINDOW_BYTES // max(1, row_bytes * self.batch_size))
+        whole = self.steps if self.padded else self.rows // self.batch_size
+        windows = -(-whole // largest)
+        steps = -(-whole // max(1, windows))
+        shapes = [(steps, self.batch_size)] * windows
+        if self.padded:
+            return shapes
+        if windows:
+            shapes[-1] = (whole - (windows - 1) * steps, self.batch_size)
+        tail = self.rows % self.batch_size
+        return [*shapes, (1, tail)] if tail else shapes
+
+    def _cut(self, epoch: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Rows]]:
+        """Yield each window's shape and the row numbers in it."""
+        order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else iter([np.arange(self.rows)])
+        waiting = next(order)
+        for shape in shapes:
+            wanted = math.prod(shape)
+            while len(waiting) < wanted and (more := next(order, None)) is not None:
+                waiting = np.concatenate([waiting, more])
+            yield shape, waiting[:wanted]
+            waiting = waiting[wanted:]
+
+    def _buffers(self, rows: int) -> tuple[Array, ...]:
+        return tuple(
+            _aligned((rows, *array.shape[1:]), array.dtype) for array in (*self.arrays, self.weights)
+        )
+
+    def _fill(self, buffers: tuple[Array, ...], shape: tuple[int, int], members: Rows) -> Window:
+        """Gather rows into the buffers; padding repeats a real row, because zeros may not be valid data."""
+        wanted = math.prod(shape)
+        padding = wanted - len(members)
+        sources = np.concatenate([members, np.repeat(members[:1], padding)]) if padding else members
+        views = []
+        for array, buffer in zip((*self.arrays, self.weights), buffers, strict=True):
+            np.take(array, sources, axis=0, out=buffer[:wanted], mode="clip")
+            views.append(buffer[:wanted].reshape(*shape, *array.shape[1:]))
+        *arrays, weights = views
+        rows = np.concatenate([members, np.full(padding, -1)]).reshape(shape)
+        weights[rows < 0] = 0
+        return Window(tuple(arrays), weights, rows)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items, making the next one in a thread while the caller uses this one.
+
+    Examples
+    --------
+    >>> list(prefetch(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="steepest-blocks") as thread:
+        waiting = thread.submit(next, items, end)
+        while (item := waiting.result()) is not end:
+            waiting = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -1,0 +1,187 @@
+"""The compiled epoch: one scan over a window of batches, and the same scan without descent for validation.
+
+Everything that may change between steps or runs (rates, weights, penalties, tolerance, keys) is an
+argument; what is compiled is a `Program`. A step that is all padding, or not finite, or that comes after
+convergence, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from steepest.descent.optimizers import Preconditioner
+from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
+
+PATIENCE = 5
+"""Steps (epochs, if an epoch has several steps) in a row without change before a loss has converged."""
+
+
+class Program(NamedTuple):
+    """What is compiled; hashable, so that equal programs share their compilation.
+
+    Attributes
+    ----------
+    objective
+        ``(parameters, batch, key) -> loss``: a number, or one for each row.
+    transformation
+        The update rule for a rate of one.
+    preconditioner
+        See `steepest.descent.optimizers.Optimizer`.
+    unravel
+        From `State.parameters` to the parameters that the objective takes.
+    """
+
+    objective: Callable[..., jax.Array]
+    transformation: optax.GradientTransformationExtraArgs
+    preconditioner: Preconditioner | None
+    unravel: Callable[[Any], Any]
+
+
+class Constants(NamedTuple):
+    """What stays the same over the steps of a descent, as data.
+
+    Attributes
+    ----------
+    key
+        Random key from which each step's key is folded.
+    tolerance
+        Convergence is looked for within the compiled epoch if this is not negative.
+    l1, l2
+        Strength of each parameter's penalty, shaped like `State.parameters`; ``None`` for no penalty.
+        The loss has ``Σ l1·|θ| + Σ l2·θ²`` added.
+    """
+
+    key: jax.Array
+    tolerance: jax.Array
+    l1: Any = None
+    l2: Any = None
+
+
+class Batches(NamedTuple):
+    """A window's batches on the device: data, row weights ``[steps, batch_size]``, rates ``[steps]``."""
+
+    data: Any
+    weights: jax.Array
+    rates: jax.Array
+
+
+class Record(NamedTuple):
+    """What each step leaves behind, ``[steps]`` each."""
+
+    loss: jax.Array
+    gradient_norm: jax.Array
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return ``Σ wᵢ valueᵢ / Σ wᵢ``, and 0 where all weights are 0; a single number is returned as it is."""
+    if values.ndim == 0:
+        return values
+    total = weights.sum()
+    return jnp.dot(values, weights.astype(values.dtype)) / jnp.where(total > 0, total, 1)
+
+
+def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, jax.Array | float]:
+    """Return the L1 and the L2 term of the loss."""
+    absolute = (
+        0.0 if constants.l1 is None else optax.tree.vdot(constants.l1, jax.tree.map(jnp.abs, parameters))
+    )
+    squared = (
+        0.0 if constants.l2 is None else optax.tree.vdot(constants.l2, jax.tree.map(jnp.square, parameters))
+    )
+    return absolute, squared
+
+
+def soft_threshold(
+    program: Program, constants: Constants, parameters: Any, state: Any, rate: jax.Array
+) -> Any:
+    """Take the proximal step of the L1 penalty, in the metric of the rule's own preconditioner ``p``.
+
+    ``θ ← sign(θ) · max(|θ| - η p l1, 0)``: weights become exactly zero, and the descent ends where the
+    penalised loss has its minimum for adaptive rules and momentum too.
+    """
+    if constants.l1 is None or program.preconditioner is None:  # minimize() refuses the second with the first
+        return parameters
+    scale = program.preconditioner(state)
+
+    def shrink(theta: jax.Array, strength: jax.Array, scale: Any) -> jax.Array:
+        return jnp.sign(theta) * jnp.maximum(jnp.abs(theta) - rate * scale * strength, 0)
+
+    if jax.tree.structure(scale) != jax.tree.structure(parameters):
+        return jax.tree.map(lambda theta, strength: shrink(theta, strength, scale), parameters, constants.l1)
+    return jax.tree.map(shrink, parameters, constants.l1, scale)
+
+
+def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
+    """Take one step of the descent; ``batch`` is one batch, ``weights [batch_size]`` and one rate."""
+    key = jax.random.fold_in(constants.key, state.step)
+
+    def smooth_loss(parameters: Any) -> jax.Array:
+        values = program.objective(program.unravel(parameters), batch.data, key)
+        return weighted_mean(values, batch.weights) + penalty(constants, parameters)[1]
+
+    loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
+    gradient_norm = optax.tree.norm(gradient)
+    updates, optimizer_state = program.transformation.update(
+        gradient, state.optimizer_state, state.parameters, value=loss, grad=gradient, value_fn=smooth_loss
+    )
+    rate = batch.rates.astype(loss.dtype)
+    parameters = jax.tree.map(lambda theta, update: theta + rate * update, state.parameters, updates)
+    parameters = soft_threshold(program, constants, parameters, optimizer_state, rate)
+    loss = loss + penalty(constants, state.parameters)[0]
+
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+    still = jnp.where(abs(loss - state.loss) <= constants.tolerance * abs(state.loss), state.still + 1, 0)
+    status = jnp.where(still >= PATIENCE, LOSS_CONVERGED, RUNNING)
+    status = jnp.where(gradient_norm <= constants.tolerance, GRADIENT_CONVERGED, status)
+    status = jnp.where(finite, status, NOT_FINITE)
+    counts = (state.status == RUNNING) & (batch.weights.sum() > 0)
+    moves = counts & (status == RUNNING)
+
+    def choose(condition: jax.Array, new: Any, old: Any) -> Any:
+        return jax.tree.map(partial(jnp.where, condition), new, old)
+
+    after = State(
+        *choose(moves, (parameters, optimizer_state), (state.parameters, state.optimizer_state)),
+        step=state.step + moves,
+        loss=jnp.where(moves, loss, state.loss),
+        still=jnp.where(counts, still, state.still),
+        status=jnp.where(counts, status, state.status),
+    )
+    return after, Record(loss, gradient_norm)
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="state")
+def run_window(
+    program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    """Run the descent over a window of batches in one compiled program."""
+    return jax.lax.scan(partial(take_step, program, constants), state, batches)
+
+
+@partial(jax.jit, static_argnames=("program", "metrics"))
+def evaluate(
+    program: Program,
+    metrics: tuple[Callable[..., jax.Array], ...],
+    constants: Constants,
+    parameters: Any,
+    batches: Batches,
+) -> tuple[jax.Array, ...]:
+    """Return the loss, penalties included, and the metrics' weighted means over a window, without descent."""
+    tree = program.unravel(parameters)
+    functions = (lambda tree, batch: program.objective(tree, batch, None), *metrics)
+    total = batches.weights.sum()
+
+    def add(means: tuple[jax.Array, ...], batch: Batches) -> tuple[tuple[jax.Array, ...], None]:
+        share = batch.weights.sum() / total
+        each = (weighted_mean(function(tree, batch.data), batch.weights) for function in functions)
+        return tuple(mean + share * value for mean, value in zip(means, each, strict=True)), None
+
+    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parameters)))
+    loss, *others = jax.lax.scan(add, (zero,) * len(functions), batches)[0]
+    return (loss + sum(penalty(constants, parameters)), *others)

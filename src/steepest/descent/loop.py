@@ -1,0 +1,289 @@
+"""The loop around the compiled epoch: epochs, rates, validation, stopping, and what is written down.
+
+Who owns what: the compiled epoch owns the parameters and notices a step that is not finite; this module
+owns the order of events and decides when to stop; where the rows come from is the caller's business.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, evaluate, run_window
+from steepest.descent.schedules import PlateauState, Schedule, watch
+from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
+
+Floats = npt.NDArray[np.floating[Any]]
+Figures = dict[str, float]
+
+
+class StopDescent(Exception):  # noqa: N818 - a request, as StopIteration is, and no error
+    """Raise this in a callback to stop the descent; the message says why."""
+
+
+class Window(Protocol):
+    """What the loop needs of a window: see `steepest.data.blocks.Window`."""
+
+    @property
+    def arrays(self) -> Any: ...  # noqa: D102
+    @property
+    def weights(self) -> Any: ...  # noqa: D102
+    @property
+    def rows(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a descent is divided, and when it has converged.
+
+    Parameters
+    ----------
+    epochs
+        The most epochs to run.
+    steps_per_epoch
+        Steps of an epoch.
+    windows_per_epoch
+        Windows of an epoch.
+    tolerance
+        Relative change of the loss, or norm of the gradient, that counts as converged.
+    whole
+        Whether every step sees all there is to see (batch descent, or a function without data). Then
+        convergence is looked for at each step, within the compiled program; else after each epoch.
+    limit
+        What the last epoch is called when it is reached.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    windows_per_epoch: int
+    tolerance: float
+    whole: bool
+    limit: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Rows held out of the descent, on the device, and what is measured on them besides the loss."""
+
+    batches: Batches
+    metrics: dict[str, Callable[..., jax.Array]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that was not finite.
+
+    Attributes
+    ----------
+    step, epoch
+        Where it was, both from 1.
+    loss, gradient_norm, learning_rate
+        What was seen there.
+    rows
+        The row numbers of its batch.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    rows: npt.NDArray[np.int64]
+
+
+@dataclass
+class History:
+    """Every step's loss, gradient norm and rate, and every epoch's figures."""
+
+    losses: list[Floats] = field(default_factory=list)
+    gradient_norms: list[Floats] = field(default_factory=list)
+    rates: list[Floats] = field(default_factory=list)
+    epochs: list[Figures] = field(default_factory=list)
+
+    def steps(self, count: int) -> dict[str, Floats]:
+        """Return the first steps' figures, one array each."""
+        columns = {"loss": self.losses, "gradient_norm": self.gradient_norms, "learning_rate": self.rates}
+        return {name: np.concatenate([np.zeros(0), *parts])[:count] for name, parts in columns.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a descent ended, why, what it left behind, and how many steps were looked at."""
+
+    state: State
+    history: History
+    steps: int
+    why: str
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What a descent is made of; see `descend`."""
+
+    program: Program
+    constants: Constants
+    schedule: Schedule
+    pace: Pace
+    validation: Validation | None = None
+    notify: Callable[..., None] = lambda event, **details: None
+
+
+class _Pending(NamedTuple):
+    """A window that was handed to the device and whose record has not been read."""
+
+    record: Record
+    rates: Floats
+    step_weights: Floats
+    rows: npt.NDArray[np.int64]
+
+
+def descend(descent: Descent, state: State, windows: Iterator[Window]) -> Outcome:
+    """Run epochs until the loss converges, a step is not finite, a callback objects, or none is left.
+
+    ``windows`` yields the windows of all epochs; at most two of them are in use at a time.
+    """
+    pace, history = descent.pace, History()
+    plateau, watched = PlateauState(), (math.inf, 0)
+    for epoch in range(pace.epochs):
+        began = time.perf_counter()
+        window_group = islice(windows, pace.windows_per_epoch)
+        state, figures, failure = _run_epoch(descent, state, window_group, epoch, plateau.scale, history)
+        if failure:
+            return Outcome(state, history, failure.step, _describe_failure(failure, pace), failure)
+        figures |= {"seconds": time.perf_counter() - began, "rows_per_second": 0.0}
+        figures["rows_per_second"] = figures["rows"] / figures["seconds"]
+        history.epochs.append(figures)
+        if not pace.whole:
+            state, watched = _judge(state, watched, figures["loss"], pace.tolerance)
+        taken = int(state.step) + (pace.whole and int(state.status) != RUNNING)
+        try:
+            descent.notify("epoch_end", figures=figures)
+        except StopDescent as reason:
+            return Outcome(state, history, taken, str(reason) or "a callback stopped it")
+        if int(state.status) != RUNNING:
+            return Outcome(state, history, taken, _describe_convergence(state, history, pace, taken))
+        if descent.schedule.plateau:
+            loss = figures.get("validation_loss", figures["loss"])
+            plateau = watch(descent.schedule.plateau, plateau, loss)
+    return Outcome(state, history, int(state.step), f"{pace.limit} was reached")
+
+
+def _run_epoch(
+    descent: Descent, state: State, windows: Iterator[Window], epoch: int, scale: float, history: History
+) -> tuple[State, Figures, Failure | None]:
+    """Run one epoch; the device computes one window while the host reads the record of the one before."""
+    first = epoch * descent.pace.steps_per_epoch
+    pending: deque[_Pending] = deque()
+    loss = rows = weight = 0.0
+    failure = None
+
+    def read() -> None:
+        nonlocal loss, rows, weight, failure
+        window = pending.popleft()
+        failure = failure or _append(history, window, epoch)
+        losses = np.asarray(window.record.loss, np.float64)
+        counted = window.step_weights > 0
+        loss += float(losses[counted] @ window.step_weights[counted])
+        weight += float(window.step_weights.sum())
+        rows += int((window.rows >= 0).sum())
+        descent.notify("window_end", epoch=epoch + 1, rows=int(rows), loss=loss / weight)
+
+    rates = np.zeros(0)
+    for window in windows:
+        rates = scale * descent.schedule(first + np.arange(len(window.weights)))
+        batches = place(window.arrays, window.weights, rates)
+        state, record = run_window(descent.program, descent.constants, state, batches)
+        pending.append(_Pending(record, rates, window.weights.sum(axis=1), window.rows))
+        first += len(window.weights)
+        if len(pending) > 1:
+            read()
+    measured = _measure(descent, state)
+    while pending:
+        read()
+    figures = {"epoch": epoch + 1, "rows": rows, "loss": loss / weight, "learning_rate": float(rates[-1])}
+    return state, figures | {name: float(value) for name, value in measured.items()}, failure
+
+
+def place(data: Any, weights: Any, rates: Floats) -> Batches:
+    """Put a window's batches on the device, without a copy where the device is the processor itself."""
+    rates = np.asarray(rates, jnp.result_type(float))
+    return Batches(*jax.device_put((data, weights, rates), may_alias=True))
+
+
+def _append(history: History, window: _Pending, epoch: int) -> Failure | None:
+    """Write a window's record down; return the first step that was not finite, if there is one."""
+    counted = np.flatnonzero(window.step_weights > 0)
+    losses = np.asarray(window.record.loss)[counted]
+    norms = np.asarray(window.record.gradient_norm)[counted]
+    rates = window.rates[counted]
+    before = sum(map(len, history.losses))
+    history.losses.append(losses)
+    history.gradient_norms.append(norms)
+    history.rates.append(rates)
+    wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
+    if not len(wrong):
+        return None
+    at = wrong[0]
+    rows = window.rows[counted[at]]
+    return Failure(
+        step=before + int(at) + 1,
+        epoch=epoch + 1,
+        loss=float(losses[at]),
+        gradient_norm=float(norms[at]),
+        learning_rate=float(rates[at]),
+        rows=rows[rows >= 0],
+    )
+
+
+def _measure(descent: Descent, state: State) -> dict[str, jax.Array]:
+    """Start measuring the validation rows; the values may still be on their way."""
+    validation = descent.validation
+    if validation is None:
+        return {}
+    functions = tuple(validation.metrics.values())
+    values = evaluate(descent.program, functions, descent.constants, state.parameters, validation.batches)
+    names = ("loss", *validation.metrics)
+    return {f"validation_{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _judge(
+    state: State, watched: tuple[float, int], loss: float, tolerance: float
+) -> tuple[State, tuple[float, int]]:
+    """Apply the compiled step's rule of convergence to the mean loss of an epoch."""
+    last, still = watched
+    still = still + 1 if abs(loss - last) <= tolerance * abs(last) else 0
+    if still >= PATIENCE:
+        state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
+    return state, (loss, still)
+
+
+def _describe_convergence(state: State, history: History, pace: Pace, taken: int) -> str:
+    where = f"step {taken:,}" if pace.whole else f"epoch {len(history.epochs):,}"
+    if int(state.status) == GRADIENT_CONVERGED:
+        norm = history.steps(taken)["gradient_norm"][-1]
+        return f"converged at {where}: the gradient's norm, {norm:.3g}, is within {pace.tolerance:g}"
+    unit = "steps" if pace.whole else "epochs"
+    return (
+        f"converged at {where}: the loss changed by at most {pace.tolerance:g} of itself in {PATIENCE} {unit} "
+        "running"
+    )
+
+
+def _describe_failure(failure: Failure, pace: Pace) -> str:
+    where = f"step {failure.step:,}" + ("" if pace.whole else f" (epoch {failure.epoch:,})")
+    what = "gradient" if math.isfinite(failure.loss) else "loss"
+    return (
+        f"not finite: at {where} the {what} was {failure.loss if what == 'loss' else failure.gradient_norm} "
+        f"at a learning rate of {failure.learning_rate:g}; the parameters before that step are kept"
+    )

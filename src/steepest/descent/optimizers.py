@@ -1,0 +1,324 @@
+"""Update rules by name: Keras' names and defaults, Optax's arithmetic.
+
+A rule gives its update for a learning rate of one; the descent multiplies it by the rate of the step.
+So the rate is data: a schedule or a sweep compiles nothing anew. Rules made with the same settings share
+one pair of functions, so that a second descent finds the first one's compiled program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from steepest.descent.schedules import Schedule, constant
+from steepest.errors import SteepestError, nearest
+
+OptimizerState = Any
+Preconditioner = Callable[[OptimizerState], Any]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An update rule and its learning rate.
+
+    Parameters
+    ----------
+    name
+        The name that settings and reports use.
+    schedule
+        The learning rate at each step.
+    transformation
+        Optax's ``(init, update)`` for a learning rate of one.
+    preconditioner
+        ``optimizer_state -> scale``: what a gradient that stays the same is multiplied by in a step of
+        rate one, as a pytree like the parameters (or one number for all). ``None`` where it is unknown.
+    settings
+        The rule's own numbers.
+    """
+
+    name: str
+    schedule: Schedule
+    transformation: optax.GradientTransformationExtraArgs
+    preconditioner: Preconditioner | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+LearningRate = float | Schedule
+
+
+def _optimizer(
+    name: str,
+    learning_rate: LearningRate,
+    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner],
+    **settings: Any,
+) -> Optimizer:
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    return Optimizer(name, schedule, *rule, settings)
+
+
+def _downhill(
+    rule: optax.GradientTransformation, clip_norm: float | None
+) -> optax.GradientTransformationExtraArgs:
+    """Clip the gradient if asked to, apply the rule, and step against it."""
+    if clip_norm is not None and clip_norm <= 0:
+        raise SteepestError(f"The norm to clip gradients to must be above zero, not {clip_norm}.")
+    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    return optax.with_extra_args_support(optax.chain(*parts, rule, optax.scale(-1.0)))
+
+
+def _unit_interval(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise SteepestError(f"{name} must lie in [0, 1), not {value}.")
+
+
+@lru_cache
+def _sgd(
+    momentum: float, nesterov: bool, clip_norm: float | None
+) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+    _unit_interval(momentum=momentum)
+    rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
+    return _downhill(rule, clip_norm), lambda _: 1.0 / (1.0 - momentum)
+
+
+@lru_cache
+def _adagrad(
+    initial_accumulator: float, epsilon: float, clip_norm: float | None
+) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+    def scale(state: OptimizerState) -> Any:
+        return jax.tree.map(lambda sum_: jax.lax.rsqrt(sum_ + epsilon), _find(state, "sum_of_squares"))
+
+    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon), clip_norm), scale
+
+
+@lru_cache
+def _rmsprop(
+    decay: float, epsilon: float, clip_norm: float | None
+) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+    _unit_interval(decay=decay)
+
+    def scale(state: OptimizerState) -> Any:
+        return jax.tree.map(lambda nu: jax.lax.rsqrt(nu + epsilon), _find(state, "nu"))
+
+    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True), clip_norm), scale
+
+
+@lru_cache
+def _adam(
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float, clip_norm: float | None
+) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+    _unit_interval(beta_1=beta_1, beta_2=beta_2)
+
+    def scale(state: OptimizerState) -> Any:
+        correction = 1.0 - beta_2 ** _find(state, "count")
+        return jax.tree.map(lambda nu: 1.0 / (jnp.sqrt(nu / correction) + epsilon), _find(state, "nu"))
+
+    rule = optax.scale_by_adam(beta_1, beta_2, epsilon)
+    if weight_decay:
+        rule = optax.chain(rule, optax.add_decayed_weights(weight_decay))
+    return _downhill(rule, clip_norm), scale
+
+
+def _find(state: OptimizerState, name: str) -> Any:
+    return optax.tree_utils.tree_get(state, name)
+
+
+def SGD(  # noqa: N802
+    learning_rate: LearningRate = 0.01,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """Plain gradient descent, ``θ ← θ - η g``; with momentum β, ``u ← β u + g`` and ``θ ← θ - η u``.
+
+    Nesterov's form steps along ``g + β u``. Where the learning rate changes, the velocity ``u`` follows
+    the new rate at once, as in Optax and PyTorch (Keras keeps the old rate inside its velocity).
+
+    Parameters
+    ----------
+    learning_rate
+        η, or a schedule.
+    momentum
+        β in [0, 1).
+    nesterov
+        Whether to look ahead.
+    clip_norm
+        Scale a gradient whose norm is larger down to this norm.
+
+    Examples
+    --------
+    >>> SGD(0.1).name, SGD(0.1, momentum=0.9).name, SGD(0.1, momentum=0.9, nesterov=True).name
+    ('sgd', 'momentum', 'nesterov')
+    """
+    if nesterov and not momentum:
+        raise SteepestError("Nesterov's rule needs momentum.", hint="Try momentum=0.9.")
+    name = "nesterov" if nesterov else "momentum" if momentum else "sgd"
+    rule = _sgd(momentum, nesterov, clip_norm)
+    return _optimizer(name, learning_rate, rule, momentum=momentum, nesterov=nesterov, clip_norm=clip_norm)
+
+
+def Momentum(  # noqa: N802
+    learning_rate: LearningRate = 0.01, *, momentum: float = 0.9, clip_norm: float | None = None
+) -> Optimizer:
+    """Heavy-ball descent: `SGD` with momentum. Source: B. T. Polyak, 1964.
+
+    Examples
+    --------
+    >>> Momentum().settings["momentum"]
+    0.9
+    """
+    return SGD(learning_rate, momentum=momentum, clip_norm=clip_norm)
+
+
+def Nesterov(  # noqa: N802
+    learning_rate: LearningRate = 0.01, *, momentum: float = 0.9, clip_norm: float | None = None
+) -> Optimizer:
+    """Nesterov's accelerated descent: `SGD` with momentum that looks ahead. Source: Y. Nesterov, 1983.
+
+    Examples
+    --------
+    >>> Nesterov().settings["nesterov"]
+    True
+    """
+    return SGD(learning_rate, momentum=momentum, nesterov=True, clip_norm=clip_norm)
+
+
+def AdaGrad(  # noqa: N802
+    learning_rate: LearningRate = 0.001,
+    *,
+    initial_accumulator: float = 0.1,
+    epsilon: float = 1e-7,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """AdaGrad: ``s ← s + g²``, ``θ ← θ - η g / √(s + ε)``. Source: J. Duchi et al., 2011.
+
+    Examples
+    --------
+    >>> AdaGrad().schedule.settings
+    {'learning_rate': 0.001}
+    """
+    rule = _adagrad(initial_accumulator, epsilon, clip_norm)
+    settings = {"initial_accumulator": initial_accumulator, "epsilon": epsilon, "clip_norm": clip_norm}
+    return _optimizer("adagrad", learning_rate, rule, **settings)
+
+
+def RMSProp(  # noqa: N802
+    learning_rate: LearningRate = 0.001,
+    *,
+    decay: float = 0.9,
+    epsilon: float = 1e-7,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """RMSProp: ``v ← ρ v + (1 - ρ) g²``, ``θ ← θ - η g / √(v + ε)``. Source: T. Tieleman, G. Hinton, 2012.
+
+    Examples
+    --------
+    >>> RMSProp(decay=0.99).settings["decay"]
+    0.99
+    """
+    rule = _rmsprop(decay, epsilon, clip_norm)
+    return _optimizer("rmsprop", learning_rate, rule, decay=decay, epsilon=epsilon, clip_norm=clip_norm)
+
+
+def Adam(  # noqa: N802
+    learning_rate: LearningRate = 0.001,
+    *,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """Adam: ``θ ← θ - η m̂ / (√v̂ + ε)`` with bias-corrected means of ``g`` and ``g²``.
+
+    Source: D. P. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization*, 2015. (Keras adds ε
+    before the correction of ``v``, which differs in the first steps by a part in 10⁵ or less.)
+
+    Examples
+    --------
+    >>> Adam(1e-3).name
+    'adam'
+    """
+    rule = _adam(beta_1, beta_2, epsilon, 0.0, clip_norm)
+    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "clip_norm": clip_norm}
+    return _optimizer("adam", learning_rate, rule, **settings)
+
+
+def AdamW(  # noqa: N802
+    learning_rate: LearningRate = 0.001,
+    *,
+    weight_decay: float = 0.004,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    clip_norm: float | None = None,
+) -> Optimizer:
+    """Adam with decoupled weight decay: each step also subtracts ``η · weight_decay · θ``.
+
+    Source: I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization*, 2019.
+
+    Examples
+    --------
+    >>> AdamW().settings["weight_decay"]
+    0.004
+    """
+    rule = _adam(beta_1, beta_2, epsilon, weight_decay, clip_norm)
+    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "clip_norm": clip_norm}
+    return _optimizer("adamw", learning_rate, rule, weight_decay=weight_decay, **settings)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "nesterov": Nesterov,
+    "adagrad": AdaGrad,
+    "rmsprop": RMSProp,
+    "adam": Adam,
+    "adamw": AdamW,
+}
+
+
+def optimizer_by_name(name: str) -> Callable[..., Optimizer]:
+    """Return the function that makes the rule of that name.
+
+    Raises
+    ------
+    SteepestError
+        If there is none; the message names the nearest.
+    """
+    if name not in OPTIMIZERS:
+        raise SteepestError(f"There is no optimizer {name!r}.", hint=nearest(name, OPTIMIZERS))
+    return OPTIMIZERS[name]
+
+
+def as_optimizer(rule: Optimizer | optax.GradientTransformation | str) -> Optimizer:
+    """Return an `Optimizer` for a rule given as one, by name, or as an Optax transformation.
+
+    An Optax transformation carries its own learning rate, so that here its rate is 1.
+
+    Raises
+    ------
+    SteepestError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> as_optimizer(optax.lion(1e-4)).schedule.settings
+    {'learning_rate': 1.0}
+    """
+    if isinstance(rule, Optimizer):
+        return rule
+    if isinstance(rule, str):
+        return optimizer_by_name(rule)()
+    if isinstance(rule, optax.GradientTransformation):
+        return Optimizer("optax", constant(1.0), optax.with_extra_args_support(rule))
+    raise SteepestError(
+        f"An optimizer is a name, steepest.Adam(...) and its like, or an Optax transformation; got "
+        f"{type(rule).__name__}."
+    )
