@@ -51,7 +51,7 @@ _WHERE = {
     "minimize": "minimization",
 }
 
-__all__ = sorted([*_WHERE, "__version__"])
+__all__ = [*_WHERE]  # noqa: PLE0604 - the names stand above
 
 
 def __getattr__(name: str) -> object:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Parameters = Any
+
+Windows = Generator[Window, None, None]
 
 VALIDATION_ROWS = 4096
 """Rows that are validated at a time."""
@@ -243,12 +245,12 @@ def _check_single_number(call: _Objective, start: Parameters) -> None:
         raise SteepestError(f"Without data the objective must return a single number; its shape is {shape}.")
 
 
-def _chunks(steps: int, tolerance: float, chunk: int) -> tuple[Iterator[Window], Pace]:
+def _chunks(steps: int, tolerance: float, chunk: int) -> tuple[Windows, Pace]:
     """Cut a descent without data into windows whose batches are empty."""
     chunk = min(chunk, steps)
     pace = Pace(-(-steps // chunk), chunk, 1, tolerance, whole=True, limit=f"the last step ({steps:,})")
 
-    def windows() -> Iterator[Window]:
+    def windows() -> Windows:
         for first in range(0, steps, chunk):
             real = np.arange(first, first + chunk)[:, None] < steps
             yield Window((), real.astype(np.float32), np.where(real, 0, -1))
@@ -266,7 +268,7 @@ def _batches(
     shuffle: bool,
     epochs: int,
     tolerance: float,
-) -> tuple[Iterator[Window], Pace]:
+) -> tuple[Windows, Pace]:
     """Cut data into windows of batches."""
     arrays, shape_like = jax.tree.flatten(jax.tree.map(_array, data))
     rows = _row_count(data)
@@ -283,7 +285,7 @@ def _batches(
     def shaped(window: Window) -> Window:
         return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
 
-    def windows() -> Iterator[Window]:
+    def windows() -> Windows:
         if shuffle or count > 1:
             yield from map(shaped, blocks.epochs(0, epochs))
             return
@@ -309,7 +311,8 @@ def _compile_parts(
             f"L1 needs one of Steepest's own update rules; the proximal step of {rule.name!r} is not known.",
             hint="Use steepest.Adam(...) or its like, or put |θ| into the objective.",
         )
-    position, unravel = start, _as_it_is
+    position: Any = start
+    unravel: Callable[[Any], Any] = _as_it_is
     if rule.preconditioner is not None:
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
@@ -327,7 +330,7 @@ def _strengths(name: str, strength: Any, start: Parameters) -> Any:
     """Return a penalty's strength for each parameter, or None where there is no penalty."""
     if isinstance(strength, (int, float)):
         strength = jax.tree.map(lambda _: strength, start)
-    if jax.tree.structure(strength) != jax.tree.structure(start):
+    if not _alike(strength, start):
         raise SteepestError(f"{name} must be a number, or a pytree of numbers like the parameters.")
     full = jax.tree.map(
         lambda each, leaf: jnp.broadcast_to(jnp.asarray(each, leaf.dtype), leaf.shape), strength, start
@@ -336,6 +339,10 @@ def _strengths(name: str, strength: Any, start: Parameters) -> Any:
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise SteepestError(f"{name} must be 0 or above.")
     return full if values.any() else None
+
+
+def _alike(first: Any, second: Any) -> bool:
+    return str(jax.tree.structure(first)) == str(jax.tree.structure(second))
 
 
 def _validation(
@@ -415,7 +422,9 @@ def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int)
 
     def one(leaf: Any) -> jax.ShapeDtypeStruct:
         array = np.asarray(leaf)
-        return jax.ShapeDtypeStruct((size, *array.shape[1:]), jax.dtypes.canonicalize_dtype(array.dtype))
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
+        return shaped
 
     shape = jax.eval_shape(call, start, jax.tree.map(one, data), jax.random.key(0)).shape
     if shape not in ((), (size,)):
@@ -423,4 +432,4 @@ def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int)
             f"For a batch of {size} rows the objective returned the shape {shape}.",
             hint=f"It must return a single number or one loss for each row, ({size},).",
         )
-    return shape == (size,)
+    return bool(shape == (size,))

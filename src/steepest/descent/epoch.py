@@ -112,7 +112,7 @@ def soft_threshold(
     def shrink(theta: jax.Array, strength: jax.Array, scale: Any) -> jax.Array:
         return jnp.sign(theta) * jnp.maximum(jnp.abs(theta) - rate * scale * strength, 0)
 
-    if jax.tree.structure(scale) != jax.tree.structure(parameters):
+    if isinstance(scale, float):
         return jax.tree.map(lambda theta, strength: shrink(theta, strength, scale), parameters, constants.l1)
     return jax.tree.map(shrink, parameters, constants.l1, scale)
 
@@ -147,7 +147,8 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         return jax.tree.map(partial(jnp.where, condition), new, old)
 
     after = State(
-        *choose(moves, (parameters, optimizer_state), (state.parameters, state.optimizer_state)),
+        choose(moves, parameters, state.parameters),
+        choose(moves, optimizer_state, state.optimizer_state),
         step=state.step + moves,
         loss=jnp.where(moves, loss, state.loss),
         still=jnp.where(counts, still, state.still),
@@ -174,7 +175,10 @@ def evaluate(
 ) -> tuple[jax.Array, ...]:
     """Return the loss, penalties included, and the metrics' weighted means over a window, without descent."""
     tree = program.unravel(parameters)
-    functions = (lambda tree, batch: program.objective(tree, batch, None), *metrics)
+    functions: tuple[Callable[..., jax.Array], ...] = (
+        lambda tree, batch: program.objective(tree, batch, None),
+        *metrics,
+    )
     total = batches.weights.sum()
 
     def add(means: tuple[jax.Array, ...], batch: Batches) -> tuple[tuple[jax.Array, ...], None]:

@@ -136,7 +136,7 @@ class Descent:
     schedule: Schedule
     pace: Pace
     validation: Validation | None = None
-    notify: Callable[..., None] = lambda event, **details: None
+    notify: Callable[..., None] = lambda _, **__: None
 
 
 class _Pending(NamedTuple):
@@ -199,7 +199,7 @@ def _run_epoch(
         rows += int((window.rows >= 0).sum())
         descent.notify("window_end", epoch=epoch + 1, rows=int(rows), loss=loss / weight)
 
-    rates = np.zeros(0)
+    rates: Floats = np.zeros(0)
     for window in windows:
         rates = scale * descent.schedule(first + np.arange(len(window.weights)))
         batches = place(window.arrays, window.weights, rates)
@@ -275,8 +275,8 @@ def _describe_convergence(state: State, history: History, pace: Pace, taken: int
         return f"converged at {where}: the gradient's norm, {norm:.3g}, is within {pace.tolerance:g}"
     unit = "steps" if pace.whole else "epochs"
     return (
-        f"converged at {where}: the loss changed by at most {pace.tolerance:g} of itself in {PATIENCE} {unit} "
-        "running"
+        f"converged at {where}: the loss changed by at most {pace.tolerance:g} of itself "
+        f"in {PATIENCE} {unit} running"
     )
 
 

@@ -57,7 +57,8 @@ def _hinge(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def _class_cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, targets.astype(jnp.int32))
+    loss: jax.Array = optax.softmax_cross_entropy_with_integer_labels(outputs, targets.astype(jnp.int32))
+    return loss
 
 
 def mean_squared_error() -> Loss:
@@ -97,7 +98,8 @@ def huber(delta: float = 1.0) -> Loss:
         raise SteepestError(f"Huber's delta must be above zero, not {delta}.")
 
     def per_row(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return optax.huber_loss(outputs, targets, delta=delta)
+        loss: jax.Array = optax.huber_loss(outputs, targets, delta=delta)
+        return loss
 
     return Loss("huber", per_row, _identity, {"delta": delta})
 

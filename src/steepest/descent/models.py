@@ -129,8 +129,8 @@ def multilayer(
                 kept = jax.random.bernoulli(jax.random.fold_in(key, index), 1.0 - dropout, values.shape)
                 values = jnp.where(kept, values / (1.0 - dropout), 0.0)
         last = parameters[names[-1]]
-        values = values @ last["weights"] + last["bias"]
-        return values[:, 0] if outputs == 1 else values
+        result: jax.Array = values @ last["weights"] + last["bias"]
+        return result[:, 0] if outputs == 1 else result
 
     return Model(init, apply)
 

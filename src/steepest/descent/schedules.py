@@ -17,7 +17,7 @@ import numpy.typing as npt
 from steepest.errors import SteepestError, nearest
 
 Steps = npt.NDArray[np.int64]
-Rates = npt.NDArray[np.float64]
+Rates = npt.NDArray[np.floating[Any]]
 
 
 class PlateauRule(NamedTuple):
@@ -243,7 +243,8 @@ def one_cycle(
 
 
 def _half_cosine(done: Rates, final_share: float) -> Rates:
-    return (1.0 - final_share) * 0.5 * (1.0 + np.cos(np.pi * done)) + final_share
+    share: Rates = (1.0 - final_share) * 0.5 * (1.0 + np.cos(np.pi * done)) + final_share
+    return share
 
 
 def reduce_on_plateau(
@@ -295,7 +296,7 @@ def custom(rates: Callable[[Any], Any], name: str = "custom") -> Schedule:
     >>> custom(lambda steps: 1.0 / (1.0 + steps))(np.arange(2)).tolist()
     [1.0, 0.5]
     """
-    return Schedule(name, lambda t: np.broadcast_to(np.asarray(rates(t), np.float64), t.shape))
+    return Schedule(name, lambda t: np.asarray(rates(t), np.float64) + np.zeros(t.shape))
 
 
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {

@@ -1,0 +1,228 @@
+"""Front end: the command line. Heavy parts load within the commands, so that ``--help`` is quick.
+
+Exit status: 0 if all went well, 2 for anything that the user can put right, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steepest.errors import SteepestError
+from steepest.settings import Settings
+
+app = typer.Typer(
+    help="Gradient descent you can see, on data of any size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT = Settings()
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object last.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Data = Annotated[
+    list[str], typer.Argument(help="CSV (also .gz), Parquet, Arrow/Feather or JSON lines; files or globs.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def _hidden(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list such as 64,32") from None
+
+
+def _batch_size(text: str) -> str | int:
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a whole number nor 'all'") from None
+
+
+def _validation(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _option(help_: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help_, show_default=False, **more)
+
+
+@app.command()
+def fit(
+    context: typer.Context,
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="CSV (also .gz), Parquet, Arrow/Feather or JSON lines; files or globs, one table."
+        ),
+    ] = None,
+    target: Annotated[str | None, _option("The column to predict.")] = None,
+    out: Annotated[str | None, _option("The run's folder [default: runs/NAME OF THE DATA].")] = None,
+    model: Annotated[str, _option("linear or mlp [default: linear].")] = DEFAULT.model,
+    hidden: Annotated[
+        str, _option("Units of the mlp's hidden layers [default: 64,32].", parser=_hidden, metavar="N,N")
+    ] = ",".join(map(str, DEFAULT.hidden)),
+    activation: Annotated[str, _option("relu, tanh or gelu [default: relu].")] = DEFAULT.activation,
+    dropout: Annotated[
+        float, _option("Share of hidden units that a step leaves out [default: 0].")
+    ] = DEFAULT.dropout,
+    loss: Annotated[
+        str | None,
+        _option(
+            "mean_squared_error, mean_absolute_error, huber, quantile, poisson, binary_cross_entropy, "
+            "categorical_cross_entropy or hinge [default: by the target's type]."
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str, _option("sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw [default: adam].")
+    ] = DEFAULT.optimizer,
+    learning_rate: Annotated[float | None, _option("The (highest) rate [default: the optimizer's].")] = None,
+    clip_norm: Annotated[float | None, _option("Scale larger gradients down to this norm.")] = None,
+    schedule: Annotated[
+        str,
+        _option(
+            "constant, step, exponential, inverse_time, polynomial, cosine, cosine_restarts, one_cycle or "
+            "reduce_on_plateau [default: constant]."
+        ),
+    ] = DEFAULT.schedule,
+    batch_size: Annotated[
+        str, _option("Rows of a step, or all [default: 32].", parser=_batch_size, metavar="N|all")
+    ] = str(DEFAULT.batch_size),
+    epochs: Annotated[
+        int | None, _option("The most epochs [default: 10, or as many as 5,000 steps take, up to 500].")
+    ] = None,
+    tolerance: Annotated[
+        float, _option("Relative change of the loss that counts as converged [default: 1e-6].")
+    ] = DEFAULT.tolerance,
+    l1: Annotated[float, _option("Penalty on the weights' absolute values [default: 0].")] = DEFAULT.l1,
+    l2: Annotated[float, _option("Penalty on the weights' squares [default: 0].")] = DEFAULT.l2,
+    validation: Annotated[
+        str,
+        _option(
+            "Share of rows to hold out, a file of such rows, or 0 [default: 0.2].",
+            parser=_validation,
+            metavar="SHARE|FILE",
+        ),
+    ] = str(DEFAULT.validation),
+    split_by: Annotated[
+        str | None, _option("Hold whole values of this column out.", metavar="COLUMN")
+    ] = None,
+    weights: Annotated[str | None, _option("A column of row weights.", metavar="COLUMN")] = None,
+    class_weight: Annotated[
+        str | None, _option("balanced, or LABEL=WEIGHT,LABEL=WEIGHT.", metavar="WEIGHTS")
+    ] = None,
+    seed: Annotated[int, _option("Decides every random draw [default: 0].", min=0)] = DEFAULT.seed,
+    drop: Annotated[
+        list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
+    settings: Annotated[
+        str | None,
+        _option(
+            "Settings from a file, such as a run's settings.toml; options override it.", metavar="FILE.toml"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, _option("Replace a run of the same name.", "--overwrite")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model on a table and write a run's folder with its report."""
+    from steepest import terminal
+    from steepest.settings import combine
+    from steepest.training import fit as train
+
+    values = {**locals(), "data": tuple(data or ()), "drop": tuple(drop or ())}
+    given = {name: values[name] for name in terminal.given_names(context) if name in Settings.__annotations__}
+    wanted = combine(settings, given)
+    with terminal.Progress() as progress:
+        run = train(wanted, callbacks=[progress], say=terminal.say, overwrite=overwrite)
+    terminal.print_fit(run)
+    if json_:
+        _print_json(terminal.summary(run))
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The file to write: CSV or Parquet by its ending.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict rows with a run's model; the file has a row for each row of DATA, in the same order."""
+    from steepest.data.source import read_table
+    from steepest.data.writing import check_ending, write_table
+    from steepest.prediction import predict as predict_rows
+    from steepest.prediction import prediction_table
+    from steepest.run import open_run
+
+    check_ending(out)
+    opened = open_run(run)
+    table = read_table(data)
+    predictions = prediction_table(opened.task, predict_rows(opened, table.rows, table.locate))
+    write_table(predictions, out)
+    print(f"{predictions.num_rows:,} predictions -> {out}")
+    if json_:
+        _print_json({"run": str(run), "rows": predictions.num_rows, "out": str(out)})
+
+
+@app.command()
+def evaluate(run: RunFolder, data: Data, json_: Json = False, debug: Debug = False) -> None:
+    """Judge a run's model by labelled rows."""
+    from steepest import terminal
+    from steepest.prediction import evaluate_run
+    from steepest.run import open_run
+
+    figures = evaluate_run(open_run(run), data)
+    terminal.print_figures(figures, f"on {figures['rows']:,} rows")
+    for left_out in figures["left_out"]:
+        terminal.say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
+    if json_:
+        _print_json(figures)
+
+
+@app.command()
+def show(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Tell what a run trained, how it went, and where its report is."""
+    from steepest import terminal
+    from steepest.run import open_run
+
+    opened = open_run(run)
+    terminal.print_run(opened)
+    if json_:
+        _print_json(terminal.summary(opened))
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors are one line on standard error."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(words, prog_name="steepest")
+    except SteepestError as error:
+        if "--debug" in words:
+            raise
+        print(f"steepest: {' '.join(str(error).split())}", file=sys.stderr)
+        if "--json" in words:
+            _print_json({"error": error.what, "hint": error.hint})
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("steepest: interrupted; nothing was written.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

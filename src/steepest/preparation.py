@@ -1,0 +1,224 @@
+"""From files to what a descent needs: labelled rows, a split, a column plan, features and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steepest import tasks
+from steepest.data.columns import Plan, learn
+from steepest.data.source import Table, read_table
+from steepest.data.split import held_out
+from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.errors import SteepestError, nearest
+from steepest.settings import Settings
+
+
+class Part(NamedTuple):
+    """Rows of a table that have a target, and how to name the place of each."""
+
+    rows: pa.Table
+    locate: Callable[[int], str]
+
+
+class Rows(NamedTuple):
+    """Rows as the descent takes them.
+
+    Attributes
+    ----------
+    features
+        float32 ``[rows, features]``.
+    target
+        See `steepest.tasks.encode_target`.
+    weights
+        float32 ``[rows]``, or ``None`` where all weigh the same.
+    """
+
+    features: npt.NDArray[np.float32]
+    target: npt.NDArray[Any]
+    weights: npt.NDArray[np.float32] | None
+
+    @property
+    def data(self) -> dict[str, npt.NDArray[Any]]:
+        """What `steepest.minimize` takes as data."""
+        return {"features": self.features, "target": self.target}
+
+
+class Prepared(NamedTuple):
+    """What a fit needs of its files; ``facts`` is the part of the record that describes them."""
+
+    task: tasks.Task
+    plan: Plan
+    training: Rows
+    validation: Rows | None
+    facts: dict[str, Any]
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Read, split and encode; the column plan is learned from the training rows alone.
+
+    Raises
+    ------
+    SteepestError
+        If the files, the columns or the target can't be used.
+    """
+    table = read_table(settings.data, drop=settings.drop)
+    require_columns(table, _named(settings), settings.data)
+    labelled, left_out = labelled_rows(table, settings.target)
+    training, validation, how, more_left_out = _split(settings, labelled)
+    task = _task(settings, training, validation)
+    set_aside = [name for name in (settings.target, settings.split_by, settings.weights) if name]
+    plan = learn(training.rows, leave_out=set_aside)
+    by_class = tasks.class_weights(task, settings.class_weight)
+    facts = {
+        "data": {
+            "files": list(table.files),
+            "rows": table.rows.num_rows,
+            "left_out": left_out + more_left_out,
+        },
+        "split": {
+            "training_rows": training.rows.num_rows,
+            "validation_rows": validation.rows.num_rows if validation else 0,
+            "how": how,
+        },
+        "columns": _describe_columns(plan, training.rows),
+        "dropped": [{"name": each.name, "reason": each.reason} for each in plan.dropped]
+        + [{"name": name, "reason": "left out by --drop"} for name in settings.drop]
+        + [{"name": name, "reason": reason} for name, reason in _roles(settings)],
+    }
+    return Prepared(
+        task,
+        plan,
+        _encode(settings, task, plan, training, by_class),
+        _encode(settings, task, plan, validation, None) if validation else None,
+        facts,
+    )
+
+
+def _named(settings: Settings) -> dict[str, str]:
+    """Return the columns that the settings name, and what for."""
+    roles = {settings.target: "target"}
+    for name, role in (
+        (settings.split_by, "column to split by"),
+        (settings.weights, "column of row weights"),
+    ):
+        if name:
+            roles[name] = role
+    return roles
+
+
+def _roles(settings: Settings) -> list[tuple[str, str]]:
+    return [(name, f"it is the {role}") for name, role in _named(settings).items() if role != "target"]
+
+
+def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -> None:
+    """Refuse names that the table does not have.
+
+    Raises
+    ------
+    SteepestError
+        With the nearest name.
+    """
+    known = table.rows.column_names
+    for name, role in roles.items():
+        if name not in known:
+            raise SteepestError(
+                f"{', '.join(files)} has no column {name!r} ({role}).", hint=nearest(name, known)
+            )
+
+
+def labelled_rows(table: Table, target: str, of: str = "") -> tuple[Part, list[dict[str, Any]]]:
+    """Return the rows that have a target, and a count of those that have none."""
+    present = np.asarray(pc.is_valid(plain_values(table.rows[target])))
+    part = _subset(Part(table.rows, table.locate), present)
+    missing = int(len(present) - present.sum())
+    if missing == len(present):
+        raise SteepestError(
+            f"The target {target!r} is missing in every row{of}.", hint="Name another target."
+        )
+    return part, [{"reason": f"the target {target!r} is missing{of}", "rows": missing}] if missing else []
+
+
+def _subset(part: Part, chosen: npt.NDArray[np.bool_]) -> Part:
+    if chosen.all():
+        return part
+    numbers = np.flatnonzero(chosen)
+    return Part(part.rows.filter(pa.array(chosen)), lambda row: part.locate(int(numbers[row])))
+
+
+def _split(settings: Settings, labelled: Part) -> tuple[Part, Part | None, str, list[dict[str, Any]]]:
+    """Divide the rows into those to train on and those to judge by, and say how."""
+    if isinstance(settings.validation, str):
+        if settings.split_by:
+            raise SteepestError("--split-by has nothing to split where --validation names a file.")
+        table = read_table([settings.validation], drop=settings.drop)
+        require_columns(table, {settings.target: "target"}, [settings.validation])
+        held, left_out = labelled_rows(table, settings.target, f" in {settings.validation}")
+        return labelled, held, f"the rows of {settings.validation} are held out", left_out
+    if settings.validation == 0:
+        return labelled, None, "no rows are held out", []
+    groups = labelled.rows[settings.split_by] if settings.split_by else None
+    chosen = held_out(labelled.rows.num_rows, settings.validation, settings.seed, groups)
+    whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
+    how = f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
+    return _subset(labelled, ~chosen), _subset(labelled, chosen), how, []
+
+
+def _task(settings: Settings, training: Part, validation: Part | None) -> tasks.Task:
+    """Learn what the target asks for; its classes come from all labelled rows."""
+    parts = [part.rows.select([settings.target]) for part in (training, validation) if part]
+    try:
+        target = pa.concat_tables(parts, promote_options="permissive")[settings.target]
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        kinds = " and ".join(str(part.schema.types[0]) for part in parts)
+        raise SteepestError(f"The target {settings.target!r} holds {kinds} in the two files.") from None
+    in_training = np.arange(len(target)) < training.rows.num_rows
+    return tasks.learn_task(settings.target, plain_values(target), in_training, settings.loss)
+
+
+def _encode(
+    settings: Settings, task: tasks.Task, plan: Plan, part: Part, by_class: npt.NDArray[np.float64] | None
+) -> Rows:
+    """Turn rows into features, targets and weights."""
+    target = tasks.encode_target(task, part.rows[settings.target], part.locate)
+    weights = _row_weights(settings.weights, part) if settings.weights else None
+    if by_class is not None:
+        weights = by_class[target.astype(np.int64)] * (1.0 if weights is None else weights)
+    features = plan.encode(part.rows, part.locate)
+    return Rows(features, target, None if weights is None else weights.astype(np.float32))
+
+
+def _row_weights(name: str, part: Part) -> npt.NDArray[np.float64]:
+    column = part.rows[name]
+    if type_of(column.type) not in tasks.NUMERIC:
+        raise SteepestError(f"The column of row weights {name!r} holds {column.type}; weights are numbers.")
+    weights = numbers_of(plain_values(column))
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong):
+        raise SteepestError(
+            f"The column of row weights {name!r} holds {weights[wrong[0]]} at {part.locate(int(wrong[0]))} "
+            f"({len(wrong):,} such rows); weights are finite and 0 or above.",
+            hint="Correct them, or take these rows out.",
+        )
+    if not weights.any():
+        raise SteepestError(f"The row weights in {name!r} are all 0.")
+    return weights
+
+
+def _describe_columns(plan: Plan, rows: pa.Table) -> list[dict[str, Any]]:
+    """Return what the record says of each column that is used."""
+    widths = {name: span.stop - span.start for name, span in plan.groups.items()}
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "features": widths[column.name],
+            "missing": rows.num_rows - int(pc.count(plain_values(rows[column.name])).as_py()),
+        }
+        for column in plan.columns
+    ]

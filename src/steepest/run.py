@@ -1,0 +1,260 @@
+"""A run's folder: what a fit leaves behind, complete or absent.
+
+====================  ==============================================================
+``settings.toml``     everything needed to run it again
+``record.json``       what was read, decided, reached, and how long it took
+``history.parquet``   every step: epoch, loss, gradient_norm, learning_rate
+``history.csv``       every epoch: rows, loss, validation figures, rate, seconds
+``model.json``        the model's shape and the task
+``model.safetensors`` the parameters
+``columns.json``      the column plan
+``report.html``       the same for a person
+====================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steepest.errors import SteepestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from steepest.data.columns import Plan
+    from steepest.descent.models import Model
+    from steepest.tasks import Task
+
+FORMAT = 1
+"""Version of the folder's format."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A multilayer model's shape; see `steepest.descent.models.multilayer`."""
+
+    inputs: int
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: str
+    dropout: float
+
+    def build(self, output_bias: npt.ArrayLike = 0.0) -> Model:
+        """Return the model of this shape."""
+        from steepest.descent.models import multilayer
+
+        return multilayer(
+            self.inputs,
+            self.hidden,
+            self.outputs,
+            activation=self.activation,
+            dropout=self.dropout,
+            output_bias=output_bias,
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is complete, opened for reading; each part is read when it is asked for."""
+
+    path: Path
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What was read, decided and reached."""
+        return self._json("record.json")
+
+    @cached_property
+    def task(self) -> Task:
+        """What was learned."""
+        from steepest.tasks import task_from_json
+
+        return task_from_json(self._json("model.json")["task"])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How columns become features."""
+        from steepest.data.columns import plan_from_json
+
+        return plan_from_json(self._json("columns.json"))
+
+    @cached_property
+    def model(self) -> Model:
+        """The model."""
+        shape = self._json("model.json")["shape"]
+        return Shape(**{**shape, "hidden": tuple(shape["hidden"])}).build()
+
+    @cached_property
+    def parameters(self) -> dict[str, dict[str, npt.NDArray[np.floating[Any]]]]:
+        """The model's parameters."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            flat = load_file(self.path / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise self._broken("model.safetensors", error) from None
+        layers: dict[str, dict[str, Any]] = {}
+        for name, values in flat.items():
+            layer, _, part = name.partition(".")
+            layers.setdefault(layer, {})[part] = values
+        return layers
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """Every step's figures."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "history.parquet")
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """Every epoch's figures."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "history.csv")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise self._broken(name, error) from None
+        return content
+
+    def _broken(self, name: str, error: Exception) -> SteepestError:
+        return SteepestError(
+            f"The run {self.path} is damaged: {name} can't be read ({error}).", hint="Run it again."
+        )
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run's folder.
+
+    Raises
+    ------
+    SteepestError
+        If there is none, or it is of a format that this version does not know.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SteepestError(f"There is no run {folder}.", hint=_known_runs(folder))
+    if not is_run(folder):
+        raise SteepestError(
+            f"The folder {folder} is no run: it has no record.json.", hint=_known_runs(folder)
+        )
+    run = Run(folder)
+    if run.record.get("format") != FORMAT:
+        raise SteepestError(
+            f"The run {folder} has the format {run.record.get('format')}; this version reads {FORMAT}.",
+            hint="Use the version that wrote it, or run it again from its settings.toml.",
+        )
+    return run
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether the folder is a run."""
+    return (folder / "record.json").is_file()
+
+
+def _known_runs(near: Path) -> str:
+    places = [near.parent, Path("runs")]
+    known = sorted(
+        {str(each) for place in places if place.is_dir() for each in place.iterdir() if is_run(each)}
+    )
+    return f"Known runs: {', '.join(known[:8])}." if known else "steepest fit makes one."
+
+
+def free_name(data: str) -> Path:
+    """Return a folder under ``runs`` that is named after the data and does not exist."""
+    stem = Path(data).name.split(".")[0].strip("*?[]- ") or "run"
+    number = 1
+    while (folder := Path("runs", stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return folder
+
+
+def check_out(folder: Path, overwrite: bool) -> None:
+    """Refuse to write a run where something else stands.
+
+    Raises
+    ------
+    SteepestError
+        If the folder exists and is not a run that may be overwritten.
+    """
+    if not folder.exists():
+        return
+    if not (folder.is_dir() and is_run(folder)):
+        raise SteepestError(
+            f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
+        )
+    if not overwrite:
+        raise SteepestError(f"The run {folder} exists.", hint="Choose another --out, or add --overwrite.")
+
+
+@contextmanager
+def written_aside(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write a run into; it takes its name only once all is written.
+
+    Raises
+    ------
+    SteepestError
+        If it can't be written: see `check_out`.
+    """
+    check_out(folder, overwrite)
+    aside = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        if folder.exists():
+            check_out(folder, overwrite)
+            old = folder.parent / f".{folder.name}.{os.getpid()}.old"
+            folder.rename(old)
+            aside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            aside.rename(folder)
+    except OSError as error:
+        raise SteepestError(f"The run {folder} can't be written: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_model(
+    folder: Path, shape: Shape, task: Task, plan: Plan, parameters: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Write the model, its task and its column plan."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    flat = {
+        f"{layer}.{name}": np.ascontiguousarray(values)
+        for layer, parts in parameters.items()
+        for name, values in parts.items()
+    }
+    save_file(flat, folder / "model.safetensors")
+    write_json(folder / "model.json", {"shape": asdict(shape), "task": asdict(task)})
+    write_json(folder / "columns.json", plan.to_json())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that a person can read, too."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def write_history(folder: Path, steps: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """Write every step's and every epoch's figures."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pandas(steps, preserve_index=False), folder / "history.parquet")
+    epochs.to_csv(folder / "history.csv", index=False)

@@ -1,0 +1,181 @@
+"""The settings of a run: one frozen record, written to and read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from steepest.errors import SteepestError, nearest
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a fit needs to run again; the command line's options by the same names.
+
+    Parameters
+    ----------
+    data
+        Files or globs; together one table.
+    target
+        The column to predict.
+    model
+        ``"linear"`` or ``"mlp"``.
+    hidden
+        Units of each hidden layer of the multilayer model.
+    activation, dropout
+        Of the hidden layers.
+    loss
+        A name; ``None`` lets the target's type decide.
+    optimizer, learning_rate, clip_norm
+        Names and numbers of `steepest.descent.optimizers`; ``None`` is the rule's default rate, and no
+        clipping.
+    schedule
+        A name of `steepest.descent.schedules.SCHEDULES`.
+    batch_size
+        Rows of a step, or ``"all"``.
+    epochs
+        The most epochs; ``None`` is 10, or as many as 5,000 steps take, but at most 500.
+    tolerance
+        See `steepest.minimize`.
+    l1, l2
+        Penalties on the weights (never on the biases).
+    validation
+        The share of the rows to hold out, a file with such rows, or 0 to hold none out.
+    split_by
+        A column whose values are held out whole.
+    weights
+        A column of row weights.
+    class_weight
+        ``"balanced"``, or ``"label=weight,label=weight"``.
+    drop
+        Columns to leave out.
+    seed
+        Decides every random draw.
+    out
+        The run's folder; ``None`` names it after the data.
+    """
+
+    data: tuple[str, ...] = ()
+    target: str = ""
+    model: str = "linear"
+    hidden: tuple[int, ...] = (64, 32)
+    activation: str = "relu"
+    dropout: float = 0.0
+    loss: str | None = None
+    optimizer: str = "adam"
+    learning_rate: float | None = None
+    clip_norm: float | None = None
+    schedule: str = "constant"
+    batch_size: int | str = 32
+    epochs: int | None = None
+    tolerance: float = 1e-6
+    l1: float = 0.0
+    l2: float = 0.0
+    validation: float | str = 0.2
+    split_by: str | None = None
+    weights: str | None = None
+    class_weight: str | None = None
+    drop: tuple[str, ...] = ()
+    seed: int = 0
+    out: str | None = None
+
+
+NAMES = tuple(field.name for field in fields(Settings))
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "data": (list, tuple),
+    "hidden": (list, tuple),
+    "drop": (list, tuple),
+    "target": (str,),
+    "model": (str,),
+    "activation": (str,),
+    "loss": (str,),
+    "optimizer": (str,),
+    "schedule": (str,),
+    "split_by": (str,),
+    "weights": (str,),
+    "class_weight": (str,),
+    "out": (str,),
+    "batch_size": (int, str),
+    "validation": (int, float, str),
+    "epochs": (int,),
+    "seed": (int,),
+    "dropout": (int, float),
+    "learning_rate": (int, float),
+    "clip_norm": (int, float),
+    "tolerance": (int, float),
+    "l1": (int, float),
+    "l2": (int, float),
+}
+"""What each setting may be in a settings file."""
+
+
+def to_toml(settings: Settings) -> str:
+    """Return the settings as TOML; those that are ``None`` are left out.
+
+    Examples
+    --------
+    >>> "batch_size = 32" in to_toml(Settings(data=("a.csv",), target="y"))
+    True
+    """
+    import tomli_w
+
+    return tomli_w.dumps({name: value for name, value in asdict(settings).items() if value is not None})
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Return what a settings file sets.
+
+    Raises
+    ------
+    SteepestError
+        If the file is missing, is no TOML, or sets something that there is not.
+    """
+    try:
+        found = tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise SteepestError(
+            f"There is no settings file {path}.", hint="Every run has one, as settings.toml."
+        ) from None
+    except IsADirectoryError:
+        raise SteepestError(
+            f"{path} is a folder.", hint=f"Did you mean {Path(path) / 'settings.toml'}?"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SteepestError(f"The settings file {path} is not valid TOML: {error}.") from None
+    for name, value in found.items():
+        if name not in NAMES:
+            raise SteepestError(
+                f"The settings file {path} sets {name!r}, which there is not.", hint=nearest(name, NAMES)
+            )
+        if not isinstance(value, KINDS[name]) or isinstance(value, bool):
+            raise SteepestError(
+                f"The settings file {path} sets {name} = {value!r}, which is of the wrong type."
+            )
+        items = value if isinstance(value, list) else ()
+        wanted = int if name == "hidden" else str
+        if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
+            raise SteepestError(
+                f"The settings file {path} sets {name} = {value!r}; it lists {wanted.__name__}s."
+            )
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
+
+def combine(path: str | None, given: dict[str, Any]) -> Settings:
+    """Return the settings of a file, if there is one, overridden by those that were given.
+
+    Raises
+    ------
+    SteepestError
+        If the file is wrong, or if neither names data and a target.
+    """
+    settings = replace(Settings(), **((read_settings(path) if path else {}) | given))
+    if not settings.data:
+        raise SteepestError(
+            "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN"
+        )
+    if not settings.target:
+        raise SteepestError("No target was named.", hint="Name the column to predict: --target COLUMN")
+    return settings

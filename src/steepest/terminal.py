@@ -1,0 +1,200 @@
+"""What the command line shows: progress while the descent runs, and a run's figures after it."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from steepest.callbacks import Callback
+from steepest.minimization import Result
+from steepest.run import Run
+
+SHOWN_EVERY = 0.1
+"""Seconds between two looks at the progress."""
+
+
+def say(message: str) -> None:
+    """Tell a person something on the way; on standard error, so that results stay apart."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(escape(message))
+
+
+def given_names(context: typer.Context) -> list[str]:
+    """Return the names of the parameters that were given on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+class Progress(Callback):
+    """A bar with epoch, rows a second, loss and time left; nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        self.bar: Bar | None = None
+        self.rows = 0
+        self.epochs = 0
+        self.began = self.shown = 0.0
+        self.validation = ""
+
+    def on_descent_begin(self, epochs: int, rows: int) -> None:
+        """Start the bar."""
+        if not sys.stderr.isatty():
+            return
+        self.rows, self.epochs, self.began = rows, epochs, time.monotonic()
+        self.bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]} rows/s  loss {task.fields[loss]}{task.fields[validation]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.bar.add_task("", total=epochs * rows, epoch=f"1/{epochs}", speed="-", loss="-", validation="")
+        self.bar.start()
+
+    def on_window_end(self, epoch: int, rows: int, loss: float) -> None:
+        """Move the bar, a few times a second."""
+        now = time.monotonic()
+        if self.bar is None or now - self.shown < SHOWN_EVERY:
+            return
+        self.shown = now
+        done = (epoch - 1) * self.rows + rows
+        self.bar.update(
+            self.bar.task_ids[0],
+            completed=done,
+            epoch=f"{epoch}/{self.epochs}",
+            speed=f"{done / (now - self.began):,.0f}",
+            loss=f"{loss:.4g}",
+            validation=self.validation,
+        )
+
+    def on_epoch_end(self, figures: dict[str, float]) -> None:
+        """Remember the validation loss."""
+        if "validation_loss" in figures:
+            self.validation = f"  validation {figures['validation_loss']:.4g}"
+
+    def on_descent_end(self, result: Result) -> None:  # noqa: ARG002
+        """Take the bar away."""
+        self.__exit__()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def number(value: float | None) -> str:
+    """Return a figure as a person reads it.
+
+    Examples
+    --------
+    >>> number(0.70651), number(123456.7), number(None)
+    ('0.7065', '123,457', '-')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+
+
+def print_figures(figures: dict[str, Any], where: str) -> None:
+    """Print scores beside the baseline's."""
+    from steepest.evaluation import SCORE_NAMES
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(where)
+    table.add_column("model", justify="right")
+    table.add_column("baseline", justify="right")
+    for name, value in figures["scores"].items():
+        title, better = SCORE_NAMES[name]
+        table.add_row(
+            f"{title} ({better} is better)", number(value), number(figures["baseline"]["scores"].get(name))
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"baseline: {escape(figures['baseline']['what'])}", soft_wrap=True)
+    for note in figures["notes"]:
+        console.print(escape(note), soft_wrap=True)
+
+
+def _judged(run: Run) -> tuple[dict[str, Any], str]:
+    """Return the figures to show: those on held-out rows, where there are any."""
+    figures = run.record["figures"]
+    if figures["validation"]:
+        return figures["validation"], f"on {figures['validation']['rows']:,} rows held out"
+    return figures["training"], f"on the {figures['training']['rows']:,} training rows (none were held out)"
+
+
+def print_fit(run: Run) -> None:
+    """Print what a fit reached."""
+    record = run.record
+    descent = record["descent"]
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{descent['steps']:,} steps in {record['seconds']['descent']:.2f} s "
+        f"({descent['rows_per_second']:,.0f} rows/s); {escape(descent['why_it_stopped'])}."
+    )
+    print_figures(*_judged(run))
+    for note in record["notes"]:
+        console.print(escape(note))
+    console.print(f"report: {escape(str(run.path / 'report.html'))}")
+
+
+def print_run(run: Run) -> None:
+    """Print what a run trained and how it went."""
+    record = run.record
+    model, descent, data = record["model"], record["descent"], record["data"]
+    hidden = f" with hidden layers of {', '.join(map(str, model['hidden']))} units" if model["hidden"] else ""
+    lines = [
+        f"run: {run.path} (made {record['created']} by steepest {record['steepest']})",
+        f"data: {', '.join(data['files'])}, {data['rows']:,} rows",
+        *(f"  left out {each['rows']:,} rows: {each['reason']}" for each in data["left_out"]),
+        f"split: {record['split']['training_rows']:,} training rows; {record['split']['how']}",
+        f"target: {record['target']['why']}",
+        f"model: {model['name']}{hidden}, {model['features']:,} features, {model['parameters']:,} parameters",
+        f"descent: {descent['optimizer']} at a learning rate of {descent['learning_rate']:g} "
+        f"({descent['schedule']}), batches of {descent['batch_size']}, seed {descent['seed']}",
+        f"run again: {record['command']}",
+    ]
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(escape(line))
+    print_fit(run)
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Return a run as one machine-readable object, without its curves."""
+    record = run.record
+    figures = {
+        part: None
+        if found is None
+        else {name: found[name] for name in ("rows", "scores", "baseline", "notes")}
+        for part, found in record["figures"].items()
+    }
+    names = (
+        "steepest",
+        "created",
+        "command",
+        "data",
+        "split",
+        "target",
+        "model",
+        "descent",
+        "notes",
+        "seconds",
+    )
+    return {
+        "run": str(run.path),
+        "report": str(run.path / "report.html"),
+        **{name: record[name] for name in names},
+        "figures": figures,
+    }
