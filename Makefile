@@ -2,11 +2,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow lint types bench lock clean
+.PHONY: demo test test-slow bench lock clean
+
+demo: $(INSTALLED)  ## train on the flights and write runs/demo/report.html
+	$(BIN)/python examples/flights.py data/flights.csv
+	$(BIN)/steepest fit data/flights.csv --settings examples/flights.toml --out runs/demo --overwrite
+
+test: $(INSTALLED)  ## everything that CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --numprocesses 2
+
+test-slow: $(INSTALLED)  ## the campaigns that take longer
+	$(BIN)/pytest -m slow
+
+bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; installs the peers
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/run.py
 
 $(INSTALLED): pyproject.toml requirements.lock
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Steepest needs Python 3.11 or later: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
+		"Steepest needs Python 3.11 or later; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
@@ -17,4 +35,4 @@ lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
 		pyproject.toml requirements-build.in
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

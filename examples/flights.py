@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-KNOWN_AT_DEPARTURE = ["month", "sched_dep_time", "sched_arr_time", "carrier", "origin", "dest", "distance"]
+KNOWN_AT_DEPARTURE = ["sched_dep_time", "sched_arr_time", "carrier", "origin", "dest", "distance"]
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
 
 
@@ -39,7 +39,9 @@ def departures() -> pd.DataFrame:
     return pd.concat(
         [
             date.dt.strftime("%Y-%m-%d").rename("date"),
+            date.dt.month_name().rename("month"),
             date.dt.day_name().rename("weekday"),
+            joined["hour"].map("{:02d}h".format),
             joined[KNOWN_AT_DEPARTURE + WEATHER],
             late.rename("late"),
         ],

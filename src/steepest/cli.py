@@ -70,49 +70,49 @@ def fit(
         ),
     ] = None,
     target: Annotated[str | None, _option("The column to predict.")] = None,
-    out: Annotated[str | None, _option("The run's folder [default: runs/NAME OF THE DATA].")] = None,
-    model: Annotated[str, _option("linear or mlp [default: linear].")] = DEFAULT.model,
+    out: Annotated[str | None, _option("The run's folder (default: runs/NAME OF THE DATA).")] = None,
+    model: Annotated[str, _option("linear or mlp (default: linear).")] = DEFAULT.model,
     hidden: Annotated[
-        str, _option("Units of the mlp's hidden layers [default: 64,32].", parser=_hidden, metavar="N,N")
+        str, _option("Units of the mlp's hidden layers (default: 64,32).", parser=_hidden, metavar="N,N")
     ] = ",".join(map(str, DEFAULT.hidden)),
-    activation: Annotated[str, _option("relu, tanh or gelu [default: relu].")] = DEFAULT.activation,
+    activation: Annotated[str, _option("relu, tanh or gelu (default: relu).")] = DEFAULT.activation,
     dropout: Annotated[
-        float, _option("Share of hidden units that a step leaves out [default: 0].")
+        float, _option("Share of hidden units that a step leaves out (default: 0).")
     ] = DEFAULT.dropout,
     loss: Annotated[
         str | None,
         _option(
             "mean_squared_error, mean_absolute_error, huber, quantile, poisson, binary_cross_entropy, "
-            "categorical_cross_entropy or hinge [default: by the target's type]."
+            "categorical_cross_entropy or hinge (default: by the target's type)."
         ),
     ] = None,
     optimizer: Annotated[
-        str, _option("sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw [default: adam].")
+        str, _option("sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw (default: adam).")
     ] = DEFAULT.optimizer,
-    learning_rate: Annotated[float | None, _option("The (highest) rate [default: the optimizer's].")] = None,
+    learning_rate: Annotated[float | None, _option("The (highest) rate (default: the optimizer's).")] = None,
     clip_norm: Annotated[float | None, _option("Scale larger gradients down to this norm.")] = None,
     schedule: Annotated[
         str,
         _option(
             "constant, step, exponential, inverse_time, polynomial, cosine, cosine_restarts, one_cycle or "
-            "reduce_on_plateau [default: constant]."
+            "reduce_on_plateau (default: constant)."
         ),
     ] = DEFAULT.schedule,
     batch_size: Annotated[
-        str, _option("Rows of a step, or all [default: 32].", parser=_batch_size, metavar="N|all")
+        str, _option("Rows of a step, or all (default: 32).", parser=_batch_size, metavar="N|all")
     ] = str(DEFAULT.batch_size),
     epochs: Annotated[
-        int | None, _option("The most epochs [default: 10, or as many as 5,000 steps take, up to 500].")
+        int | None, _option("The most epochs (default: 10, or as many as 5,000 steps take, up to 500).")
     ] = None,
     tolerance: Annotated[
-        float, _option("Relative change of the loss that counts as converged [default: 1e-6].")
+        float, _option("Relative change of the loss that counts as converged (default: 1e-6).")
     ] = DEFAULT.tolerance,
-    l1: Annotated[float, _option("Penalty on the weights' absolute values [default: 0].")] = DEFAULT.l1,
-    l2: Annotated[float, _option("Penalty on the weights' squares [default: 0].")] = DEFAULT.l2,
+    l1: Annotated[float, _option("Penalty on the weights' absolute values (default: 0).")] = DEFAULT.l1,
+    l2: Annotated[float, _option("Penalty on the weights' squares (default: 0).")] = DEFAULT.l2,
     validation: Annotated[
         str,
         _option(
-            "Share of rows to hold out, a file of such rows, or 0 [default: 0.2].",
+            "Share of rows to hold out, a file of such rows, or 0 (default: 0.2).",
             parser=_validation,
             metavar="SHARE|FILE",
         ),
@@ -124,7 +124,7 @@ def fit(
     class_weight: Annotated[
         str | None, _option("balanced, or LABEL=WEIGHT,LABEL=WEIGHT.", metavar="WEIGHTS")
     ] = None,
-    seed: Annotated[int, _option("Decides every random draw [default: 0].", min=0)] = DEFAULT.seed,
+    seed: Annotated[int, _option("Decides every random draw (default: 0).", min=0)] = DEFAULT.seed,
     drop: Annotated[
         list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
     ] = None,
@@ -170,7 +170,7 @@ def predict(
 
     check_ending(out)
     opened = open_run(run)
-    table = read_table(data)
+    table = read_table(data, columns=[column.name for column in opened.plan.columns])
     predictions = prediction_table(opened.task, predict_rows(opened, table.rows, table.locate))
     write_table(predictions, out)
     print(f"{predictions.num_rows:,} predictions -> {out}")

@@ -17,7 +17,7 @@ from steepest.data.columns import Plan
 from steepest.data.source import read_table
 from steepest.descent.models import Model
 from steepest.evaluation import evaluate, permutation_importance
-from steepest.preparation import labelled_rows, require_columns
+from steepest.preparation import labelled_rows
 from steepest.run import Run
 from steepest.tasks import Task
 
@@ -130,8 +130,7 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
     SteepestError
         If the files can't be read, or have no such target.
     """
-    table = read_table(patterns)
-    require_columns(table, {run.task.target: "target"}, patterns)
+    table = read_table(patterns, columns=[run.task.target, *(column.name for column in run.plan.columns)])
     part, left_out = labelled_rows(table, run.task.target)
     target = tasks.encode_target(run.task, part.rows[run.task.target], part.locate)
     outputs = outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate))

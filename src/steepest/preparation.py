@@ -73,7 +73,7 @@ def prepare(settings: Settings) -> Prepared:
     training, validation, how, more_left_out = _split(settings, labelled)
     task = _task(settings, training, validation)
     set_aside = [name for name in (settings.target, settings.split_by, settings.weights) if name]
-    plan = learn(training.rows, leave_out=set_aside)
+    plan = learn(training.rows, leave_out=set_aside, locate=training.locate)
     by_class = tasks.class_weights(task, settings.class_weight)
     facts = {
         "data": {

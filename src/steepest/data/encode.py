@@ -1,0 +1,292 @@
+"""One column to features: what is known of a column, and a pure function for each kind of column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steepest.data.faults import PATTERNS, looks_like
+from steepest.data.summary import DAY, numbers_of, plain_values, type_of
+from steepest.errors import SteepestError, nearest
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+DAYS_PER_YEAR = 365.2425
+
+Features = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.float64]
+Locate = Callable[[int], str]
+
+GOES_WITH = {
+    "number": ("number", "integer"),
+    "integer": ("number", "integer"),
+    "boolean": ("boolean",),
+    "string": ("string", "integer"),
+    "timestamp": ("timestamp", "date"),
+    "date": ("timestamp", "date"),
+    "time": ("time",),
+}
+"""Type that was learned -> types of rows that can be encoded; a column of nothing but missing values can."""
+
+CALLED = {
+    "number": "numbers",
+    "integer": "numbers",
+    "boolean": "booleans",
+    "string": "text",
+    "timestamp": "dates",
+    "date": "dates",
+    "time": "times of day",
+    "unsupported": "nested or binary values",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What was learned about one column: all that turns its values into features.
+
+    Parameters
+    ----------
+    name
+        The column's name in the table.
+    kind
+        A key of `KINDS`: "number", "boolean", "category", "time" or "missing" (only whether there is none).
+    type
+        The type that the training rows had, as in `steepest.data.summary.Summary`.
+    mean, deviation
+        The mean of the training values and the root of their mean squared deviation from it; for times in
+        seconds.
+    values
+        The values of a category that have a feature each, most frequent first.
+    other
+        Whether a category has a feature for all values that have none of their own.
+    missing
+        Whether there is a feature that says that the value is missing.
+    parts
+        Keys of `PARTS`: what is taken from a time.
+    """
+
+    name: str
+    kind: str
+    type: str
+    mean: float = 0.0
+    deviation: float = 1.0
+    values: tuple[str, ...] = ()
+    other: bool = False
+    missing: bool = False
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of column is turned into features.
+
+    Parameters
+    ----------
+    names
+        Column -> the names of its features, except that which says that the value is missing.
+    encode
+        (column, values [rows], features float32 [rows, features], all zeros) -> nothing; writes the features.
+        The values are as `steepest.data.summary.plain_values` returns them.
+    """
+
+    names: Callable[[Column], tuple[str, ...]]
+    encode: Callable[[Column, pa.ChunkedArray, Features], None]
+
+
+def feature_names(column: Column) -> tuple[str, ...]:
+    """Return the names of a column's features, in their order.
+
+    Examples
+    --------
+    >>> feature_names(Column("origin", "category", "string", values=("EWR", "JFK"), other=True, missing=True))
+    ('origin = EWR', 'origin = JFK', 'origin = other', 'origin is missing')
+    """
+    return KINDS[column.kind].names(column) + ((f"{column.name} is missing",) if column.missing else ())
+
+
+def encode(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+    """Write the features of a column's values.
+
+    Parameters
+    ----------
+    column
+        What was learned.
+    values
+        Values [rows] from `steepest.data.summary.plain_values`.
+    features
+        float32 [rows, len(feature_names(column))], all zeros.
+    """
+    KINDS[column.kind].encode(column, values, features)
+    if column.missing:
+        features[:, -1] = pc.is_null(values).to_numpy()
+
+
+def standardise(column: Column, numbers: Numbers) -> Numbers:
+    """Return (x − mean) / deviation, and 0 where x is NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (numbers - column.mean) / column.deviation
+    scaled[np.isnan(numbers)] = 0.0
+    return scaled
+
+
+def _number(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+    with np.errstate(over="ignore"):
+        features[:, 0] = standardise(column, numbers_of(values))
+
+
+def _boolean(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+    numbers = numbers_of(values)
+    features[:, 0] = np.where(np.isnan(numbers), column.mean, numbers)
+
+
+def _category_names(column: Column) -> tuple[str, ...]:
+    rest = "any other" if "other" in column.values else "other"
+    return tuple(f"{column.name} = {value}" for value in (*column.values, *([rest] if column.other else [])))
+
+
+def _category(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+    texts = values if pa.types.is_large_string(values.type) else values.cast(pa.string())
+    index = pc.index_in(texts, value_set=pa.array(column.values, texts.type))
+    place = pc.fill_null(index, len(column.values) if column.other else -1).to_numpy()
+    if column.missing and values.null_count:
+        place = np.where(pc.is_null(values).to_numpy(), -1, place)
+    rows = np.flatnonzero(place >= 0)
+    features[rows, place[rows]] = 1.0
+
+
+def _time_names(column: Column) -> tuple[str, ...]:
+    return tuple(f"{column.name} {name}" for part in column.parts for name in PARTS[part].names)
+
+
+def _time(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+    seconds = numbers_of(values)
+    there = np.flatnonzero(~np.isnan(seconds))
+    seconds = seconds[there]
+    place = 0
+    for part in column.parts:
+        for feature in PARTS[part].features(column, seconds):
+            features[there, place] = feature
+            place += 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """What can be taken from a time.
+
+    Parameters
+    ----------
+    names
+        The names of its features.
+    features
+        (column, seconds since 1970 or midnight [rows], none missing) -> the features [rows], one by one.
+    """
+
+    names: tuple[str, ...]
+    features: Callable[[Column, Numbers], Iterator[Numbers]]
+
+
+def _elapsed(column: Column, seconds: Numbers) -> Iterator[Numbers]:
+    yield standardise(column, seconds)
+
+
+def _time_of_day(_: Column, seconds: Numbers) -> Iterator[Numbers]:
+    return _circle(np.mod(seconds, DAY) / DAY)
+
+
+def _weekday(_: Column, seconds: Numbers) -> Iterator[Numbers]:
+    weekday = np.mod(np.floor(seconds / DAY) + 3, 7)  # 1970 began on a Thursday
+    return ((weekday == day).astype(np.float64) for day in range(7))
+
+
+def _time_of_year(_: Column, seconds: Numbers) -> Iterator[Numbers]:
+    days = np.floor(seconds / DAY).astype(np.int64).astype("datetime64[D]")
+    return _circle((days - days.astype("datetime64[Y]")).astype(np.float64) / DAYS_PER_YEAR)
+
+
+def _circle(turns: Numbers) -> Iterator[Numbers]:
+    """Yield sin 2πt and cos 2πt: the end of a cycle lies beside its beginning."""
+    yield np.sin(2 * np.pi * turns)
+    yield np.cos(2 * np.pi * turns)
+
+
+PARTS = {
+    "elapsed": Part(("elapsed",), _elapsed),
+    "time of day": Part(("time of day (sine)", "time of day (cosine)"), _time_of_day),
+    "weekday": Part(tuple(f"= {day}" for day in WEEKDAYS), _weekday),
+    "time of year": Part(("time of year (sine)", "time of year (cosine)"), _time_of_year),
+}
+"""Name of a part of a time -> how it is computed."""
+
+KINDS = {
+    "number": Kind(lambda column: (column.name,), _number),
+    "boolean": Kind(lambda column: (column.name,), _boolean),
+    "category": Kind(_category_names, _category),
+    "time": Kind(_time_names, _time),
+    "missing": Kind(lambda _: (), lambda *_: None),
+}
+"""Name of a kind of column -> how it is turned into features."""
+
+
+def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.ChunkedArray:
+    """Return the values that a column of the plan stands for.
+
+    Raises
+    ------
+    SteepestError
+        If the rows have no such column, or one of a type that does not go with what was learned.
+    """
+    if column.name not in rows.column_names:
+        raise SteepestError(
+            f"the table has no column {column.name!r}, which the model was trained with.",
+            hint=nearest(column.name, rows.column_names),
+        )
+    values = rows[column.name]
+    found = type_of(values.type)
+    fits = found in ("null", *GOES_WITH[column.type]) or column.kind == "missing"
+    if fits or values.null_count == len(values):
+        return values if fits else pa.chunked_array([pa.nulls(len(values))])
+    odd = pc.is_valid(values)
+    wanted = CALLED[column.type]
+    if found == "string" and wanted in PATTERNS:
+        unlike = pc.invert(looks_like(wanted, values.cast(pa.string())))
+        odd = unlike if pc.any(unlike).as_py() else odd
+    row = pc.index(odd, True).as_py()
+    raise SteepestError(
+        f"column {column.name!r} holds {CALLED[found]} where {wanted} were learned:"
+        f" {values[row].as_py()!r} ({_where(row, locate)}).",
+        hint="Give the column the type that it had in training.",
+    )
+
+
+def too_large(column: Column, values: pa.ChunkedArray, locate: Locate | None) -> SteepestError:
+    """Return the error about numbers that are no finite float32 when standardised."""
+    numbers = numbers_of(plain_values(values))
+    if np.isinf(numbers).any():
+        return infinite_values(column.name, values, locate)
+    large = np.abs(standardise(column, numbers)) > np.finfo(np.float32).max
+    row = int(np.argmax(large))
+    return SteepestError(
+        f"column {column.name!r} has values too far from those it was trained with to compute with"
+        f" ({large.sum():,}); the first is {numbers[row]:.3g} ({_where(row, locate)}).",
+        hint="Correct them, or leave them empty.",
+    )
+
+
+def infinite_values(name: str, values: pa.ChunkedArray, locate: Locate | None) -> SteepestError:
+    """Return the error about a column that has infinite values."""
+    infinite = np.isinf(numbers_of(plain_values(values)))
+    count, row = int(infinite.sum()), int(np.argmax(infinite))
+    what = "1 infinite value:" if count == 1 else f"{count:,} infinite values, the first:"
+    return SteepestError(
+        f"column {name!r} has {what} {_where(row, locate)}.",
+        hint="Leave such cells empty (missing), replace them by a number, or leave the column out.",
+    )
+
+
+def _where(row: int, locate: Locate | None) -> str:
+    return f"row {row + 1:,}" if locate is None else locate(row)

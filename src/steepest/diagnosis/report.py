@@ -1,0 +1,301 @@
+"""The report: what a run recorded, as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import numbers
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from steepest.diagnosis import plots
+from steepest.diagnosis.svg import svg
+from steepest.evaluation import SCORE_NAMES
+
+TABLE_ROWS = 50
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with how to read it and the numbers behind it."""
+
+    title: str
+    svg: Markup
+    caption: str
+    numbers: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A key figure: its value, what to compare it with, and whether it is ``"better"`` or ``"worse"``."""
+
+    title: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epochs: pd.DataFrame) -> None:
+    """Write a run's report as one HTML file, in UTF-8.
+
+    Parameters
+    ----------
+    path
+        The file to write; an existing one is replaced.
+    record
+        The run's record (plain JSON types). A part that is absent is left out of the page.
+    steps, epochs
+        The run's history, one row per step and per epoch, as `steepest.diagnosis.plots` describes them.
+    """
+    template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=number, duration=duration, thin=_thin, fields=_fields)
+    page = environment.from_string(template).render(
+        record=record,
+        verdict=verdict(record),
+        tiles=list(_tiles(record)),
+        notes=[*record.get("notes", []), *_held_out(record).get("notes", [])],
+        descent_pictures=list(_descent_pictures(steps, epochs)),
+        quality_pictures=list(_quality_pictures(_held_out(record))),
+        scores=_scores(record),
+        importance_pictures=list(_importance_pictures(record)),
+        table_rows=TABLE_ROWS,
+    )
+    path.write_text(page, encoding="utf-8", newline="\n")
+
+
+def number(value: object) -> str:
+    """Write a number for a person: whole ones in full, others to 4 significant digits; words stay words.
+
+    Examples
+    --------
+    >>> [number(value) for value in (1234567, 0.123456, 12345.678, 3e-07, 0.0, None, float("nan"), "relu")]
+    ['1,234,567', '0.1235', '12,346', '3.000e-07', '0', '–', '–', 'relu']
+    """
+    if value is None:
+        return DASH
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return f"{int(value):,}"
+    real = float(value)
+    if math.isnan(real):
+        return DASH
+    if real == 0 or math.isinf(real):
+        return f"{real:g}"
+    if not 1e-4 <= abs(real) < 1e9:
+        return f"{real:.3e}"
+    return f"{real:,.{max(0, 3 - math.floor(math.log10(abs(real))))}f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration for a person.
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (0.25, 83.2, 7384)]
+    ['0.25 s', '1 min 23 s', '2 h 3 min']
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def verdict(record: Mapping[str, Any]) -> str:
+    """Say in a sentence how good the model is beside its baseline.
+
+    Examples
+    --------
+    >>> verdict({"figures": {"validation": {"kind": "number", "rows": 1200, "scores": {"rmse": 6.0, "r2": 0.64},
+    ...     "baseline": {"what": "always predicting the mean", "scores": {"rmse": 10.0}}}}})
+    'On 1,200 held-out rows its root mean squared error is 6.000, 40.0% below the 10.00 of always predicting
+    the mean. It explains 64.0% of the variance.'
+    """
+    evaluation = _held_out(record)
+    if not evaluation:
+        return "No rows were scored, so nothing is known about how good it is."
+    scores, baseline = evaluation["scores"], evaluation["baseline"]
+    measure = "log_loss" if "log_loss" in scores else "rmse"
+    ours, theirs = scores[measure], baseline["scores"][measure]
+    change = (ours - theirs) / theirs if theirs else math.copysign(1, ours - theirs)
+    if ours == theirs:
+        compared = "the same as that"
+    elif ours < theirs:
+        compared = f"{-change:.1%} below the {number(theirs)}"
+    else:
+        compared = f"worse than the {number(theirs)}"
+    held_out = _is_held_out(record)
+    rows = f"{evaluation['rows']:,} {'held-out' if held_out else 'training'} rows"
+    sentences = [
+        f"On {rows} its {SCORE_NAMES[measure][0].lower()} is {number(ours)}, {compared} of {baseline['what']}.",
+        _in_plain_words(evaluation, record.get("target", {}).get("labels") or ["0", "1"]),
+        "" if held_out else "No rows were held out, so this says how well it fits, not how well it predicts.",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _in_plain_words(evaluation: Mapping[str, Any], labels: Sequence[str]) -> str:
+    scores, kind = evaluation["scores"], evaluation["kind"]
+    if kind == "binary" and scores.get("auc") is not None:
+        return f"It ranks a row of “{labels[1]}” above one of “{labels[0]}” in {scores['auc']:.1%} of pairs."
+    if kind == "classes":
+        usual = evaluation["baseline"]["scores"]["accuracy"]
+        return f"It names the right class for {scores['accuracy']:.1%} of rows (the baseline: {usual:.1%})."
+    if (scores.get("r2") or 0) > 0:
+        return f"It explains {scores['r2']:.1%} of the variance."
+    return ""
+
+
+def _is_held_out(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("figures", {}).get("validation"))
+
+
+def _held_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the evaluation of the held-out rows, else of the training rows, else nothing."""
+    figures = record.get("figures", {})
+    return figures.get("validation") or figures.get("training") or {}
+
+
+def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
+    evaluation = _held_out(record)
+    for name, value in evaluation.get("scores", {}).items():
+        title, better = SCORE_NAMES[name]
+        theirs = evaluation["baseline"]["scores"].get(name)
+        tone = ""
+        if value is not None and theirs is not None and value != theirs:
+            tone = "better" if (value > theirs) == (better == "higher") else "worse"
+        yield Tile(title, number(value), f"baseline {number(theirs)}", tone)
+    split, descent = record.get("split", {}), record.get("descent", {})
+    if "training_rows" in split:
+        held_out = split.get("validation_rows")
+        note = f"and {held_out:,} held out" if held_out else "none held out"
+        yield Tile("Rows trained on", number(split["training_rows"]), note)
+    if descent.get("rows_per_second") is not None:
+        seconds = descent.get("seconds")
+        note = f"{duration(seconds)} in all" if seconds is not None else ""
+        yield Tile("Rows per second", f"{descent['rows_per_second']:,.0f}", note)
+
+
+def _scores(record: Mapping[str, Any]) -> pd.DataFrame:
+    """Lay the scores of held-out rows, training rows and the baseline side by side."""
+    figures = record.get("figures", {})
+    columns = {
+        title: figures[part]["scores"]
+        for title, part in (("held out", "validation"), ("training", "training"))
+        if figures.get(part)
+    }
+    evaluation = _held_out(record)
+    if evaluation:
+        columns["baseline"] = evaluation["baseline"]["scores"]
+    rows = [
+        [SCORE_NAMES[name][0], *(scores.get(name) for scores in columns.values()), SCORE_NAMES[name][1]]
+        for name in evaluation.get("scores", {})
+    ]
+    return pd.DataFrame(rows, columns=["score", *columns, "better"], dtype=object)
+
+
+def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> Picture:
+    return Picture(title, Markup(svg(figure, title=title, description=caption)), caption, table)  # noqa: S704
+
+
+def _descent_pictures(steps: pd.DataFrame, epochs: pd.DataFrame) -> Iterator[Picture]:
+    if not epochs.empty:
+        caption = "The mean loss of each epoch. Training that falls while held-out rises is overfitting."
+        yield _picture("Loss by epoch", plots.loss_by_epoch(epochs), caption, epochs)
+    if steps.empty:
+        return
+    loss = plots.by_bin(steps["step"], steps["loss"], TABLE_ROWS)
+    caption = "The line is the mean over neighbouring steps, the band reaches from the lowest to the highest."
+    yield _picture("Loss by step", plots.loss_by_step(steps, epochs), caption, loss)
+    for column, title, draw, caption in (
+        ("learning_rate", "Learning rate", plots.learning_rate, "The size of the steps that the schedule chose."),
+        (
+            "gradient_norm",
+            "Norm of the gradient",
+            plots.gradient_norm,
+            "Near zero the descent has settled; growing without end it diverges.",
+        ),
+    ):
+        if column in steps and np.isfinite(steps[column]).any():
+            yield _picture(title, draw(steps), caption, plots.by_bin(steps["step"], steps[column], TABLE_ROWS))
+
+
+def _quality_pictures(evaluation: Mapping[str, Any]) -> Iterator[Picture]:
+    curves = evaluation.get("curves", {})
+    if "roc" in curves:
+        caption = (
+            "Lower the threshold and more positives are found, at the price of more false alarms. The further "
+            "the curve bends to the upper left, the better; guessing runs along the dashed line."
+        )
+        yield _picture("ROC curve", plots.roc(curves), caption, pd.DataFrame(curves["roc"]))
+    if "precision_recall" in curves:
+        caption = (
+            "Of those called positive, how many are, against how many of all positives were found. "
+            "The table gives the threshold of each point: choose the one whose errors cost least."
+        )
+        rate = evaluation["baseline"]["scores"]["average_precision"]
+        figure = plots.precision_recall(curves, rate)
+        yield _picture("Precision and recall", figure, caption, pd.DataFrame(curves["precision_recall"]))
+    if "calibration" in curves:
+        caption = (
+            "Each point is about a tenth of the rows. On the dashed line, of rows given 30% indeed 30% are "
+            "positive; the bars are two standard errors."
+        )
+        table = pd.DataFrame(curves["calibration"])
+        yield _picture("Calibration", plots.calibration(curves), caption, table)
+    if "confusion" in curves:
+        caption = "Rows by their true and their predicted class. The diagonal is right; a shade is the share of its row."
+        recorded = curves["confusion"]
+        table = pd.DataFrame(recorded["rows"], columns=[f"predicted {label}" for label in recorded["labels"]])
+        table.insert(0, "true", recorded["labels"], allow_duplicates=True)
+        yield _picture("Confusion matrix", plots.confusion(curves), caption, table)
+    if "predicted_against_true" in curves:
+        caption = (
+            "A sample of rows, and the mean of the true values where predictions are alike. Means along the "
+            "dashed line are right on average; their spread up and down is what is left to explain."
+        )
+        recorded = curves["predicted_against_true"]
+        table = pd.DataFrame({name: recorded[name] for name in ("predicted", "observed", "rows")})
+        yield _picture("Predicted and true", plots.predicted_against_true(curves), caption, table)
+    if "residuals" in curves:
+        recorded = curves["residuals"]
+        beyond = recorded["below"] + recorded["above"]
+        caption = (
+            "By how much rows were missed. Right of zero the prediction was too low. "
+            + (f"{beyond:,} rows lie beyond the picture." if beyond else "Every row is in the picture.")
+        )
+        edges = recorded["edges"]
+        table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "rows": recorded["rows"]})
+        yield _picture("Residuals", plots.residuals(curves), caption, table)
+
+
+def _importance_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
+    importances = record.get("importances") or {}
+    entries = importances.get("entries") or []
+    if entries:
+        caption = importances.get("how", "")
+        figure = plots.importances(entries, importances.get("kind", "importance"))
+        yield _picture("Importance of the columns", figure, caption, pd.DataFrame(entries))
+
+
+def _thin(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep at most TABLE_ROWS rows, spread evenly, with the first and the last."""
+    if len(table) <= TABLE_ROWS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
+
+
+def _fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
+    return [[entry.get(name, "") for name in names] for entry in entries]
