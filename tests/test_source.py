@@ -472,3 +472,10 @@ def test_rows_in_memory(flights):
 def test_bad_rows_in_memory(frame, parts):
     with fails(*parts):
         table_of(frame)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_the_first_line_tells_what_separates_the_fields(tmp_path, mark):
+    file = tmp_path / "marks.csv"
+    file.write_text("\n".join(mark.join(row) for row in (["a", "b"], ["1", "x"], ["2", "y"])) + "\n")
+    assert read_table([str(file)]).rows.to_pydict() == {"a": [1, 2], "b": ["x", "y"]}

@@ -19,6 +19,15 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from steepest.arguments import (
+    as_array,
+    batch_size_of,
+    check_numbers,
+    check_parameters,
+    row_count,
+    row_weights,
+    strengths,
+)
 from steepest.callbacks import Callback, notifier
 from steepest.data.blocks import Blocks, Window, prefetch
 from steepest.descent import state as states
@@ -188,8 +197,8 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     began = time.perf_counter()
     rule = as_optimizer(optimizer)
     call = _Objective(objective, data is not None, "key" in inspect.signature(objective).parameters)
-    start = _check_parameters(parameters)
-    _check_numbers(epochs=epochs, seed=seed, tolerance=tolerance)
+    start = check_parameters(parameters)
+    check_numbers(epochs=epochs, seed=seed, tolerance=tolerance)
     if data is None:
         _check_single_number(call, start)
         windows, pace = _chunks(epochs, tolerance, 1 if rule.schedule.plateau else CHUNK)
@@ -198,7 +207,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     program, state, constants = _compile_parts(call, start, rule, seed, pace, l1, l2)
     validation = _validation(call, start, validation_data, validation_weights, metrics)
     notify = notifier(callbacks)
-    notify("descent_begin", epochs=pace.epochs, rows=0 if data is None else _row_count(data))
+    notify("descent_begin", epochs=pace.epochs, rows=0 if data is None else row_count(data))
     outcome = descend(Descent(program, constants, rule.schedule, pace, validation, notify), state, windows)
     windows.close()
     result = Result(
@@ -213,30 +222,6 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     )
     notify("descent_end", result=result)
     return result
-
-
-def _check_parameters(parameters: Parameters) -> Parameters:
-    """Return the parameters as arrays of the device's floating types."""
-    leaves = jax.tree.leaves(parameters)
-    if not leaves:
-        raise SteepestError("There are no parameters to descend on.")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise SteepestError(
-                f"The parameter {jax.tree_util.keystr(path) or 'given'} holds {jnp.result_type(leaf)}; "
-                "a descent needs floating-point numbers.",
-                hint="Write 0.0 instead of 0, or use astype(float).",
-            )
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), parameters)
-
-
-def _check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
-    if epochs < 1 or epochs != int(epochs):
-        raise SteepestError(f"A descent needs at least one epoch; epochs={epochs}.")
-    if seed < 0:
-        raise SteepestError(f"A seed is a whole number from 0; seed={seed}.")
-    if not tolerance >= 0:
-        raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
 
 
 def _check_single_number(call: _Objective, start: Parameters) -> None:
@@ -270,15 +255,14 @@ def _batches(
     tolerance: float,
 ) -> tuple[Windows, Pace]:
     """Cut data into windows of batches."""
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(_array, data))
-    rows = _row_count(data)
-    size = _batch_size(batch_size, rows)
-    row_weights = _weights(weights, rows)
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    rows = row_count(data)
+    size = batch_size_of(batch_size, rows)
     padded = _one_loss_per_row(call, start, data, min(size, rows))
     if weights is not None and not padded:
         raise SteepestError("Row weights need an objective that returns one loss for each row of the batch.")
     shuffle = shuffle and size < rows
-    blocks = Blocks(tuple(arrays), row_weights, size, seed, shuffle, padded)
+    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
     count = len(blocks.shapes())
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, f"the last epoch ({epochs:,})")
 
@@ -305,7 +289,7 @@ def _compile_parts(
 
     Rules that work element by element run on one flat vector: fewer and larger operations a step.
     """
-    first, second = _strengths("l1", l1, start), _strengths("l2", l2, start)
+    first, second = strengths("l1", l1, start), strengths("l2", l2, start)
     if first is not None and rule.preconditioner is None:
         raise SteepestError(
             f"L1 needs one of Steepest's own update rules; the proximal step of {rule.name!r} is not known.",
@@ -326,25 +310,6 @@ def _as_it_is(parameters: Parameters) -> Parameters:
     return parameters
 
 
-def _strengths(name: str, strength: Any, start: Parameters) -> Any:
-    """Return a penalty's strength for each parameter, or None where there is no penalty."""
-    if isinstance(strength, (int, float)):
-        strength = jax.tree.map(lambda _: strength, start)
-    if not _alike(strength, start):
-        raise SteepestError(f"{name} must be a number, or a pytree of numbers like the parameters.")
-    full = jax.tree.map(
-        lambda each, leaf: jnp.broadcast_to(jnp.asarray(each, leaf.dtype), leaf.shape), strength, start
-    )
-    values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)])
-    if not (np.isfinite(values).all() and (values >= 0).all()):
-        raise SteepestError(f"{name} must be 0 or above.")
-    return full if values.any() else None
-
-
-def _alike(first: Any, second: Any) -> bool:
-    return str(jax.tree.structure(first)) == str(jax.tree.structure(second))
-
-
 def _validation(
     call: _Objective,
     start: Parameters,
@@ -355,66 +320,16 @@ def _validation(
     """Put the validation rows on the device, in batches where the objective allows it."""
     if data is None:
         return None
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(_array, data))
-    rows = _row_count(data)
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
     by_row = _one_loss_per_row(call, start, data, size)
-    blocks = Blocks(tuple(arrays), _weights(weights, rows), size if by_row else rows, shuffle=False)
-    parts = [jax.tree.map(np.copy, tuple(window)) for window in blocks.epochs(0, 1)]
-    *stacked, row_weights, _ = (
-        np.concatenate(each) for each in zip(*((*a, w, r) for a, w, r in parts), strict=True)
-    )
-    batches = place(jax.tree.unflatten(shape_like, stacked), row_weights, np.zeros(len(row_weights)))
+    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size if by_row else rows, shuffle=False)
+    windows = [jax.tree.map(np.copy, window) for window in blocks.epochs(0, 1)]
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *windows)
+    rows_like = jax.tree.unflatten(shape_like, whole.arrays)
+    batches = place(rows_like, whole.weights, np.zeros(len(whole.weights)))
     return Validation(batches, dict(metrics or {}))
-
-
-def _array(leaf: Any) -> np.ndarray[Any, Any]:
-    """Return data as an array of the type that the device will use."""
-    array = np.asarray(leaf)
-    if array.dtype.kind not in "biuf":
-        raise SteepestError(
-            f"The data holds {array.dtype}; a descent needs numbers.",
-            hint="Encode text and categories first, or train on a file with `steepest fit`.",
-        )
-    if array.ndim == 0:
-        raise SteepestError(
-            "Each array of the data needs the rows as its first axis; a single number has none."
-        )
-    wanted = jax.dtypes.canonicalize_dtype(array.dtype)
-    if array.dtype.kind in "iu" and array.size and array.dtype != wanted:
-        limits = np.iinfo(wanted)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise SteepestError(
-                f"The data holds whole numbers outside of {wanted}.", hint="Use astype(float)."
-            )
-    return np.ascontiguousarray(array, wanted)
-
-
-def _row_count(data: Any) -> int:
-    counts = {len(leaf) for leaf in jax.tree.leaves(data)}
-    if len(counts) != 1:
-        raise SteepestError(f"The arrays of the data differ in their number of rows: {sorted(counts)}.")
-    (rows,) = counts
-    if not rows:
-        raise SteepestError("The data has no rows.")
-    return rows
-
-
-def _batch_size(batch_size: int | str, rows: int) -> int:
-    if batch_size == "all":
-        return rows
-    if isinstance(batch_size, str) or batch_size < 1:
-        raise SteepestError(f"A batch size is a whole number from 1, or 'all'; got {batch_size!r}.")
-    return min(batch_size, rows)
-
-
-def _weights(weights: Any, rows: int) -> np.ndarray[Any, Any]:
-    values = np.ones(rows, np.float32) if weights is None else np.asarray(weights, np.float32)
-    if values.shape != (rows,):
-        raise SteepestError(f"There must be one weight for each of the {rows} rows; got {values.shape}.")
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
-        raise SteepestError("Row weights must be finite, 0 or above, and not all 0.")
-    return values
 
 
 def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int) -> bool:

@@ -52,7 +52,12 @@ def _undecodable(path: str) -> SteepestError | None:
 
 
 def _delimiter(path: str) -> str:
-    return "\t" if ".tsv" in Path(path.lower()).suffixes else ","
+    """Return what separates a file's fields: the likeliest of the marks in its first line, else a comma."""
+    if ".tsv" in Path(path.lower()).suffixes:
+        return "\t"
+    with _text(path, errors="replace") as lines:
+        header = lines.readline()
+    return max(",;\t|", key=header.count)
 
 
 def _csv_records(path: str, lines: io.TextIOWrapper, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
