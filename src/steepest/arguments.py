@@ -32,7 +32,7 @@ def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
     """Refuse numbers that no descent can have."""
     if epochs < 1 or epochs != int(epochs):
         raise SteepestError(f"A descent needs at least one epoch; epochs={epochs}.")
-    if seed < 0:
+    if seed < 0 or seed != int(seed):
         raise SteepestError(f"A seed is a whole number from 0; seed={seed}.")
     if not tolerance >= 0:
         raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
@@ -40,10 +40,13 @@ def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
 
 def strengths(name: str, strength: Any, start: Any) -> Any:
     """Return a penalty's strength for each parameter, or None where there is no penalty."""
-    if isinstance(strength, (int, float)):
+    if np.ndim(strength) == 0 and not isinstance(strength, (dict, list, tuple)):
         strength = jax.tree.map(lambda _: strength, start)
     if not _alike(strength, start):
         raise SteepestError(f"{name} must be a number, or a pytree of numbers like the parameters.")
+    for each, leaf in zip(jax.tree.leaves(strength), jax.tree.leaves(start), strict=True):
+        if np.shape(each) not in ((), leaf.shape):
+            raise SteepestError(f"{name} must be a number for each parameter, or of the parameter's shape.")
     full = jax.tree.map(
         lambda each, leaf: jnp.broadcast_to(jnp.asarray(each, leaf.dtype), leaf.shape), strength, start
     )
@@ -94,7 +97,7 @@ def batch_size_of(batch_size: int | str, rows: int) -> int:
     """Return the rows of a step."""
     if batch_size == "all":
         return rows
-    if isinstance(batch_size, str) or batch_size < 1:
+    if isinstance(batch_size, str) or batch_size < 1 or batch_size != int(batch_size):
         raise SteepestError(f"A batch size is a whole number from 1, or 'all'; got {batch_size!r}.")
     return min(batch_size, rows)
 

@@ -6,9 +6,10 @@ Exit status: 0 if all went well, 2 for anything that the user can put right, 130
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,13 +18,20 @@ from steepest.settings import Settings
 
 app = typer.Typer(
     help="Gradient descent you can see, on data of any size.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 DEFAULT = Settings()
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What Typer raises for words that it does not understand; of its kinds, Typer gives a name to one only."""
+
+INTERRUPTED = 130
+"""What Typer returns after Ctrl-C."""
+
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object last.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -171,6 +179,10 @@ def predict(
     check_ending(out)
     opened = open_run(run)
     table = read_table(data, columns=[column.name for column in opened.plan.columns])
+    if out.resolve() in {Path(file).resolve() for file in table.files}:
+        raise SteepestError(
+            f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
+        )
     predictions = prediction_table(opened.task, predict_rows(opened, table.rows, table.locate))
     write_table(predictions, out)
     print(f"{predictions.num_rows:,} predictions -> {out}")
@@ -211,18 +223,28 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors are one line on standard error."""
+    if (
+        arguments is None
+    ):  # this is the process's command: a kill ends it as Ctrl-C does, leaving nothing behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(words, prog_name="steepest")
+        status = app(words or ["--help"], prog_name="steepest", standalone_mode=False)
     except SteepestError as error:
         if "--debug" in words:
             raise
-        print(f"steepest: {' '.join(str(error).split())}", file=sys.stderr)
-        if "--json" in words:
-            _print_json({"error": error.what, "hint": error.hint})
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _fail(error, words)
+    except USAGE_ERROR as error:
+        what, command = error.format_message(), error.ctx.command_path if error.ctx else "steepest"
+        what += "" if what.endswith((".", "?")) else "."
+        _fail(SteepestError(what, hint=f"See {command} --help."), words)
+    if status == INTERRUPTED:
         print("steepest: interrupted; nothing was written.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)
+        sys.exit(status)
+
+
+def _fail(error: SteepestError, words: list[str]) -> NoReturn:
+    print(f"steepest: {' '.join(str(error).split())}", file=sys.stderr)
+    if "--json" in words:
+        _print_json({"error": error.what, "hint": error.hint})
+    sys.exit(2)

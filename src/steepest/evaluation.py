@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steepest import curves
 from steepest.errors import SteepestError, nearest
 
 Floats = NDArray[np.float64]
@@ -24,7 +25,7 @@ SCORE_NAMES: dict[str, tuple[str, str]] = {
     "log_loss": ("Log loss", "lower"),
     "brier": ("Brier score", "lower"),
     "macro_f1": ("Macro F1", "higher"),
-    "macro_auc": ("Area under the ROC curve, mean over classes", "higher"),
+    "macro_auc": ("Mean area under the ROC curves", "higher"),
     "rmse": ("Root mean squared error", "lower"),
     "mae": ("Mean absolute error", "lower"),
     "r2": ("Variance explained (R²)", "higher"),
@@ -33,12 +34,6 @@ SCORE_NAMES: dict[str, tuple[str, str]] = {
 """Every score's title for a person, and whether ``"higher"`` or ``"lower"`` is better."""
 
 KINDS = ("binary", "classes", "counts", "number")
-CURVE_POINTS = 200
-CALIBRATION_BINS = 10
-RESIDUAL_BINS = 60
-PREDICTION_BINS = 20
-SAMPLED_POINTS = 1000
-CONFUSION_CLASSES = 20
 LARGEST_NUMBER = 1e140  # its square can still be summed over any table in float64
 
 
@@ -92,8 +87,8 @@ def evaluate(
     predicted = _checked(
         prediction, "the model's predictions", "Lower the learning rate or clip the gradient."
     )
-    if len(true) != len(predicted):
-        raise SteepestError(f"{len(true):,} rows have a target but {len(predicted):,} have a prediction.")
+    if predicted.ndim != (2 if kind == "classes" else 1) or len(true) != len(predicted):
+        raise SteepestError(f"predictions of shape {predicted.shape} do not fit {len(true):,} rows.")
     if len(true) == 0:
         raise SteepestError("there are no rows to evaluate.", hint="Hold more rows out or name another file.")
     usual = np.asarray(baseline, np.float64)
@@ -160,8 +155,8 @@ def permutation_importance(
     """
     if len(features) == 0:
         raise SteepestError("there are no rows to measure importances on.", hint="Hold more rows out.")
-    generator = _generator(seed)
-    positions = _sample(generator, len(features), rows)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
+    positions = curves.sample_rows(generator, len(features), rows)
     sampled = np.asarray(features)[positions]
     # Every column meets the same shuffles, so that columns differ only by what they hold.
     shuffles = [generator.permutation(len(positions)) for _ in range(repeats)]
@@ -186,31 +181,27 @@ def permutation_importance(
 def _evaluate_binary(
     truth: Floats, probability: Floats, rate: float, labels: Sequence[str]
 ) -> dict[str, Any]:
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
     if not np.isin(truth, (0, 1)).all():
         raise SteepestError("the target of a binary evaluation holds other values than 0 and 1.")
     _check_probabilities(probability)
-    curves: dict[str, Any] = {
-        "calibration": _quantile_bins(truth, probability, CALIBRATION_BINS),
-        "confusion": _confusion(truth.astype(np.int64), (probability > 0.5).astype(np.int64), labels),
+    drawn: dict[str, Any] = {
+        "calibration": curves.calibration(truth, probability),
+        "confusion": curves.confusion(truth.astype(np.int64), (probability > 0.5).astype(np.int64), labels),
     }
     notes = []
     if truth.min() == truth.max():
         only = labels[int(truth[0])]
         notes.append(f"Every row evaluated is {only!r}: ROC and precision-recall need rows of both labels.")
     else:
-        false_rate, true_rate, threshold = roc_curve(truth, probability)
-        curves["roc"] = _curve(false_rate, true_rate, threshold, "false_positive_rate", "true_positive_rate")
-        precision, recall, threshold = precision_recall_curve(truth, probability, drop_intermediate=True)
-        curves["precision_recall"] = _curve(recall, precision, threshold, "recall", "precision")
+        drawn["roc"] = curves.roc(truth, probability)
+        drawn["precision_recall"] = curves.precision_recall(truth, probability)
     return {
         "scores": _binary_scores(truth, probability),
         "baseline": {
             "what": f"always predicting the training rows' share of {labels[1]!r} ({rate:.1%})",
             "scores": _binary_scores(truth, np.full(len(truth), rate)),
         },
-        "curves": curves,
+        "curves": drawn,
         "notes": notes,
     }
 
@@ -231,7 +222,7 @@ def _binary_scores(truth: Floats, probability: Floats) -> dict[str, float | None
 def _evaluate_classes(
     truth: Floats, probabilities: Floats, shares: Floats, labels: Sequence[str]
 ) -> dict[str, Any]:
-    if probabilities.ndim != 2 or shares.shape != probabilities.shape[1:]:
+    if shares.shape != probabilities.shape[1:]:
         raise SteepestError(
             f"predictions of shape {probabilities.shape} do not give one probability to each of the "
             f"{shares.size} classes."
@@ -256,9 +247,9 @@ def _evaluate_classes(
             f"{classes - len(occurring)} of {classes} classes have no row among those evaluated; "
             "the area under the ROC curve is the mean over the others."
         )
-    if classes > CONFUSION_CLASSES:
+    if classes > curves.CONFUSION_CLASSES:
         notes.append(
-            f"The confusion matrix names the {CONFUSION_CLASSES} most frequent of {classes} classes; "
+            f"The confusion matrix names the {curves.CONFUSION_CLASSES} most frequent of {classes} classes; "
             "the others share its last row and column."
         )
     return {
@@ -268,7 +259,7 @@ def _evaluate_classes(
             f"(the largest is {labels[int(shares.argmax())]!r}, {shares.max():.1%})",
             "scores": _class_scores(codes, np.broadcast_to(shares, probabilities.shape)),
         },
-        "curves": {"confusion": _confusion(codes, probabilities.argmax(axis=1), labels)},
+        "curves": {"confusion": curves.confusion(codes, probabilities.argmax(axis=1), labels)},
         "notes": notes,
     }
 
@@ -290,10 +281,6 @@ def _class_scores(codes: Integers, probabilities: Floats) -> dict[str, float | N
 
 
 def _evaluate_numbers(truth: Floats, prediction: Floats, mean: float, *, counts: bool) -> dict[str, Any]:
-    if truth.shape != prediction.shape:
-        raise SteepestError(
-            f"predictions of shape {prediction.shape} do not fit targets of shape {truth.shape}."
-        )
     notes = []
     if truth.min() == truth.max():
         notes.append("The target has one value only among the rows evaluated: R² is undefined.")
@@ -302,7 +289,6 @@ def _evaluate_numbers(truth: Floats, prediction: Floats, mean: float, *, counts:
         notes.append(
             f"{without_deviance:,} predictions are zero or less: the Poisson deviance is undefined for them."
         )
-    chosen = _sample(_generator(0), len(truth), SAMPLED_POINTS)
     return {
         "scores": _number_scores(truth, prediction, counts=counts),
         "baseline": {
@@ -310,11 +296,8 @@ def _evaluate_numbers(truth: Floats, prediction: Floats, mean: float, *, counts:
             "scores": _number_scores(truth, np.full(len(truth), mean), counts=counts),
         },
         "curves": {
-            "residuals": _histogram(truth - prediction, RESIDUAL_BINS),
-            "predicted_against_true": {
-                **_quantile_bins(truth, prediction, PREDICTION_BINS),
-                "sample": {"predicted": prediction[chosen].tolist(), "true": truth[chosen].tolist()},
-            },
+            "residuals": curves.residuals(truth, prediction),
+            "predicted_against_true": curves.predicted_against_true(truth, prediction),
         },
         "notes": notes,
     }
@@ -357,79 +340,3 @@ def _log_loss(probability_of_truth: Floats) -> float:
     # Clipped as scikit-learn does, without its one-hot copy of the target.
     smallest = float(np.finfo(np.float64).eps)
     return float(-np.log(np.clip(probability_of_truth, smallest, 1)).mean())
-
-
-def _generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
-
-
-def _sample(generator: np.random.Generator, rows: int, most: int) -> Integers:
-    """Return at most so many row positions, in ascending order."""
-    if rows <= most:
-        return np.arange(rows)
-    return np.sort(generator.choice(rows, most, replace=False))
-
-
-def _curve(x: Floats, y: Floats, threshold: Floats, x_name: str, y_name: str) -> dict[str, Any]:
-    """Keep at most CURVE_POINTS points: half spread evenly along x, half along the curve's length."""
-    chosen = np.arange(len(x))
-    if len(x) > CURVE_POINTS:
-        moved = [np.abs(np.diff(x)), np.hypot(np.diff(x), np.diff(y))]
-        ways = [np.append(0, np.cumsum(steps)) for steps in moved]
-        even = [np.searchsorted(way, np.linspace(0, way[-1], CURVE_POINTS // 2 - 1)) for way in ways]
-        chosen = np.unique(np.clip(np.concatenate([[0], *even, [len(x)]]), 0, len(x) - 1))
-    # The curves' open ends have no threshold: scikit-learn says infinity or leaves it out.
-    thresholds = [float(threshold[i]) if i < len(threshold) else np.inf for i in chosen]
-    return {
-        x_name: x[chosen].tolist(),
-        y_name: y[chosen].tolist(),
-        "threshold": [value if np.isfinite(value) else None for value in thresholds],
-    }
-
-
-def _quantile_bins(truth: Floats, prediction: Floats, bins: int) -> dict[str, list[float] | list[int]]:
-    """Average truth and prediction in bins of about equally many rows; equal predictions stay together."""
-    edges = np.quantile(prediction, np.linspace(0, 1, bins + 1)[1:-1])
-    bin_of_row = np.searchsorted(edges, prediction)
-    rows = np.bincount(bin_of_row, minlength=bins)
-    used = rows > 0
-    return {
-        "predicted": (np.bincount(bin_of_row, prediction, bins)[used] / rows[used]).tolist(),
-        "observed": (np.bincount(bin_of_row, truth, bins)[used] / rows[used]).tolist(),
-        "rows": rows[used].tolist(),
-    }
-
-
-def _histogram(residuals: Floats, bins: int) -> dict[str, Any]:
-    """Count residuals over their middle 99 %, so that a few extremes do not flatten the picture."""
-    middle = np.quantile(residuals, [0.005, 0.995]) if len(residuals) > 200 else residuals
-    bins = min(bins, 1 + int(np.sqrt(len(residuals))))
-    for low, high in ((middle.min(), middle.max()), (residuals.min(), residuals.max())):
-        if high - low > 1e-9 * max(abs(low), abs(high)):
-            break
-    else:  # all the same: one bin around it
-        bins, low, high = 1, low - 0.5 - abs(low) / 2, high + 0.5 + abs(high) / 2
-    counts, edges = np.histogram(residuals, bins, (low, high))
-    return {
-        "edges": edges.tolist(),
-        "rows": counts.tolist(),
-        "below": int(np.sum(residuals < edges[0])),
-        "above": int(np.sum(residuals > edges[-1])),
-    }
-
-
-def _confusion(truth: Integers, predicted: Integers, labels: Sequence[str]) -> dict[str, Any]:
-    """Count rows by true class (rows) and predicted class (columns); rare classes share the last of each."""
-    from sklearn.metrics import confusion_matrix
-
-    shown = list(labels)
-    if len(labels) > CONFUSION_CLASSES:
-        frequent = np.sort(
-            np.argsort(-np.bincount(truth, minlength=len(labels)), kind="stable")[:CONFUSION_CLASSES]
-        )
-        place = np.full(len(labels), CONFUSION_CLASSES)
-        place[frequent] = np.arange(CONFUSION_CLASSES)
-        truth, predicted = place[truth], place[predicted]
-        shown = [*(labels[code] for code in frequent), "all others"]
-    counts = confusion_matrix(truth, predicted, labels=np.arange(len(shown)))
-    return {"labels": shown, "rows": counts.tolist()}

@@ -46,6 +46,8 @@ Windows = Generator[Window, None, None]
 VALIDATION_ROWS = 4096
 """Rows that are validated at a time."""
 
+ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
+
 CHUNK = 256
 """Steps of a function without data that run between two looks at the clock."""
 
@@ -77,23 +79,21 @@ class Result:
     steps: int
     seconds: float
     _outcome: Outcome = field(repr=False)
-    _steps_per_epoch: int = field(repr=False)
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate."""
         import pandas as pd
 
-        steps = np.arange(1, self.steps + 1)
-        numbers = {"step": steps, "epoch": (steps - 1) // self._steps_per_epoch + 1}
-        return pd.DataFrame(numbers | self._outcome.history.steps(self.steps))
+        steps = self._outcome.history.steps(self.steps)
+        return pd.DataFrame({"step": np.arange(1, self.steps + 1)} | steps)
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """A row for each epoch: its rows, mean loss, rate, validation figures and seconds."""
         import pandas as pd
 
-        return pd.DataFrame(self._outcome.history.epochs).astype({"epoch": int, "rows": int}, errors="ignore")
+        return pd.DataFrame(self._outcome.history.epochs)
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,12 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance)
     if data is None:
         _check_single_number(call, start)
+        _refuse_without("data", weights=weights, validation_data=validation_data)
         windows, pace = _chunks(epochs, tolerance, 1 if rule.schedule.plateau else CHUNK)
     else:
         windows, pace = _batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
+    if validation_data is None:
+        _refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
     program, state, constants = _compile_parts(call, start, rule, seed, pace, l1, l2)
     validation = _validation(call, start, validation_data, validation_weights, metrics)
     notify = notifier(callbacks)
@@ -218,16 +221,26 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         steps=outcome.steps,
         seconds=time.perf_counter() - began,
         _outcome=outcome,
-        _steps_per_epoch=1 if data is None else pace.steps_per_epoch,
     )
     notify("descent_end", result=result)
     return result
 
 
 def _check_single_number(call: _Objective, start: Parameters) -> None:
-    shape = jax.eval_shape(call, start, None, jax.random.key(0)).shape
+    shape = getattr(jax.eval_shape(call, start, None, jax.random.key(0)), "shape", None)
     if shape != ():
         raise SteepestError(f"Without data the objective must return a single number; its shape is {shape}.")
+
+
+def _refuse_without(missing: str, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise SteepestError(f"{name} is of no use without {missing}.")
+
+
+def _named(returned: Any) -> str:
+    shape = getattr(returned, "shape", None)
+    return f"a {type(returned).__name__}" if shape is None else f"the shape {shape}"
 
 
 def _chunks(steps: int, tolerance: float, chunk: int) -> tuple[Windows, Pace]:
@@ -238,7 +251,7 @@ def _chunks(steps: int, tolerance: float, chunk: int) -> tuple[Windows, Pace]:
     def windows() -> Windows:
         for first in range(0, steps, chunk):
             real = np.arange(first, first + chunk)[:, None] < steps
-            yield Window((), real.astype(np.float32), np.where(real, 0, -1))
+            yield Window((), real.astype(np.float32), np.full(real.shape, -1))
 
     return windows(), pace
 
@@ -260,7 +273,7 @@ def _batches(
     size = batch_size_of(batch_size, rows)
     padded = _one_loss_per_row(call, start, data, min(size, rows))
     if weights is not None and not padded:
-        raise SteepestError("Row weights need an objective that returns one loss for each row of the batch.")
+        raise SteepestError(ROW_WEIGHTS)
     shuffle = shuffle and size < rows
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
     count = len(blocks.shapes())
@@ -269,17 +282,12 @@ def _batches(
     def shaped(window: Window) -> Window:
         return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
 
-    def windows() -> Windows:
-        if shuffle or count > 1:
-            yield from map(shaped, blocks.epochs(0, epochs))
-            return
-        # The one window never changes, so it stays on the device.
-        window = shaped(next(blocks.epochs(0, 1)))
-        window = window._replace(arrays=jax.device_put(window.arrays))
-        for _ in range(epochs):
-            yield window
-
-    return prefetch(windows()), pace
+    if shuffle or count > 1:
+        return prefetch(map(shaped, blocks.epochs(0, epochs))), pace
+    # The one window never changes, so it stays on the device.
+    window = shaped(next(blocks.epochs(0, 1)))
+    resident = window._replace(arrays=jax.device_put(window.arrays))
+    return (resident for _ in range(epochs)), pace
 
 
 def _compile_parts(
@@ -301,9 +309,12 @@ def _compile_parts(
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
     program = Program(call, rule.transformation, rule.preconditioner, unravel)
-    state = states.start(position, rule.transformation.init(position))
+    # A rule's state may hold one array twice, but each is given to the compiled epoch for good.
+    memory = jax.tree.map(partial(jnp.array, copy=True), rule.transformation.init(position))
+    state = states.start(position, memory)
     tolerance = jnp.asarray(pace.tolerance if pace.whole else -1.0, state.loss.dtype)
-    return program, state, Constants(jax.random.key(seed), tolerance, first, second)
+    limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
+    return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)
 
 
 def _as_it_is(parameters: Parameters) -> Parameters:
@@ -324,6 +335,8 @@ def _validation(
     rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
     by_row = _one_loss_per_row(call, start, data, size)
+    if weights is not None and not by_row:
+        raise SteepestError(ROW_WEIGHTS)
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size if by_row else rows, shuffle=False)
     windows = [jax.tree.map(np.copy, window) for window in blocks.epochs(0, 1)]
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *windows)
@@ -341,10 +354,11 @@ def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int)
         shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
         return shaped
 
-    shape = jax.eval_shape(call, start, jax.tree.map(one, data), jax.random.key(0)).shape
+    returned = jax.eval_shape(call, start, jax.tree.map(one, data), jax.random.key(0))
+    shape = getattr(returned, "shape", None)
     if shape not in ((), (size,)):
         raise SteepestError(
-            f"For a batch of {size} rows the objective returned the shape {shape}.",
+            f"For a batch of {size} rows the objective returned {_named(returned)}.",
             hint=f"It must return a single number or one loss for each row, ({size},).",
         )
     return bool(shape == (size,))

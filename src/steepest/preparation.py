@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from steepest import tasks
 from steepest.data.columns import Plan, learn
+from steepest.data.encode import infinite_values
 from steepest.data.source import Table, read_table
 from steepest.data.split import held_out
 from steepest.data.summary import numbers_of, plain_values, type_of
@@ -67,8 +68,9 @@ def prepare(settings: Settings) -> Prepared:
     SteepestError
         If the files, the columns or the target can't be used.
     """
+    roles = _named(settings)
     table = read_table(settings.data, drop=settings.drop)
-    require_columns(table, _named(settings), settings.data)
+    require_columns(table, roles, settings.data)
     labelled, left_out = labelled_rows(table, settings.target)
     training, validation, how, more_left_out = _split(settings, labelled)
     task = _task(settings, training, validation)
@@ -88,8 +90,10 @@ def prepare(settings: Settings) -> Prepared:
         },
         "columns": _describe_columns(plan, training.rows),
         "dropped": [{"name": each.name, "reason": each.reason} for each in plan.dropped]
-        + [{"name": name, "reason": "left out by --drop"} for name in settings.drop]
-        + [{"name": name, "reason": reason} for name, reason in _roles(settings)],
+        + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
+        + [
+            {"name": name, "reason": f"It is the {role}."} for name, role in roles.items() if role != "target"
+        ],
     }
     return Prepared(
         task,
@@ -102,18 +106,22 @@ def prepare(settings: Settings) -> Prepared:
 
 def _named(settings: Settings) -> dict[str, str]:
     """Return the columns that the settings name, and what for."""
-    roles = {settings.target: "target"}
+    roles: dict[str, str] = {}
     for name, role in (
+        (settings.target, "target"),
         (settings.split_by, "column to split by"),
         (settings.weights, "column of row weights"),
     ):
+        if name and name in settings.drop:
+            raise SteepestError(f"--drop leaves out {name!r}, which is the {role}.", hint="Name one of both.")
+        if name and name in roles:
+            raise SteepestError(
+                f"The column {name!r} can't be both the {roles[name]} and the {role}.",
+                hint="Name another column.",
+            )
         if name:
             roles[name] = role
     return roles
-
-
-def _roles(settings: Settings) -> list[tuple[str, str]]:
-    return [(name, f"it is the {role}") for name, role in _named(settings).items() if role != "target"]
 
 
 def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -> None:
@@ -133,7 +141,13 @@ def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -
 
 
 def labelled_rows(table: Table, target: str, of: str = "") -> tuple[Part, list[dict[str, Any]]]:
-    """Return the rows that have a target, and a count of those that have none."""
+    """Return the rows that have a target, and a count of those that have none.
+
+    Raises
+    ------
+    SteepestError
+        If none has one, or one is infinite.
+    """
     present = np.asarray(pc.is_valid(plain_values(table.rows[target])))
     part = _subset(Part(table.rows, table.locate), present)
     missing = int(len(present) - present.sum())
@@ -141,6 +155,9 @@ def labelled_rows(table: Table, target: str, of: str = "") -> tuple[Part, list[d
         raise SteepestError(
             f"The target {target!r} is missing in every row{of}.", hint="Name another target."
         )
+    column = part.rows[target]
+    if type_of(column.type) == "number" and np.isinf(numbers_of(plain_values(column))).any():
+        raise infinite_values(target, column, part.locate)
     return part, [{"reason": f"the target {target!r} is missing{of}", "rows": missing}] if missing else []
 
 
@@ -157,7 +174,7 @@ def _split(settings: Settings, labelled: Part) -> tuple[Part, Part | None, str, 
         if settings.split_by:
             raise SteepestError("--split-by has nothing to split where --validation names a file.")
         table = read_table([settings.validation], drop=settings.drop)
-        require_columns(table, {settings.target: "target"}, [settings.validation])
+        require_columns(table, _named(settings), [settings.validation])
         held, left_out = labelled_rows(table, settings.target, f" in {settings.validation}")
         return labelled, held, f"the rows of {settings.validation} are held out", left_out
     if settings.validation == 0:
@@ -178,7 +195,7 @@ def _task(settings: Settings, training: Part, validation: Part | None) -> tasks.
         kinds = " and ".join(str(part.schema.types[0]) for part in parts)
         raise SteepestError(f"The target {settings.target!r} holds {kinds} in the two files.") from None
     in_training = np.arange(len(target)) < training.rows.num_rows
-    return tasks.learn_task(settings.target, plain_values(target), in_training, settings.loss)
+    return tasks.learn_task(settings.target, target, in_training, settings.loss)
 
 
 def _encode(
@@ -198,11 +215,11 @@ def _row_weights(name: str, part: Part) -> npt.NDArray[np.float64]:
     if type_of(column.type) not in tasks.NUMERIC:
         raise SteepestError(f"The column of row weights {name!r} holds {column.type}; weights are numbers.")
     weights = numbers_of(plain_values(column))
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    wrong = np.flatnonzero(~((weights >= 0) & (weights <= tasks.MOST_WEIGHT)))
     if len(wrong):
         raise SteepestError(
             f"The column of row weights {name!r} holds {weights[wrong[0]]} at {part.locate(int(wrong[0]))} "
-            f"({len(wrong):,} such rows); weights are finite and 0 or above.",
+            f"({len(wrong):,} such rows); weights lie between 0 and {tasks.MOST_WEIGHT:g}.",
             hint="Correct them, or take these rows out.",
         )
     if not weights.any():

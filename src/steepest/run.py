@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from steepest.errors import SteepestError
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from steepest.data.columns import Plan
     from steepest.descent.models import Model
     from steepest.tasks import Task
+
+Made = TypeVar("Made")
 
 FORMAT = 1
 """Version of the folder's format."""
@@ -72,31 +75,31 @@ class Run:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What was read, decided and reached."""
-        return self._json("record.json")
+        return self._part("record.json", dict)
 
     @cached_property
     def task(self) -> Task:
         """What was learned."""
         from steepest.tasks import task_from_json
 
-        return task_from_json(self._json("model.json")["task"])
+        return self._part("model.json", lambda stored: task_from_json(stored["task"]))
 
     @cached_property
     def plan(self) -> Plan:
         """How columns become features."""
         from steepest.data.columns import plan_from_json
 
-        return plan_from_json(self._json("columns.json"))
+        return self._part("columns.json", plan_from_json)
 
     @cached_property
     def model(self) -> Model:
         """The model."""
-        shape = self._json("model.json")["shape"]
-        return Shape(**{**shape, "hidden": tuple(shape["hidden"])}).build()
+        return self._part("model.json", lambda stored: _shape_from_json(stored["shape"]).build())
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, npt.NDArray[np.floating[Any]]]]:
         """The model's parameters."""
+        import jax
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
@@ -108,6 +111,9 @@ class Run:
         for name, values in flat.items():
             layer, _, part = name.partition(".")
             layers.setdefault(layer, {})[part] = values
+        wanted = jax.eval_shape(self.model.init, jax.random.key(0))
+        if jax.tree.map(_shape_of, layers) != jax.tree.map(_shape_of, wanted):
+            raise self._broken("model.safetensors", "it is not of the shape that model.json tells")
         return layers
 
     @cached_property
@@ -124,17 +130,28 @@ class Run:
 
         return pd.read_csv(self.path / "history.csv")
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _part(self, name: str, make: Callable[[Any], Made]) -> Made:
+        """Return what is made of a JSON file; whatever goes wrong, the file is to blame."""
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+            return make(json.loads((self.path / name).read_text("utf-8")))
+        except OSError as error:
+            raise self._broken(name, error.strerror) from None
+        except (ValueError, TypeError, LookupError, AttributeError, SteepestError) as error:
             raise self._broken(name, error) from None
-        return content
 
-    def _broken(self, name: str, error: Exception) -> SteepestError:
+    def _broken(self, name: str, why: object) -> SteepestError:
         return SteepestError(
-            f"The run {self.path} is damaged: {name} can't be read ({error}).", hint="Run it again."
+            f"The run {self.path} is damaged: {name} can't be read ({why}).",
+            hint="Fit it again from its settings.toml.",
         )
+
+
+def _shape_from_json(stored: Mapping[str, Any]) -> Shape:
+    return Shape(**{**stored, "hidden": tuple(stored["hidden"])})
+
+
+def _shape_of(leaf: Any) -> tuple[int, ...]:
+    return tuple(leaf.shape)
 
 
 def open_run(path: str | Path) -> Run:
@@ -184,14 +201,23 @@ def free_name(data: str) -> Path:
 
 
 def check_out(folder: Path, overwrite: bool) -> None:
-    """Refuse to write a run where something else stands.
+    """Refuse to write a run where something else stands, or where nothing can be written.
 
     Raises
     ------
     SteepestError
-        If the folder exists and is not a run that may be overwritten.
+        If the folder exists and is not a run that may be overwritten, or if it can't be made.
     """
-    if not folder.exists():
+    try:
+        exists = folder.exists()
+        above = next(each for each in folder.absolute().parents if each.exists())
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    if not above.is_dir():
+        raise _unwritable(folder, f"{above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise _unwritable(folder, f"the folder {above} takes no files from you")
+    if not exists:
         return
     if not (folder.is_dir() and is_run(folder)):
         raise SteepestError(
@@ -199,6 +225,10 @@ def check_out(folder: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise SteepestError(f"The run {folder} exists.", hint="Choose another --out, or add --overwrite.")
+
+
+def _unwritable(folder: Path, why: object) -> SteepestError:
+    return SteepestError(f"The run {folder} can't be written: {why}.", hint="Choose another --out.")
 
 
 @contextmanager
@@ -211,20 +241,20 @@ def written_aside(folder: Path, overwrite: bool) -> Iterator[Path]:
         If it can't be written: see `check_out`.
     """
     check_out(folder, overwrite)
-    aside = folder.parent / f".{folder.name}.{os.getpid()}.partial"
+    name = f".{folder.name}.{secrets.token_hex(4)}"
+    aside, old = folder.with_name(f"{name}.partial"), folder.with_name(f"{name}.old")
     try:
         aside.mkdir(parents=True)
         yield aside
         if folder.exists():
             check_out(folder, overwrite)
-            old = folder.parent / f".{folder.name}.{os.getpid()}.old"
             folder.rename(old)
             aside.rename(folder)
             shutil.rmtree(old)
         else:
             aside.rename(folder)
     except OSError as error:
-        raise SteepestError(f"The run {folder} can't be written: {error.strerror or error}.") from error
+        raise _unwritable(folder, error.strerror or error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -111,6 +111,8 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 """What each setting may be in a settings file."""
 
+CALLED = {list: "a list", str: "text", int: "a whole number", float: "a number"}
+
 
 def to_toml(settings: Settings) -> str:
     """Return the settings as TOML; those that are ``None`` are left out.
@@ -151,14 +153,13 @@ def read_settings(path: str) -> dict[str, Any]:
                 f"The settings file {path} sets {name!r}, which there is not.", hint=nearest(name, NAMES)
             )
         if not isinstance(value, KINDS[name]) or isinstance(value, bool):
-            raise SteepestError(
-                f"The settings file {path} sets {name} = {value!r}, which is of the wrong type."
-            )
+            takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
+            raise SteepestError(f"The settings file {path} sets {name} = {value!r}, but it takes {takes}.")
         items = value if isinstance(value, list) else ()
         wanted = int if name == "hidden" else str
         if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
             raise SteepestError(
-                f"The settings file {path} sets {name} = {value!r}; it lists {wanted.__name__}s."
+                f"The settings file {path} sets {name} = {value!r}, but each of these is {CALLED[wanted]}."
             )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.summary import Summary, numbers_of, plain_values, summarise, type_of
-from steepest.descent.losses import LOSSES, Loss, loss_by_name
+from steepest.descent.losses import Loss, loss_by_name
 from steepest.errors import SteepestError, nearest
 
 MOST_CLASSES = 1_000
@@ -22,6 +23,9 @@ MOST_CLASSES = 1_000
 
 MOST_WHOLE_NUMBER_CLASSES = 20
 """Whole numbers with more different values than this are taken for counts or numbers."""
+
+MOST_WEIGHT = 1e15
+"""No row or class may weigh more; the product of two such weights is still a float32."""
 
 NUMERIC = ("number", "integer", "boolean")
 """Types of columns that hold numbers."""
@@ -100,7 +104,7 @@ def learn_task(name: str, target: pa.ChunkedArray, training: npt.NDArray[np.bool
     name
         The target's name.
     target
-        Its values, none missing. Their type is judged, and the classes are listed, over all of them.
+        Its values, all finite. Their type is judged, and the classes are listed, over all of them.
     training
         Which of them are training rows; the baseline and the scale come from these alone.
     loss
@@ -113,8 +117,6 @@ def learn_task(name: str, target: pa.ChunkedArray, training: npt.NDArray[np.bool
     """
     summary = summarise(target)
     _refuse(name, summary)
-    if loss is not None and loss not in LOSSES:
-        raise SteepestError(f"There is no loss {loss!r}.", hint=nearest(loss, LOSSES))
     kind, seen = _kind(name, summary)
     if loss is not None:
         kind = _agree(name, kind, summary, loss)
@@ -129,17 +131,29 @@ def learn_task(name: str, target: pa.ChunkedArray, training: npt.NDArray[np.bool
         codes = encode_target(task, target)[training].astype(np.int64)
         shares = np.bincount(codes, minlength=len(labels)) / len(codes)
         if np.count_nonzero(shares) < 2:
-            raise SteepestError(
-                f"The training rows' target {name!r} is always {labels[int(np.argmax(shares))]!r}; "
-                "there is nothing to learn.",
-                hint="Hold fewer rows out, or shuffle what is held out with another --seed.",
-            )
+            raise _one_value(name, labels[int(np.argmax(shares))])
         return Task(name, kind, chosen, why, labels, baseline=tuple(map(float, shares)))
     values = numbers_of(plain_values(target))[training]
-    mean, deviation = float(values.mean()), float(values.std())
+    if values.min() == values.max():
+        raise _one_value(name, _plain(float(values[0])))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = float(values.mean()), float(values.std())
+    if not 0 < deviation < math.inf:
+        raise SteepestError(
+            f"The target {name!r} holds numbers from {values.min():.4g} to {values.max():.4g}, which are too "
+            f"{'small' if deviation == 0 else 'large'} to compute with.",
+            hint="Give it in another unit.",
+        )
     if kind == "counts":
         return Task(name, kind, chosen, why, baseline=(mean,))
-    return Task(name, kind, chosen, why, center=mean, deviation=deviation or 1.0, baseline=(mean,))
+    return Task(name, kind, chosen, why, center=mean, deviation=deviation, baseline=(mean,))
+
+
+def _one_value(name: str, value: object) -> SteepestError:
+    return SteepestError(
+        f"The training rows' target {name!r} is always {value}; there is nothing to learn.",
+        hint="Hold fewer rows out, or draw others with another --seed.",
+    )
 
 
 _KIND_TITLES = {
@@ -157,10 +171,6 @@ def _plain(value: Any) -> Label:
 
 def _refuse(name: str, summary: Summary) -> None:
     """Refuse targets that nothing can be learned from."""
-    if summary.infinite:
-        raise SteepestError(
-            f"The target {name!r} is infinite in {summary.infinite:,} rows.", hint="Correct them."
-        )
     if summary.value_counts is not None and len(summary.value_counts) == 1:
         (value,) = summary.value_counts
         raise SteepestError(
@@ -201,24 +211,18 @@ def _kind(name: str, summary: Summary) -> tuple[str, str]:
 
 def _agree(name: str, kind: str, summary: Summary, loss: str) -> str:
     """Return the kind that the loss learns, if the target can be learned so."""
-    wanted = LOSS_KINDS[loss]
+    wanted = LOSS_KINDS[loss_by_name(loss).name]
     numeric = summary.type != "string"
     different = len(summary.value_counts) if summary.value_counts is not None else np.inf
-    fits = {
-        "number": numeric,
-        "counts": numeric and summary.type != "boolean" and summary.minimum >= 0,
-        "binary": different == 2,
-        "classes": different <= MOST_CLASSES,
-    }
-    if not fits[wanted]:
-        needs = {
-            "number": "numbers",
-            "counts": "numbers from 0 up",
-            "binary": "two values",
-            "classes": "classes",
-        }
+    fits, needs = {
+        "number": (numeric, "numbers"),
+        "counts": (numeric and summary.type != "boolean" and summary.minimum >= 0, "numbers from 0 up"),
+        "binary": (different == 2, "two values"),
+        "classes": (different <= MOST_CLASSES, f"at most {MOST_CLASSES:,} classes"),
+    }[wanted]
+    if not fits:
         raise SteepestError(
-            f"The loss {loss} needs {needs[wanted]}, which the target {name!r} does not hold.",
+            f"The loss {loss} needs {needs}, which the target {name!r} does not hold.",
             hint=f"Leave --loss out to have {KIND_LOSSES[kind]}.",
         )
     return wanted
@@ -266,10 +270,8 @@ def _codes(task: Task, target: pa.ChunkedArray, locate: Callable[[int], str] | N
         raise SteepestError(
             f"The target {task.target!r} holds {values.type}; the run's classes are {task.labels[:5]}."
         )
-    wanted = pa.array(task.labels) if not numeric else pa.array(np.asarray(task.labels, np.float64))
-    known = (
-        pc.cast(values, wanted.type) if not pa.types.is_boolean(values.type) else pa.array(numbers_of(values))
-    )
+    wanted = pa.array(np.asarray(task.labels, np.float64) if numeric else task.labels)
+    known = pa.array(numbers_of(values)) if numeric else pc.cast(values, wanted.type)
     codes = pc.index_in(known, wanted)
     if codes.null_count:
         row = int(np.flatnonzero(np.asarray(pc.is_null(codes)))[0])
@@ -362,16 +364,32 @@ def class_weights(task: Task, wanted: str | None) -> npt.NDArray[np.float64] | N
     weights = np.ones(len(task.labels))
     names = [str(label) for label in task.labels]
     for part in wanted.split(","):
-        label, _, weight = part.partition("=")
+        label, equals, weight = part.rpartition("=")
+        if not equals:
+            raise SteepestError(
+                f"--class-weight holds {part!r}, which gives no class a weight.",
+                hint="Write balanced, or LABEL=WEIGHT,LABEL=WEIGHT.",
+            )
         if label not in names:
             raise SteepestError(
                 f"--class-weight names {label!r}, which is no class.", hint=nearest(label, names)
             )
-        try:
-            weights[names.index(label)] = float(weight)
-        except ValueError:
-            raise SteepestError(f"--class-weight gives {label!r} the weight {weight!r}.") from None
+        weights[names.index(label)] = _class_weight(label, weight)
+    if not weights.any():
+        raise SteepestError("--class-weight gives every class the weight 0.")
     return weights
+
+
+def _class_weight(label: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 <= weight <= MOST_WEIGHT:
+        raise SteepestError(
+            f"--class-weight gives {label!r} the weight {text!r}; weights lie between 0 and {MOST_WEIGHT:g}."
+        )
+    return weight
 
 
 def task_from_json(record: Mapping[str, Any]) -> Task:

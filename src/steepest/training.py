@@ -16,6 +16,7 @@ import numpy as np
 import steepest
 from steepest import tasks
 from steepest.callbacks import Callback
+from steepest.descent.losses import loss_by_name
 from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
@@ -37,6 +38,9 @@ from steepest.run import (
 from steepest.settings import NAMES, Settings, to_toml
 
 MODELS = ("linear", "mlp")
+
+MOST_SEED = 2**32 - 1
+"""JAX makes its keys of 32 bits: with greater seeds, different ones would draw the same."""
 
 FEWEST_STEPS, MOST_EPOCHS, EPOCHS = 5_000, 500, 10
 """Unless told otherwise, a fit runs 10 epochs, or as many as 5,000 steps take, but at most 500."""
@@ -68,10 +72,9 @@ def fit(
         If the input is bad or the descent fails; then nothing is written.
     """
     began = time.perf_counter()
-    folder = Path(settings.out) if settings.out else None
     _check(settings)
-    if folder:
-        check_out(folder, overwrite)
+    folder = Path(settings.out) if settings.out else None
+    check_out(folder or free_name(settings.data[0]), overwrite)
     prepared = prepare(settings)
     seconds = {"reading and encoding": time.perf_counter() - began}
     _announce(prepared, say)
@@ -98,6 +101,8 @@ def _check(settings: Settings) -> None:
     """Refuse settings that can't work before anything is read."""
     if settings.model not in MODELS:
         raise SteepestError(f"There is no model {settings.model!r}.", hint=nearest(settings.model, MODELS))
+    if settings.loss is not None:
+        loss_by_name(settings.loss)
     optimizer_by_name(settings.optimizer)
     schedule_by_name(settings.schedule, 1.0, 1)
     rate = settings.learning_rate
@@ -109,12 +114,20 @@ def _check(settings: Settings) -> None:
         raise SteepestError(f"A batch size is a whole number from 1, or 'all', not {settings.batch_size!r}.")
     if settings.epochs is not None and settings.epochs < 1:
         raise SteepestError(f"A fit needs at least one epoch, not {settings.epochs}.")
+    if not 0 <= settings.seed <= MOST_SEED:
+        raise SteepestError(f"A seed is a whole number from 0 to {MOST_SEED}, not {settings.seed}.")
+    if not settings.hidden or min(settings.hidden) < 1:
+        asked = ",".join(map(str, settings.hidden))
+        raise SteepestError(
+            f"Each hidden layer needs at least one unit, and there is at least one; --hidden is {asked!r}.",
+            hint="Try --hidden 64,32, or --model linear, which has none.",
+        )
 
 
 def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{prepared.task.why}.")
     for dropped in prepared.plan.dropped:
-        say(f"Left out {dropped.name!r}: {dropped.reason}.")
+        say(f"Left out {dropped.name!r}: {dropped.reason}")
     for left_out in prepared.facts["data"]["left_out"]:
         say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
 
@@ -170,7 +183,7 @@ def _descend(
         l2=jax.tree.map(lambda counted: settings.l2 * counted, penalised),
         validation_data=validation.data if validation else None,
         validation_weights=validation.weights if validation else None,
-        metrics={tasks.METRICS[task.kind]: measure},
+        metrics={tasks.METRICS[task.kind]: measure} if validation else None,
         callbacks=callbacks,
     )
     if result.failure:
@@ -200,13 +213,6 @@ def _record(
     task = prepared.task
     rows = int(result.epochs["rows"].sum())
     spent = float(result.epochs["seconds"].sum())
-    notes = []
-    first, last = result.epochs["loss"].iloc[[0, -1]]
-    if last > first:
-        notes.append(
-            f"The training loss rose from {first:.4g} in the first epoch to {last:.4g} in the last: "
-            f"the learning rate is too high. Try a tenth of it."
-        )
     return {
         "format": FORMAT,
         "steepest": steepest.__version__,
@@ -243,8 +249,29 @@ def _record(
             "seconds": result.seconds,
             "rows_per_second": rows / spent,
         },
-        "notes": notes,
+        "notes": _notes(result),
     }
+
+
+def _notes(result: Result) -> list[str]:
+    """Return what a reader should know of how the descent went."""
+    notes = []
+    losses = result.epochs["loss"].to_numpy()
+    if losses[-1] > losses[0]:
+        notes.append(
+            f"The training loss rose from {losses[0]:.4g} (first epoch) to {losses[-1]:.4g} (last): "
+            "the learning rate is too high. Try a tenth of it."
+        )
+    elif "validation_loss" in result.epochs:
+        held_out = result.epochs["validation_loss"].to_numpy()
+        best = int(held_out.argmin())
+        if held_out[-1] > 1.02 * held_out[best] > 0:
+            notes.append(
+                f"The loss on held-out rows was lowest after epoch {best + 1} ({held_out[best]:.4g}) and is "
+                f"{held_out[-1]:.4g} at the end: the model overfits. Try --epochs {best + 1}, --dropout or "
+                "--l2."
+            )
+    return notes
 
 
 def command(settings: Settings) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +36,7 @@ def write_table(table: pa.Table, path: Path) -> None:
         If the ending names no format, or the file can't be written.
     """
     check_ending(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[path.suffix.lower()](table, str(aside))
@@ -43,4 +44,5 @@ def write_table(table: pa.Table, path: Path) -> None:
     except OSError as error:
         raise SteepestError(f"{path} can't be written: {error.strerror or error}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -52,6 +52,8 @@ class Constants(NamedTuple):
         Random key from which each step's key is folded.
     tolerance
         Convergence is looked for within the compiled epoch if this is not negative.
+    clip_norm
+        The norm that larger gradients are scaled down to; ``None`` for no limit.
     l1, l2
         Strength of each parameter's penalty, shaped like `State.parameters`; ``None`` for no penalty.
         The loss has ``Σ l1·|θ| + Σ l2·θ²`` added.
@@ -59,6 +61,7 @@ class Constants(NamedTuple):
 
     key: jax.Array
     tolerance: jax.Array
+    clip_norm: jax.Array | None = None
     l1: Any = None
     l2: Any = None
 
@@ -72,16 +75,18 @@ class Batches(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What each step leaves behind, ``[steps]`` each."""
+    """What each step leaves behind, ``[steps]`` each; ``finite`` is false from the first failure on."""
 
     loss: jax.Array
     gradient_norm: jax.Array
+    finite: jax.Array
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Return ``Σ wᵢ valueᵢ / Σ wᵢ``, and 0 where all weights are 0; a single number is returned as it is."""
     if values.ndim == 0:
         return values
+    values = values.astype(jnp.result_type(values, jnp.float16))  # truth values and counts, too
     total = weights.sum()
     return jnp.dot(values, weights.astype(values.dtype)) / jnp.where(total > 0, total, 1)
 
@@ -97,20 +102,35 @@ def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, j
     return absolute, squared
 
 
+def all_finite(parameters: Any) -> jax.Array:
+    """Tell whether every parameter is finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]).all()
+
+
+def clip(constants: Constants, gradient: Any, norm: jax.Array) -> tuple[Any, jax.Array | float]:
+    """Scale a gradient of too large a norm down; return it and the factor."""
+    if constants.clip_norm is None:
+        return gradient, 1.0
+    factor = constants.clip_norm / jnp.maximum(norm, constants.clip_norm)
+    return jax.tree.map(lambda each: each * factor.astype(each.dtype), gradient), factor
+
+
 def soft_threshold(
     program: Program, constants: Constants, parameters: Any, state: Any, rate: jax.Array
 ) -> Any:
     """Take the proximal step of the L1 penalty, in the metric of the rule's own preconditioner ``p``.
 
     ``θ ← sign(θ) · max(|θ| - η p l1, 0)``: weights become exactly zero, and the descent ends where the
-    penalised loss has its minimum for adaptive rules and momentum too.
+    penalised loss has its minimum for adaptive rules and momentum too. Where the gradient was clipped, ``η``
+    includes the factor.
     """
     if constants.l1 is None or program.preconditioner is None:  # minimize() refuses the second with the first
         return parameters
     scale = program.preconditioner(state)
 
     def shrink(theta: jax.Array, strength: jax.Array, scale: Any) -> jax.Array:
-        return jnp.sign(theta) * jnp.maximum(jnp.abs(theta) - rate * scale * strength, 0)
+        shrunk = jnp.sign(theta) * jnp.maximum(jnp.abs(theta) - rate * scale * strength, 0)
+        return shrunk.astype(theta.dtype)
 
     if isinstance(scale, float):
         return jax.tree.map(lambda theta, strength: shrink(theta, strength, scale), parameters, constants.l1)
@@ -127,16 +147,20 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
 
     loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
     gradient_norm = optax.tree.norm(gradient)
+    gradient, clipped = clip(constants, gradient, gradient_norm)
     updates, optimizer_state = program.transformation.update(
         gradient, state.optimizer_state, state.parameters, value=loss, grad=gradient, value_fn=smooth_loss
     )
     rate = batch.rates.astype(loss.dtype)
-    parameters = jax.tree.map(lambda theta, update: theta + rate * update, state.parameters, updates)
-    parameters = soft_threshold(program, constants, parameters, optimizer_state, rate)
+    parameters = jax.tree.map(
+        lambda theta, update: (theta + rate * update).astype(theta.dtype), state.parameters, updates
+    )
+    parameters = soft_threshold(program, constants, parameters, optimizer_state, rate * clipped)
     loss = loss + penalty(constants, state.parameters)[0]
 
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-    still = jnp.where(abs(loss - state.loss) <= constants.tolerance * abs(state.loss), state.still + 1, 0)
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & all_finite(parameters)
+    unchanged = abs(loss - state.loss) <= constants.tolerance * abs(state.loss)
+    still = jnp.where(unchanged & jnp.isfinite(state.loss), state.still + 1, 0)
     status = jnp.where(still >= PATIENCE, LOSS_CONVERGED, RUNNING)
     status = jnp.where(gradient_norm <= constants.tolerance, GRADIENT_CONVERGED, status)
     status = jnp.where(finite, status, NOT_FINITE)
@@ -154,7 +178,7 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         still=jnp.where(counts, still, state.still),
         status=jnp.where(counts, status, state.status),
     )
-    return after, Record(loss, gradient_norm)
+    return after, Record(loss, gradient_norm, after.status != NOT_FINITE)
 
 
 @partial(jax.jit, static_argnames="program", donate_argnames="state")

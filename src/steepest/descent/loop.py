@@ -105,15 +105,21 @@ class Failure:
 class History:
     """Every step's loss, gradient norm and rate, and every epoch's figures."""
 
+    epoch_numbers: list[npt.NDArray[np.int64]] = field(default_factory=list)
     losses: list[Floats] = field(default_factory=list)
     gradient_norms: list[Floats] = field(default_factory=list)
     rates: list[Floats] = field(default_factory=list)
     epochs: list[Figures] = field(default_factory=list)
 
-    def steps(self, count: int) -> dict[str, Floats]:
+    def steps(self, count: int) -> dict[str, npt.NDArray[Any]]:
         """Return the first steps' figures, one array each."""
-        columns = {"loss": self.losses, "gradient_norm": self.gradient_norms, "learning_rate": self.rates}
-        return {name: np.concatenate([np.zeros(0), *parts])[:count] for name, parts in columns.items()}
+        columns: dict[str, list[Any]] = {
+            "epoch": self.epoch_numbers,
+            "loss": self.losses,
+            "gradient_norm": self.gradient_norms,
+            "learning_rate": self.rates,
+        }
+        return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
 
 
 @dataclass(frozen=True)
@@ -185,21 +191,23 @@ def _run_epoch(
     """Run one epoch; the device computes one window while the host reads the record of the one before."""
     first = epoch * descent.pace.steps_per_epoch
     pending: deque[_Pending] = deque()
-    loss = rows = weight = 0.0
+    loss = weight = rate = 0.0
+    rows = 0
     failure = None
 
     def read() -> None:
-        nonlocal loss, rows, weight, failure
+        nonlocal loss, rows, weight, rate, failure
         window = pending.popleft()
-        failure = failure or _append(history, window, epoch)
+        failure = failure or _append(history, window, epoch, descent.pace.whole)
         losses = np.asarray(window.record.loss, np.float64)
         counted = window.step_weights > 0
         loss += float(losses[counted] @ window.step_weights[counted])
         weight += float(window.step_weights.sum())
         rows += int((window.rows >= 0).sum())
-        descent.notify("window_end", epoch=epoch + 1, rows=int(rows), loss=loss / weight)
+        if weight:
+            rate = window.rates[counted][-1] if counted.any() else rate
+            descent.notify("window_end", epoch=epoch + 1, rows=rows, loss=loss / weight)
 
-    rates: Floats = np.zeros(0)
     for window in windows:
         rates = scale * descent.schedule(first + np.arange(len(window.weights)))
         batches = place(window.arrays, window.weights, rates)
@@ -211,7 +219,7 @@ def _run_epoch(
     measured = _measure(descent, state)
     while pending:
         read()
-    figures = {"epoch": epoch + 1, "rows": rows, "loss": loss / weight, "learning_rate": float(rates[-1])}
+    figures = {"epoch": epoch + 1, "rows": rows, "loss": loss / weight, "learning_rate": float(rate)}
     return state, figures | {name: float(value) for name, value in measured.items()}, failure
 
 
@@ -221,17 +229,20 @@ def place(data: Any, weights: Any, rates: Floats) -> Batches:
     return Batches(*jax.device_put((data, weights, rates), may_alias=True))
 
 
-def _append(history: History, window: _Pending, epoch: int) -> Failure | None:
+def _append(history: History, window: _Pending, epoch: int, whole: bool) -> Failure | None:
     """Write a window's record down; return the first step that was not finite, if there is one."""
     counted = np.flatnonzero(window.step_weights > 0)
     losses = np.asarray(window.record.loss)[counted]
     norms = np.asarray(window.record.gradient_norm)[counted]
     rates = window.rates[counted]
     before = sum(map(len, history.losses))
+    # Where every step sees all there is, each step is an epoch.
+    numbers = before + 1 + np.arange(len(counted)) if whole else np.full(len(counted), epoch + 1)
+    history.epoch_numbers.append(numbers)
     history.losses.append(losses)
     history.gradient_norms.append(norms)
     history.rates.append(rates)
-    wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
+    wrong = np.flatnonzero(~np.asarray(window.record.finite)[counted])
     if not len(wrong):
         return None
     at = wrong[0]
@@ -262,7 +273,7 @@ def _judge(
 ) -> tuple[State, tuple[float, int]]:
     """Apply the compiled step's rule of convergence to the mean loss of an epoch."""
     last, still = watched
-    still = still + 1 if abs(loss - last) <= tolerance * abs(last) else 0
+    still = still + 1 if math.isfinite(last) and abs(loss - last) <= tolerance * abs(last) else 0
     if still >= PATIENCE:
         state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
     return state, (loss, still)
@@ -282,8 +293,11 @@ def _describe_convergence(state: State, history: History, pace: Pace, taken: int
 
 def _describe_failure(failure: Failure, pace: Pace) -> str:
     where = f"step {failure.step:,}" + ("" if pace.whole else f" (epoch {failure.epoch:,})")
-    what = "gradient" if math.isfinite(failure.loss) else "loss"
-    return (
-        f"not finite: at {where} the {what} was {failure.loss if what == 'loss' else failure.gradient_norm} "
-        f"at a learning rate of {failure.learning_rate:g}; the parameters before that step are kept"
-    )
+    if not math.isfinite(failure.loss):
+        what = f"loss was {failure.loss}"
+    elif not math.isfinite(failure.gradient_norm):
+        what = f"gradient's norm was {failure.gradient_norm}"
+    else:
+        what = "step led to parameters that are not finite"
+    rate = f"at a learning rate of {failure.learning_rate:g}"
+    return f"not finite: at {where} the {what} {rate}; the parameters before that step are kept"

@@ -38,6 +38,8 @@ class Optimizer:
     preconditioner
         ``optimizer_state -> scale``: what a gradient that stays the same is multiplied by in a step of
         rate one, as a pytree like the parameters (or one number for all). ``None`` where it is unknown.
+    clip_norm
+        The norm that larger gradients are scaled down to before the rule sees them; ``None`` for no limit.
     settings
         The rule's own numbers.
     """
@@ -46,6 +48,7 @@ class Optimizer:
     schedule: Schedule
     transformation: optax.GradientTransformationExtraArgs
     preconditioner: Preconditioner | None = None
+    clip_norm: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,20 +59,18 @@ def _optimizer(
     name: str,
     learning_rate: LearningRate,
     rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner],
+    clip_norm: float | None,
     **settings: Any,
 ) -> Optimizer:
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
-    return Optimizer(name, schedule, *rule, settings)
-
-
-def _downhill(
-    rule: optax.GradientTransformation, clip_norm: float | None
-) -> optax.GradientTransformationExtraArgs:
-    """Clip the gradient if asked to, apply the rule, and step against it."""
-    if clip_norm is not None and clip_norm <= 0:
+    if clip_norm is not None and not clip_norm > 0:
         raise SteepestError(f"The norm to clip gradients to must be above zero, not {clip_norm}.")
-    parts = [optax.clip_by_global_norm(clip_norm)] if clip_norm is not None else []
-    return optax.with_extra_args_support(optax.chain(*parts, rule, optax.scale(-1.0)))
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    return Optimizer(name, schedule, *rule, clip_norm, settings)
+
+
+def _downhill(rule: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Apply the rule and step against it."""
+    return optax.with_extra_args_support(optax.chain(rule, optax.scale(-1.0)))
 
 
 def _unit_interval(**values: float) -> None:
@@ -79,39 +80,35 @@ def _unit_interval(**values: float) -> None:
 
 
 @lru_cache
-def _sgd(
-    momentum: float, nesterov: bool, clip_norm: float | None
-) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _sgd(momentum: float, nesterov: bool) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(momentum=momentum)
     rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
-    return _downhill(rule, clip_norm), lambda _: 1.0 / (1.0 - momentum)
+    return _downhill(rule), lambda _: 1.0 / (1.0 - momentum)
 
 
 @lru_cache
 def _adagrad(
-    initial_accumulator: float, epsilon: float, clip_norm: float | None
+    initial_accumulator: float, epsilon: float
 ) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     def scale(state: OptimizerState) -> Any:
         return jax.tree.map(lambda sum_: jax.lax.rsqrt(sum_ + epsilon), _find(state, "sum_of_squares"))
 
-    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon), clip_norm), scale
+    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon)), scale
 
 
 @lru_cache
-def _rmsprop(
-    decay: float, epsilon: float, clip_norm: float | None
-) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _rmsprop(decay: float, epsilon: float) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(decay=decay)
 
     def scale(state: OptimizerState) -> Any:
         return jax.tree.map(lambda nu: jax.lax.rsqrt(nu + epsilon), _find(state, "nu"))
 
-    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True), clip_norm), scale
+    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True)), scale
 
 
 @lru_cache
 def _adam(
-    beta_1: float, beta_2: float, epsilon: float, weight_decay: float, clip_norm: float | None
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
 ) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(beta_1=beta_1, beta_2=beta_2)
 
@@ -122,7 +119,7 @@ def _adam(
     rule = optax.scale_by_adam(beta_1, beta_2, epsilon)
     if weight_decay:
         rule = optax.chain(rule, optax.add_decayed_weights(weight_decay))
-    return _downhill(rule, clip_norm), scale
+    return _downhill(rule), scale
 
 
 def _find(state: OptimizerState, name: str) -> Any:
@@ -160,8 +157,8 @@ def SGD(  # noqa: N802
     if nesterov and not momentum:
         raise SteepestError("Nesterov's rule needs momentum.", hint="Try momentum=0.9.")
     name = "nesterov" if nesterov else "momentum" if momentum else "sgd"
-    rule = _sgd(momentum, nesterov, clip_norm)
-    return _optimizer(name, learning_rate, rule, momentum=momentum, nesterov=nesterov, clip_norm=clip_norm)
+    rule = _sgd(momentum, nesterov)
+    return _optimizer(name, learning_rate, rule, clip_norm, momentum=momentum, nesterov=nesterov)
 
 
 def Momentum(  # noqa: N802
@@ -204,9 +201,9 @@ def AdaGrad(  # noqa: N802
     >>> AdaGrad().schedule.settings
     {'learning_rate': 0.001}
     """
-    rule = _adagrad(initial_accumulator, epsilon, clip_norm)
-    settings = {"initial_accumulator": initial_accumulator, "epsilon": epsilon, "clip_norm": clip_norm}
-    return _optimizer("adagrad", learning_rate, rule, **settings)
+    rule = _adagrad(initial_accumulator, epsilon)
+    settings = {"initial_accumulator": initial_accumulator, "epsilon": epsilon}
+    return _optimizer("adagrad", learning_rate, rule, clip_norm, **settings)
 
 
 def RMSProp(  # noqa: N802
@@ -223,8 +220,8 @@ def RMSProp(  # noqa: N802
     >>> RMSProp(decay=0.99).settings["decay"]
     0.99
     """
-    rule = _rmsprop(decay, epsilon, clip_norm)
-    return _optimizer("rmsprop", learning_rate, rule, decay=decay, epsilon=epsilon, clip_norm=clip_norm)
+    rule = _rmsprop(decay, epsilon)
+    return _optimizer("rmsprop", learning_rate, rule, clip_norm, decay=decay, epsilon=epsilon)
 
 
 def Adam(  # noqa: N802
@@ -245,9 +242,9 @@ def Adam(  # noqa: N802
     >>> Adam(1e-3).name
     'adam'
     """
-    rule = _adam(beta_1, beta_2, epsilon, 0.0, clip_norm)
-    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "clip_norm": clip_norm}
-    return _optimizer("adam", learning_rate, rule, **settings)
+    rule = _adam(beta_1, beta_2, epsilon, 0.0)
+    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    return _optimizer("adam", learning_rate, rule, clip_norm, **settings)
 
 
 def AdamW(  # noqa: N802
@@ -268,9 +265,9 @@ def AdamW(  # noqa: N802
     >>> AdamW().settings["weight_decay"]
     0.004
     """
-    rule = _adam(beta_1, beta_2, epsilon, weight_decay, clip_norm)
-    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "clip_norm": clip_norm}
-    return _optimizer("adamw", learning_rate, rule, weight_decay=weight_decay, **settings)
+    rule = _adam(beta_1, beta_2, epsilon, weight_decay)
+    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    return _optimizer("adamw", learning_rate, rule, clip_norm, weight_decay=weight_decay, **settings)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

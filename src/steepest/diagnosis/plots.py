@@ -20,14 +20,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from steepest.diagnosis.svg import TEXT, clean, style
+from steepest.diagnosis.svg import TEXT, TRAINING, VALIDATION, WIDTH, clean, style
 
 Floats = NDArray[np.float64]
 
-# From Okabe and Ito's colour-blind safe palette: those with a contrast of 3 and more on white and on black.
-TRAINING, VALIDATION, THIRD = "#0072b2", "#d55e00", "#009e73"
 SCREEN_BINS = 200  # about two pixels each
 MOST_BARS = 20
+IMPORTANCES = {"permutation": "increase of the loss when shuffled", "weights": "weight"}
 
 
 def by_bin(steps: ArrayLike, values: ArrayLike, bins: int = SCREEN_BINS) -> pd.DataFrame:
@@ -108,7 +107,7 @@ def loss_by_epoch(epochs: pd.DataFrame) -> Figure:
             epoch[best], validation[best], "o", markersize=8, markerfacecolor="none", color=VALIDATION,
             label=f"lowest: epoch {epoch[best]:,}",
         )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
     _scale(axes, training, validation)
     _key(axes)
     return figure
@@ -146,8 +145,9 @@ def roc(curves: Mapping[str, Any]) -> Figure:
 
 
 @style()
-def precision_recall(curves: Mapping[str, Any], rate: float) -> Figure:
-    """Draw precision against recall; `rate`, the share of positives, is what guessing reaches."""
+def precision_recall(curves: Mapping[str, Any]) -> Figure:
+    """Draw precision against recall, and the precision of guessing: the share of positives."""
+    rate = curves["precision_recall"]["precision"][0]  # there every row is called positive
     figure, axes = _axes("share of positives found (recall)", "share right when called positive")
     axes.axhline(rate, color=TEXT, alpha=0.5, linewidth=0.7, linestyle=(0, (4, 3)))
     axes.text(0.01, rate + 0.015, f"chance: {rate:.1%}", alpha=0.7, fontsize=8, verticalalignment="bottom")
@@ -158,15 +158,20 @@ def precision_recall(curves: Mapping[str, Any], rate: float) -> Figure:
 
 @style()
 def calibration(curves: Mapping[str, Any]) -> Figure:
-    """Draw the observed share of positives against the predicted one, with two standard errors."""
+    """Draw the observed share of positives against the predicted one, with its 95 % interval.
+
+    The interval is Wilson's, "Probable inference, the law of succession, and statistical inference", Journal
+    of the American Statistical Association 22 (1927), at two standard errors.
+    """
     figure, axes = _axes("predicted probability", "observed share")
     predicted, observed, rows = (
         np.asarray(curves["calibration"][name], np.float64) for name in ("predicted", "observed", "rows")
     )
     end = min(1.02, 1.1 * max(predicted.max(), observed.max(), 0.01))
     axes.plot([0, end], [0, end], color=TEXT, alpha=0.5, linewidth=0.7, linestyle=(0, (4, 3)))
-    axes.text(0.6 * end, 0.54 * end, "as promised", alpha=0.7, fontsize=8)
-    error = 2 * np.sqrt(observed * (1 - observed) / rows)
+    centre = (observed + 2 / rows) / (1 + 4 / rows)
+    half = 2 * np.sqrt(observed * (1 - observed) / rows + 1 / rows**2) / (1 + 4 / rows)
+    error = np.maximum([observed - centre + half, centre + half - observed], 0)
     axes.errorbar(predicted, observed, error, fmt="o-", markersize=3.5, color=TRAINING, elinewidth=0.8)
     axes.set(xlim=(0, end), ylim=(0, end))
     return figure
@@ -177,13 +182,13 @@ def confusion(curves: Mapping[str, Any]) -> Figure:
     """Draw the confusion matrix; a cell's shade is its share of the rows of its true class."""
     labels, counts = curves["confusion"]["labels"], np.asarray(curves["confusion"]["rows"])
     size = len(labels)
-    figure = Figure(figsize=(4.8, 3.0 if size <= 4 else 4.2))
+    figure = Figure(figsize=(WIDTH, 2.8 if size <= 4 else 3.8))
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     for row, column in np.ndindex(size, size):
         share, count = shares[row, column], counts[row, column]
         axes.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=TRAINING, alpha=0.04 + 0.66 * share)
+            Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=TRAINING, alpha=0.04 + 0.5 * share)
         )
         if size <= 12 and (count or size <= 4):
             words = f"{count:,}\n{share:.1%}" if size <= 4 else f"{count:,}"
@@ -192,7 +197,7 @@ def confusion(curves: Mapping[str, Any]) -> Figure:
                 fontsize=9 if size <= 4 else 7,
             )  # fmt: skip
     names = [clean(label, 14) for label in labels]
-    axes.set_xticks(range(size), names, rotation=0 if size <= 4 else 90)
+    axes.set_xticks(range(size), names, rotation=0 if size <= 4 or max(map(len, names)) <= 2 else 90)
     axes.set_yticks(range(size), names)
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), xlabel="predicted", ylabel="true")
     axes.tick_params(length=0)
@@ -210,7 +215,7 @@ def residuals(curves: Mapping[str, Any]) -> Figure:
     )
     axes.axvline(0, color=TEXT, alpha=0.6, linewidth=0.7)
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     return figure
 
 
@@ -222,7 +227,7 @@ def predicted_against_true(curves: Mapping[str, Any]) -> Figure:
     sample = recorded["sample"]
     axes.plot(
         sample["predicted"], sample["true"], "o", markersize=2.2, markeredgewidth=0, color=TRAINING,
-        alpha=0.35, label="a row",
+        alpha=0.5, label="a row",
     )  # fmt: skip
     axes.plot(
         recorded["predicted"], recorded["observed"], "o-", markersize=3.5, color=VALIDATION, label="mean"
@@ -238,17 +243,17 @@ def predicted_against_true(curves: Mapping[str, Any]) -> Figure:
 
 @style()
 def importances(entries: Sequence[Mapping[str, Any]], kind: str) -> Figure:
-    """Draw the largest importances as bars with their spread.
+    """Draw the first importances as bars with their spread.
 
     Parameters
     ----------
     entries
         ``{"name", "value", "spread"}``, the largest first; the spread may be missing.
     kind
-        What a value is, for the axis: "increase of the loss when shuffled", "size of the weight".
+        What a value is: ``"permutation"`` (increase of the loss) or ``"weights"`` (with their sign).
     """
     shown = entries[:MOST_BARS]
-    figure = Figure(figsize=(4.8, 0.7 + 0.19 * max(len(shown), 3)))
+    figure = Figure(figsize=(WIDTH, 0.7 + 0.19 * max(len(shown), 3)))
     axes = figure.add_subplot()
     axes.barh(
         range(len(shown)), [entry["value"] for entry in shown], height=0.66, color=TRAINING, alpha=0.85,
@@ -257,8 +262,9 @@ def importances(entries: Sequence[Mapping[str, Any]], kind: str) -> Figure:
     )  # fmt: skip
     axes.set_yticks(range(len(shown)), [clean(entry["name"], 28) for entry in shown])
     axes.invert_yaxis()
-    axes.set_xlabel(kind)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.axvline(0, color=TEXT, alpha=0.6, linewidth=0.5)
+    axes.set_xlabel(IMPORTANCES[kind])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -287,7 +293,7 @@ def _series(axes: Axes, steps: pd.DataFrame, column: str, label: str) -> Floats:
         axes.fill_between(
             drawn["step"], drawn["lowest"], drawn["highest"], color=TRAINING, alpha=0.22, linewidth=0
         )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     return drawn[["mean", "lowest", "highest"]].to_numpy().ravel()
 
 

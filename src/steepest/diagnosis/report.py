@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import math
 import numbers
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,53 @@ from steepest.evaluation import SCORE_NAMES
 
 TABLE_ROWS = 50
 DASH = "–"
+STEPWISE: dict[str, tuple[str, Callable[[pd.DataFrame], Figure], str]] = {
+    "learning_rate": ("Learning rate", plots.learning_rate, "How far the schedule let each step go."),
+    "gradient_norm": (
+        "Norm of the gradient",
+        plots.gradient_norm,
+        "Near zero the descent has settled; if it grows without end the descent diverges.",
+    ),
+}
+QUALITY: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure], str]] = {
+    "roc": (
+        "ROC curve",
+        plots.roc,
+        "Lower the threshold and more positives are found, at the price of more false alarms. The further "
+        "the curve bends to the upper left, the better; guessing runs along the dashed line.",
+    ),
+    "precision_recall": (
+        "Precision and recall",
+        plots.precision_recall,
+        "Of those called positive, how many are, against how many of all positives were found. The table "
+        "gives the threshold of each point: choose the one whose errors cost least.",
+    ),
+    "calibration": (
+        "Calibration",
+        plots.calibration,
+        "Each point is about a tenth of the rows. On the dashed line, of rows given 30% indeed 30% are "
+        "positive; the bars are 95% intervals.",
+    ),
+    "confusion": (
+        "Confusion matrix",
+        plots.confusion,
+        "Rows by their true and their predicted class. The diagonal is right; a cell's shade is its share of "
+        "the true class.",
+    ),
+    "predicted_against_true": (
+        "Predicted and true",
+        plots.predicted_against_true,
+        "A sample of rows, and the mean of the true values where predictions are alike. Means along the "
+        "dashed line are right on average; the spread around them is what is left to explain.",
+    ),
+    "residuals": (
+        "Residuals",
+        plots.residuals,
+        "By how much rows were missed: right of zero the prediction was too low. Of large tables the picture "
+        "shows the middle 99%; the table counts the rest.",
+    ),
+}
+"""For each curve of an evaluation: the picture's title, its figure, and how to read it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +83,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tile:
-    """A key figure: its value, what to compare it with, and whether it is ``"better"`` or ``"worse"``."""
+    """A key figure: its value, what to compare it with, and whether that is better or worse.
+
+    ``tone`` is ``"better"``, ``"worse"``, ``"words"`` (the value is a sentence) or nothing.
+    """
 
     title: str
     value: str
@@ -57,8 +107,12 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         The run's history, one row per step and per epoch, as `steepest.diagnosis.plots` describes them.
     """
     template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, duration=duration, thin=_thin, fields=_fields)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(
+        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields
+    )
     page = environment.from_string(template).render(
         record=record,
         verdict=verdict(record),
@@ -79,7 +133,7 @@ def number(value: object) -> str:
     Examples
     --------
     >>> [number(value) for value in (1234567, 0.123456, 12345.678, 3e-07, 0.0, None, float("nan"), "relu")]
-    ['1,234,567', '0.1235', '12,346', '3.000e-07', '0', '–', '–', 'relu']
+    ['1,234,567', '0.1235', '12,346', '3.000e−07', '0', '–', '–', 'relu']
     """
     if value is None:
         return DASH
@@ -91,10 +145,23 @@ def number(value: object) -> str:
     if math.isnan(real):
         return DASH
     if real == 0 or math.isinf(real):
-        return f"{real:g}"
-    if not 1e-4 <= abs(real) < 1e9:
-        return f"{real:.3e}"
-    return f"{real:,.{max(0, 3 - math.floor(math.log10(abs(real))))}f}"
+        written = f"{real:g}".replace("inf", "∞")
+    elif 1e-4 <= abs(real) < 1e9:
+        written = f"{real:,.{max(0, 3 - math.floor(math.log10(abs(real))))}f}"
+    else:
+        written = f"{real:.3e}"
+    return written.replace("-", "−")
+
+
+def sentence(words: str) -> str:
+    """Begin words with a capital letter and end them with a full stop.
+
+    Examples
+    --------
+    >>> sentence("the last epoch was reached")
+    'The last epoch was reached.'
+    """
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
 
 
 def duration(seconds: float) -> str:
@@ -118,7 +185,8 @@ def verdict(record: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> verdict({"figures": {"validation": {"kind": "number", "rows": 1200, "scores": {"rmse": 6.0, "r2": 0.64},
+    >>> verdict({"figures": {"validation": {
+    ...     "kind": "number", "rows": 1200, "scores": {"rmse": 6.0, "r2": 0.64},
     ...     "baseline": {"what": "always predicting the mean", "scores": {"rmse": 10.0}}}}})
     'On 1,200 held-out rows its root mean squared error is 6.000, 40.0% below the 10.00 of always predicting
     the mean. It explains 64.0% of the variance.'
@@ -138,8 +206,9 @@ def verdict(record: Mapping[str, Any]) -> str:
         compared = f"worse than the {number(theirs)}"
     held_out = _is_held_out(record)
     rows = f"{evaluation['rows']:,} {'held-out' if held_out else 'training'} rows"
+    title = SCORE_NAMES[measure][0].lower()
     sentences = [
-        f"On {rows} its {SCORE_NAMES[measure][0].lower()} is {number(ours)}, {compared} of {baseline['what']}.",
+        f"On {rows} its {title} is {number(ours)}, {compared} of {baseline['what']}.",
         _in_plain_words(evaluation, record.get("target", {}).get("labels") or ["0", "1"]),
         "" if held_out else "No rows were held out, so this says how well it fits, not how well it predicts.",
     ]
@@ -149,7 +218,8 @@ def verdict(record: Mapping[str, Any]) -> str:
 def _in_plain_words(evaluation: Mapping[str, Any], labels: Sequence[str]) -> str:
     scores, kind = evaluation["scores"], evaluation["kind"]
     if kind == "binary" and scores.get("auc") is not None:
-        return f"It ranks a row of “{labels[1]}” above one of “{labels[0]}” in {scores['auc']:.1%} of pairs."
+        low, high = map(str, labels)
+        return f"It ranks a row of {high!r} above one of {low!r} in {scores['auc']:.1%} of pairs."
     if kind == "classes":
         usual = evaluation["baseline"]["scores"]["accuracy"]
         return f"It names the right class for {scores['accuracy']:.1%} of rows (the baseline: {usual:.1%})."
@@ -180,12 +250,14 @@ def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
     split, descent = record.get("split", {}), record.get("descent", {})
     if "training_rows" in split:
         held_out = split.get("validation_rows")
-        note = f"and {held_out:,} held out" if held_out else "none held out"
+        note = f"{held_out:,} held out" if held_out else "none held out"
         yield Tile("Rows trained on", number(split["training_rows"]), note)
     if descent.get("rows_per_second") is not None:
         seconds = descent.get("seconds")
         note = f"{duration(seconds)} in all" if seconds is not None else ""
         yield Tile("Rows per second", f"{descent['rows_per_second']:,.0f}", note)
+    if descent.get("why_it_stopped"):
+        yield Tile("Why it stopped", sentence(descent["why_it_stopped"]), tone="words")
 
 
 def _scores(record: Mapping[str, Any]) -> pd.DataFrame:
@@ -212,82 +284,50 @@ def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> P
 
 def _descent_pictures(steps: pd.DataFrame, epochs: pd.DataFrame) -> Iterator[Picture]:
     if not epochs.empty:
-        caption = "The mean loss of each epoch. Training that falls while held-out rises is overfitting."
+        caption = (
+            "Training that falls while held out rises is overfitting. The training loss is averaged while "
+            "the epoch runs, so it may lie above the held-out one."
+        )
         yield _picture("Loss by epoch", plots.loss_by_epoch(epochs), caption, epochs)
     if steps.empty:
         return
     loss = plots.by_bin(steps["step"], steps["loss"], TABLE_ROWS)
     caption = "The line is the mean over neighbouring steps, the band reaches from the lowest to the highest."
     yield _picture("Loss by step", plots.loss_by_step(steps, epochs), caption, loss)
-    for column, title, draw, caption in (
-        ("learning_rate", "Learning rate", plots.learning_rate, "The size of the steps that the schedule chose."),
-        (
-            "gradient_norm",
-            "Norm of the gradient",
-            plots.gradient_norm,
-            "Near zero the descent has settled; growing without end it diverges.",
-        ),
-    ):
+    for column, (title, draw, caption) in STEPWISE.items():
         if column in steps and np.isfinite(steps[column]).any():
-            yield _picture(title, draw(steps), caption, plots.by_bin(steps["step"], steps[column], TABLE_ROWS))
+            table = plots.by_bin(steps["step"], steps[column], TABLE_ROWS)
+            yield _picture(title, draw(steps), caption, table)
 
 
 def _quality_pictures(evaluation: Mapping[str, Any]) -> Iterator[Picture]:
     curves = evaluation.get("curves", {})
-    if "roc" in curves:
-        caption = (
-            "Lower the threshold and more positives are found, at the price of more false alarms. The further "
-            "the curve bends to the upper left, the better; guessing runs along the dashed line."
-        )
-        yield _picture("ROC curve", plots.roc(curves), caption, pd.DataFrame(curves["roc"]))
-    if "precision_recall" in curves:
-        caption = (
-            "Of those called positive, how many are, against how many of all positives were found. "
-            "The table gives the threshold of each point: choose the one whose errors cost least."
-        )
-        rate = evaluation["baseline"]["scores"]["average_precision"]
-        figure = plots.precision_recall(curves, rate)
-        yield _picture("Precision and recall", figure, caption, pd.DataFrame(curves["precision_recall"]))
-    if "calibration" in curves:
-        caption = (
-            "Each point is about a tenth of the rows. On the dashed line, of rows given 30% indeed 30% are "
-            "positive; the bars are two standard errors."
-        )
-        table = pd.DataFrame(curves["calibration"])
-        yield _picture("Calibration", plots.calibration(curves), caption, table)
-    if "confusion" in curves:
-        caption = "Rows by their true and their predicted class. The diagonal is right; a shade is the share of its row."
-        recorded = curves["confusion"]
-        table = pd.DataFrame(recorded["rows"], columns=[f"predicted {label}" for label in recorded["labels"]])
-        table.insert(0, "true", recorded["labels"], allow_duplicates=True)
-        yield _picture("Confusion matrix", plots.confusion(curves), caption, table)
-    if "predicted_against_true" in curves:
-        caption = (
-            "A sample of rows, and the mean of the true values where predictions are alike. Means along the "
-            "dashed line are right on average; their spread up and down is what is left to explain."
-        )
-        recorded = curves["predicted_against_true"]
-        table = pd.DataFrame({name: recorded[name] for name in ("predicted", "observed", "rows")})
-        yield _picture("Predicted and true", plots.predicted_against_true(curves), caption, table)
-    if "residuals" in curves:
-        recorded = curves["residuals"]
-        beyond = recorded["below"] + recorded["above"]
-        caption = (
-            "By how much rows were missed. Right of zero the prediction was too low. "
-            + (f"{beyond:,} rows lie beyond the picture." if beyond else "Every row is in the picture.")
-        )
-        edges = recorded["edges"]
-        table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "rows": recorded["rows"]})
-        yield _picture("Residuals", plots.residuals(curves), caption, table)
+    for name, (title, draw, caption) in QUALITY.items():
+        if name in curves:
+            yield _picture(title, draw(curves), caption, _numbers(name, curves[name]))
+
+
+def _numbers(name: str, curve: Mapping[str, Any]) -> pd.DataFrame:
+    """Lay out the numbers of one of an evaluation's curves."""
+    if name == "confusion":
+        table = pd.DataFrame(curve["rows"], columns=[f"predicted {label}" for label in curve["labels"]])
+        table.insert(0, "true", curve["labels"], allow_duplicates=True)
+        return table
+    if name == "residuals":
+        edges = [-math.inf, *curve["edges"], math.inf]
+        rows = [curve["below"], *curve["rows"], curve["above"]]
+        return pd.DataFrame({"from": edges[:-1], "to": edges[1:], "rows": rows})
+    return pd.DataFrame({key: values for key, values in curve.items() if key != "sample"})
 
 
 def _importance_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
     importances = record.get("importances") or {}
     entries = importances.get("entries") or []
     if entries:
-        caption = importances.get("how", "")
-        figure = plots.importances(entries, importances.get("kind", "importance"))
-        yield _picture("Importance of the columns", figure, caption, pd.DataFrame(entries))
+        kind = importances.get("kind", "permutation")
+        title = "Largest weights" if kind == "weights" else "Importance of the columns"
+        caption = sentence(importances.get("how", title))
+        yield _picture(title, plots.importances(entries, kind), caption, pd.DataFrame(entries))
 
 
 def _thin(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,14 @@ from xml.etree import ElementTree as Xml
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-TEXT = "#010203"  # drawn nowhere else, so that `svg` can tell text and axes by it
+# From Okabe and Ito's colour-blind safe palette; a page may choose lighter ones for a dark ground.
+TEXT, TRAINING, VALIDATION = "#010203", "#0072b2", "#d55e00"
+WIDTH = 4.2  # inches: letters keep their size on a telephone
+ON_THE_PAGE = {
+    TEXT: "currentColor",
+    TRAINING: f"var(--training, {TRAINING})",
+    VALIDATION: f"var(--validation, {VALIDATION})",
+}
 STYLE: Any = {
     "axes.edgecolor": TEXT,
     "axes.formatter.useoffset": False,
@@ -23,7 +30,7 @@ STYLE: Any = {
     "axes.linewidth": 0.5,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.figsize": (4.8, 3.0),
+    "figure.figsize": (WIDTH, 2.8),
     "figure.constrained_layout.use": True,
     "font.size": 9,
     "grid.alpha": 0.15,
@@ -37,11 +44,11 @@ STYLE: Any = {
     "text.color": TEXT,
     "text.parse_math": False,
     "xtick.color": TEXT,
-    "xtick.labelsize": 8,
+    "xtick.labelsize": 8.5,
     "xtick.major.size": 2.5,
     "xtick.major.width": 0.5,
     "ytick.color": TEXT,
-    "ytick.labelsize": 8,
+    "ytick.labelsize": 8.5,
     "ytick.major.size": 2.5,
     "ytick.major.width": 0.5,
 }
@@ -85,8 +92,12 @@ def svg(figure: Figure, *, title: str, description: str) -> str:
             for name, value in element.attrib.items()
         }
         _share_style(element)
-    for metadata in root.findall("metadata"):
-        root.remove(metadata)
+    for holder in list(root.iter()):
+        for element in [
+            *holder.findall("metadata"),
+            *holder.findall("style"),
+        ]:  # a style would hold page-wide
+            holder.remove(element)
     for tag, text in (("desc", description), ("title", title)):
         child = Xml.Element(tag, {"id": f"{prefix}-{tag}"})
         child.text = clean(text, 1000)
@@ -95,6 +106,7 @@ def svg(figure: Figure, *, title: str, description: str) -> str:
         "xmlns": "http://www.w3.org/2000/svg",
         "viewBox": root.attrib["viewBox"],
         "role": "img",
+        "style": "stroke-linejoin: round",
         "aria-labelledby": f"{prefix}-title {prefix}-desc",
     }
     return Xml.tostring(root, encoding="unicode")
@@ -119,9 +131,12 @@ def _inlined(name: str, value: str, prefix: str) -> str:
     if name.endswith("href"):
         return f"#{prefix}-{value.removeprefix('#')}"
     if name == "style":
-        value = re.sub(r"font: ([0-9.]+px)[^;]*", r"font-size: \1", value)
-        return value.replace(TEXT, "currentColor")
-    if name == "d":
+        value = re.sub(r"font: ([0-9.]+px)[^;]*", r"font-size: \1", value)  # before Matplotlib 3.11
+        value = re.sub(r"font-family: [^;]*;? ?", "", value)
+        for drawn, shown in ON_THE_PAGE.items():
+            value = value.replace(drawn, shown)
+        return value
+    if name in ("d", "x", "y"):
         value = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", value)
     return value.replace("url(#", f"url(#{prefix}-")
 
