@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -21,7 +22,7 @@ def test_the_page_of_the_command_line_is_fresh():
 
 def test_every_dependency_has_its_reason():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     names = {re.match(r"[A-Za-z0-9_-]+", each)[0].lower() for each in wanted}
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8").lower()
     reasons = page[page.index("## dependencies") :]

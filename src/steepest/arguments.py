@@ -30,12 +30,16 @@ def check_parameters(parameters: Any) -> Any:
 
 def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
     """Refuse numbers that no descent can have."""
-    if epochs < 1 or epochs != int(epochs):
+    if not _whole(epochs) or epochs < 1:
         raise SteepestError(f"A descent needs at least one epoch; epochs={epochs}.")
-    if seed < 0 or seed != int(seed):
+    if not _whole(seed) or seed < 0:
         raise SteepestError(f"A seed is a whole number from 0; seed={seed}.")
     if not tolerance >= 0:
         raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool)
 
 
 def strengths(name: str, strength: Any, start: Any) -> Any:
@@ -97,9 +101,9 @@ def batch_size_of(batch_size: int | str, rows: int) -> int:
     """Return the rows of a step."""
     if batch_size == "all":
         return rows
-    if isinstance(batch_size, str) or batch_size < 1 or batch_size != int(batch_size):
+    if not _whole(batch_size) or int(batch_size) < 1:
         raise SteepestError(f"A batch size is a whole number from 1, or 'all'; got {batch_size!r}.")
-    return min(batch_size, rows)
+    return min(int(batch_size), rows)
 
 
 def row_weights(weights: Any, rows: int) -> Array:

@@ -223,9 +223,8 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors are one line on standard error."""
-    if (
-        arguments is None
-    ):  # this is the process's command: a kill ends it as Ctrl-C does, leaving nothing behind
+    if arguments is None:
+        # This is the whole process: a kill ends it as Ctrl-C does, leaving nothing half-written.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = sys.argv[1:] if arguments is None else arguments
     try:

@@ -335,9 +335,13 @@ def _validation(
     rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
     by_row = _one_loss_per_row(call, start, data, size)
+    batch = _shape_of_batch(data, size)
+    shapes = [jax.eval_shape(metric, start, batch).shape for metric in (metrics or {}).values()]
     if weights is not None and not by_row:
         raise SteepestError(ROW_WEIGHTS)
-    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size if by_row else rows, shuffle=False)
+    if not by_row or () in shapes:
+        size = rows  # a single number can't be averaged over batches, of which one is padded
+    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, shuffle=False)
     windows = [jax.tree.map(np.copy, window) for window in blocks.epochs(0, 1)]
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *windows)
     rows_like = jax.tree.unflatten(shape_like, whole.arrays)
@@ -345,8 +349,8 @@ def _validation(
     return Validation(batches, dict(metrics or {}))
 
 
-def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int) -> bool:
-    """Tell whether the objective returns a loss for each row (or one number); anything else is an error."""
+def _shape_of_batch(data: Any, size: int) -> Any:
+    """Return what a batch of so many rows looks like, without its values."""
 
     def one(leaf: Any) -> jax.ShapeDtypeStruct:
         array = np.asarray(leaf)
@@ -354,7 +358,12 @@ def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int)
         shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
         return shaped
 
-    returned = jax.eval_shape(call, start, jax.tree.map(one, data), jax.random.key(0))
+    return jax.tree.map(one, data)
+
+
+def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int) -> bool:
+    """Tell whether the objective returns a loss for each row (or one number); anything else is an error."""
+    returned = jax.eval_shape(call, start, _shape_of_batch(data, size), jax.random.key(0))
     shape = getattr(returned, "shape", None)
     if shape not in ((), (size,)):
         raise SteepestError(

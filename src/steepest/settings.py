@@ -175,8 +175,8 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
     settings = replace(Settings(), **((read_settings(path) if path else {}) | given))
     if not settings.data:
         raise SteepestError(
-            "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN"
+            "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN."
         )
     if not settings.target:
-        raise SteepestError("No target was named.", hint="Name the column to predict: --target COLUMN")
+        raise SteepestError("No target was named.", hint="Name the column to predict: --target COLUMN.")
     return settings

@@ -86,9 +86,8 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     """Return ``Σ wᵢ valueᵢ / Σ wᵢ``, and 0 where all weights are 0; a single number is returned as it is."""
     if values.ndim == 0:
         return values
-    values = values.astype(jnp.result_type(values, jnp.float16))  # truth values and counts, too
     total = weights.sum()
-    return jnp.dot(values, weights.astype(values.dtype)) / jnp.where(total > 0, total, 1)
+    return jnp.dot(values.astype(jnp.result_type(values, weights)), weights) / jnp.where(total > 0, total, 1)
 
 
 def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, jax.Array | float]:
@@ -116,7 +115,7 @@ def clip(constants: Constants, gradient: Any, norm: jax.Array) -> tuple[Any, jax
 
 
 def soft_threshold(
-    program: Program, constants: Constants, parameters: Any, state: Any, rate: jax.Array
+    program: Program, constants: Constants, parameters: Any, state: Any, step: jax.Array, rate: jax.Array
 ) -> Any:
     """Take the proximal step of the L1 penalty, in the metric of the rule's own preconditioner ``p``.
 
@@ -126,13 +125,13 @@ def soft_threshold(
     """
     if constants.l1 is None or program.preconditioner is None:  # minimize() refuses the second with the first
         return parameters
-    scale = program.preconditioner(state)
+    scale = program.preconditioner(state, step)
 
     def shrink(theta: jax.Array, strength: jax.Array, scale: Any) -> jax.Array:
         shrunk = jnp.sign(theta) * jnp.maximum(jnp.abs(theta) - rate * scale * strength, 0)
         return shrunk.astype(theta.dtype)
 
-    if isinstance(scale, float):
+    if len(jax.tree.leaves(scale)) == 1 and jnp.ndim(scale) == 0:
         return jax.tree.map(lambda theta, strength: shrink(theta, strength, scale), parameters, constants.l1)
     return jax.tree.map(shrink, parameters, constants.l1, scale)
 
@@ -155,8 +154,8 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     parameters = jax.tree.map(
         lambda theta, update: (theta + rate * update).astype(theta.dtype), state.parameters, updates
     )
-    parameters = soft_threshold(program, constants, parameters, optimizer_state, rate * clipped)
-    loss = loss + penalty(constants, state.parameters)[0]
+    parameters = soft_threshold(program, constants, parameters, optimizer_state, state.step, rate * clipped)
+    loss = (loss + penalty(constants, state.parameters)[0]).astype(state.loss.dtype)
 
     finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & all_finite(parameters)
     unchanged = abs(loss - state.loss) <= constants.tolerance * abs(state.loss)
@@ -208,8 +207,10 @@ def evaluate(
     def add(means: tuple[jax.Array, ...], batch: Batches) -> tuple[tuple[jax.Array, ...], None]:
         share = batch.weights.sum() / total
         each = (weighted_mean(function(tree, batch.data), batch.weights) for function in functions)
-        return tuple(mean + share * value for mean, value in zip(means, each, strict=True)), None
+        return tuple(
+            (mean + share * value).astype(zero.dtype) for mean, value in zip(means, each, strict=True)
+        ), None
 
-    zero = jnp.zeros((), jnp.result_type(*jax.tree.leaves(parameters)))
+    zero = jnp.zeros((), jnp.result_type(float))
     loss, *others = jax.lax.scan(add, (zero,) * len(functions), batches)[0]
     return (loss + sum(penalty(constants, parameters)), *others)

@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from steepest.descent.schedules import Schedule, constant
 from steepest.errors import SteepestError, nearest
 
 OptimizerState = Any
-Preconditioner = Callable[[OptimizerState], Any]
+Preconditioner = Callable[[OptimizerState, jax.Array], Any]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Optimizer:
     transformation
         Optax's ``(init, update)`` for a learning rate of one.
     preconditioner
-        ``optimizer_state -> scale``: what a gradient that stays the same is multiplied by in a step of
-        rate one, as a pytree like the parameters (or one number for all). ``None`` where it is unknown.
+        ``(optimizer_state, steps before) -> scale``: what a gradient that is always the same is multiplied
+        by in a step of rate one, as a pytree like the parameters, or one number for all. ``None`` where it
+        is unknown.
     clip_norm
         The norm that larger gradients are scaled down to before the rule sees them; ``None`` for no limit.
     settings
@@ -64,7 +66,12 @@ def _optimizer(
 ) -> Optimizer:
     if clip_norm is not None and not clip_norm > 0:
         raise SteepestError(f"The norm to clip gradients to must be above zero, not {clip_norm}.")
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(learning_rate)
+    if not isinstance(learning_rate, Schedule | int | float | np.number):
+        raise SteepestError(
+            f"A learning rate is a number or a schedule, not {type(learning_rate).__name__}.",
+            hint="steepest.schedules.custom makes a schedule of a function.",
+        )
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(float(learning_rate))
     return Optimizer(name, schedule, *rule, clip_norm, settings)
 
 
@@ -83,14 +90,20 @@ def _unit_interval(**values: float) -> None:
 def _sgd(momentum: float, nesterov: bool) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(momentum=momentum)
     rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
-    return _downhill(rule), lambda _: 1.0 / (1.0 - momentum)
+
+    def scale(_: OptimizerState, step: jax.Array) -> jax.Array:
+        # The velocity of a constant gradient, 1 + β + ... + β^step, and with Nesterov's look ahead one more.
+        terms = step + 1 + nesterov
+        return (1.0 - momentum**terms) / (1.0 - momentum)
+
+    return _downhill(rule), scale
 
 
 @lru_cache
 def _adagrad(
     initial_accumulator: float, epsilon: float
 ) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
-    def scale(state: OptimizerState) -> Any:
+    def scale(state: OptimizerState, _: jax.Array) -> Any:
         return jax.tree.map(lambda sum_: jax.lax.rsqrt(sum_ + epsilon), _find(state, "sum_of_squares"))
 
     return _downhill(optax.scale_by_rss(initial_accumulator, epsilon)), scale
@@ -100,7 +113,7 @@ def _adagrad(
 def _rmsprop(decay: float, epsilon: float) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(decay=decay)
 
-    def scale(state: OptimizerState) -> Any:
+    def scale(state: OptimizerState, _: jax.Array) -> Any:
         return jax.tree.map(lambda nu: jax.lax.rsqrt(nu + epsilon), _find(state, "nu"))
 
     return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True)), scale
@@ -112,7 +125,7 @@ def _adam(
 ) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
     _unit_interval(beta_1=beta_1, beta_2=beta_2)
 
-    def scale(state: OptimizerState) -> Any:
+    def scale(state: OptimizerState, _: jax.Array) -> Any:
         correction = 1.0 - beta_2 ** _find(state, "count")
         return jax.tree.map(lambda nu: 1.0 / (jnp.sqrt(nu / correction) + epsilon), _find(state, "nu"))
 

@@ -183,7 +183,7 @@ def cosine_restarts(
     lower: float = 1.0,
     final_share: float = 0.0,
 ) -> Schedule:
-    """Half cosines that start again, each ``longer`` times as long and ``lower`` times as high.
+    """Half cosines that start again, each ``longer`` times as long and ``lower`` times as high as a whole.
 
     Source: I. Loshchilov and F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2017.
 
@@ -266,7 +266,7 @@ def reduce_on_plateau(
         "reduce_on_plateau",
         constant(learning_rate).rates,
         settings | {"minimum_change": minimum_change, "minimum_rate": minimum_rate},
-        PlateauRule(factor, patience, minimum_change, minimum_rate / learning_rate),
+        PlateauRule(factor, patience, minimum_change, min(minimum_rate / learning_rate, 1.0)),
     )
 
 

@@ -1,0 +1,27 @@
+"""What several test files share; Keras is an oracle here and computes with JAX."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer
+from sklearn.preprocessing import StandardScaler
+
+
+@pytest.fixture
+def x64():
+    """Compute in double precision for the length of a test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def cancer() -> tuple[np.ndarray, np.ndarray]:
+    """569 tumours: 30 standardised features, and 1 where the tumour is benign."""
+    features, benign = load_breast_cancer(return_X_y=True)
+    return StandardScaler().fit_transform(features), benign.astype(float)
