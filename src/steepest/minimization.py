@@ -31,8 +31,8 @@ from steepest.arguments import (
 from steepest.callbacks import Callback, notifier
 from steepest.data.blocks import Blocks, Window, prefetch
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program
-from steepest.descent.loop import Descent, Failure, Outcome, Pace, Validation, descend, place
+from steepest.descent.epoch import Batches, Constants, Program
+from steepest.descent.loop import Descent, Failure, Outcome, Pace, Validation, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.errors import SteepestError
 
@@ -279,14 +279,17 @@ def _batches(
     count = len(blocks.shapes())
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, f"the last epoch ({epochs:,})")
 
-    def shaped(window: Window) -> Window:
-        return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
+    double = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # a setting of each thread
+
+    def put(window: Window) -> Window:
+        """Put the data on the device, without a copy where the device is the processor itself."""
+        with jax.enable_x64(double):
+            arrays = jax.device_put(jax.tree.unflatten(shape_like, window.arrays), may_alias=True)
+        return window._replace(arrays=arrays)
 
     if shuffle or count > 1:
-        return prefetch(map(shaped, blocks.epochs(0, epochs))), pace
-    # The one window never changes, so it stays on the device.
-    window = shaped(next(blocks.epochs(0, 1)))
-    resident = window._replace(arrays=jax.device_put(window.arrays))
+        return prefetch(map(put, blocks.epochs(0, epochs))), pace
+    resident = put(next(blocks.epochs(0, 1)))  # the one window never changes
     return (resident for _ in range(epochs)), pace
 
 
@@ -345,8 +348,8 @@ def _validation(
     windows = [jax.tree.map(np.copy, window) for window in blocks.epochs(0, 1)]
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *windows)
     rows_like = jax.tree.unflatten(shape_like, whole.arrays)
-    batches = place(rows_like, whole.weights, np.zeros(len(whole.weights)))
-    return Validation(batches, dict(metrics or {}))
+    batches = Batches(rows_like, whole.weights, np.zeros(len(whole.weights), np.float32))
+    return Validation(jax.device_put(batches), dict(metrics or {}))
 
 
 def _shape_of_batch(data: Any, size: int) -> Any:

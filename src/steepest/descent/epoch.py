@@ -67,11 +67,11 @@ class Constants(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """A window's batches on the device: data, row weights ``[steps, batch_size]``, rates ``[steps]``."""
+    """A window's batches: data, row weights ``[steps, batch_size]``, rates ``[steps]``."""
 
     data: Any
-    weights: jax.Array
-    rates: jax.Array
+    weights: Any
+    rates: Any
 
 
 class Record(NamedTuple):

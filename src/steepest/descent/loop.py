@@ -210,7 +210,7 @@ def _run_epoch(
 
     for window in windows:
         rates = scale * descent.schedule(first + np.arange(len(window.weights)))
-        batches = place(window.arrays, window.weights, rates)
+        batches = Batches(window.arrays, window.weights, rates)
         state, record = run_window(descent.program, descent.constants, state, batches)
         pending.append(_Pending(record, rates, window.weights.sum(axis=1), window.rows))
         first += len(window.weights)
@@ -221,12 +221,6 @@ def _run_epoch(
         read()
     figures = {"epoch": epoch + 1, "rows": rows, "loss": loss / weight, "learning_rate": float(rate)}
     return state, figures | {name: float(value) for name, value in measured.items()}, failure
-
-
-def place(data: Any, weights: Any, rates: Floats) -> Batches:
-    """Put a window's batches on the device, without a copy where the device is the processor itself."""
-    rates = np.asarray(rates, jnp.result_type(float))
-    return Batches(*jax.device_put((data, weights, rates), may_alias=True))
 
 
 def _append(history: History, window: _Pending, epoch: int, whole: bool) -> Failure | None:
