@@ -559,7 +559,7 @@ def test_a_failure_in_a_later_epoch() -> None:
 def test_a_gradient_that_is_not_finite() -> None:
     result = minimize(jnp.sqrt, 0.0, epochs=3)
     assert "at step 1 the gradient" in result.why_it_stopped
-    assert np.isinf(result.failure.gradient_norm)
+    assert not np.isfinite(result.failure.gradient_norm)
     assert (result.steps, result.failure.loss, float(result.parameters)) == (1, 0.0, 0.0)
 
 
@@ -574,7 +574,7 @@ def test_an_update_that_is_not_finite(epochs) -> None:
 # ---- validation
 
 
-@pytest.mark.parametrize("rows", [1, 10, 4096, 5000, 8193])
+@pytest.mark.parametrize("rows", [1, 10, 512, 5000, 8193])
 @pytest.mark.parametrize("kind", ["one a row", "weighted", "a number"])
 def test_validation_figures(rows, kind) -> None:
     values = np.random.default_rng(0).normal(size=rows)

@@ -43,7 +43,7 @@ Parameters = Any
 
 Windows = Generator[Window, None, None]
 
-VALIDATION_ROWS = 4096
+VALIDATION_ROWS = 512
 """Rows that are validated at a time."""
 
 ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."

@@ -101,16 +101,19 @@ def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, j
     return absolute, squared
 
 
-def all_finite(parameters: Any) -> jax.Array:
-    """Tell whether every parameter is finite."""
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(parameters)]).all()
+def norm_if_finite(gradient: Any, parameters: Any) -> jax.Array:
+    """Return the gradient's norm, or NaN where a parameter is not finite: one reduction for two checks."""
+    norm: jax.Array = optax.tree.norm(
+        jax.tree.map(lambda g, theta: g + (theta - theta), gradient, parameters)
+    )
+    return norm
 
 
-def clip(constants: Constants, gradient: Any, norm: jax.Array) -> tuple[Any, jax.Array | float]:
+def clip(constants: Constants, gradient: Any) -> tuple[Any, jax.Array | float]:
     """Scale a gradient of too large a norm down; return it and the factor."""
     if constants.clip_norm is None:
         return gradient, 1.0
-    factor = constants.clip_norm / jnp.maximum(norm, constants.clip_norm)
+    factor = constants.clip_norm / jnp.maximum(optax.tree.norm(gradient), constants.clip_norm)
     return jax.tree.map(lambda each: each * factor.astype(each.dtype), gradient), factor
 
 
@@ -145,8 +148,7 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         return weighted_mean(values, batch.weights) + penalty(constants, parameters)[1]
 
     loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
-    gradient_norm = optax.tree.norm(gradient)
-    gradient, clipped = clip(constants, gradient, gradient_norm)
+    gradient, clipped = clip(constants, gradient)
     updates, optimizer_state = program.transformation.update(
         gradient, state.optimizer_state, state.parameters, value=loss, grad=gradient, value_fn=smooth_loss
     )
@@ -157,7 +159,8 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     parameters = soft_threshold(program, constants, parameters, optimizer_state, state.step, rate * clipped)
     loss = (loss + penalty(constants, state.parameters)[0]).astype(state.loss.dtype)
 
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & all_finite(parameters)
+    gradient_norm = norm_if_finite(gradient, parameters) / clipped
+    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
     unchanged = abs(loss - state.loss) <= constants.tolerance * abs(state.loss)
     still = jnp.where(unchanged & jnp.isfinite(state.loss), state.still + 1, 0)
     status = jnp.where(still >= PATIENCE, LOSS_CONVERGED, RUNNING)
@@ -180,12 +183,18 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     return after, Record(loss, gradient_norm, after.status != NOT_FINITE)
 
 
-@partial(jax.jit, static_argnames="program", donate_argnames="state")
-def run_window(
+def _run_window(
     program: Program, constants: Constants, state: State, batches: Batches
 ) -> tuple[State, Record]:
     """Run the descent over a window of batches in one compiled program."""
     return jax.lax.scan(partial(take_step, program, constants), state, batches)
+
+
+run_window = jax.jit(_run_window, static_argnames="program", donate_argnames="state")
+"""Run the descent over a window of batches in one compiled program, which takes the state's memory over."""
+
+run_window_and_keep = jax.jit(_run_window, static_argnames="program")
+"""The same, and the state before it stays."""
 
 
 @partial(jax.jit, static_argnames=("program", "metrics"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, evaluate, run_window
+from steepest.descent.epoch import (
+    PATIENCE,
+    Batches,
+    Constants,
+    Program,
+    Record,
+    evaluate,
+    run_window,
+    run_window_and_keep,
+)
 from steepest.descent.schedules import PlateauState, Schedule, watch
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
 
@@ -154,27 +162,48 @@ class _Pending(NamedTuple):
     rows: npt.NDArray[np.int64]
 
 
+@dataclass
+class _Epoch:
+    """An epoch that was handed to the device; its last window's record is still to be read."""
+
+    number: int
+    state: State
+    pending: list[_Pending] = field(default_factory=list)
+    measured: dict[str, jax.Array] = field(default_factory=dict)
+    loss: float = 0.0
+    weight: float = 0.0
+    rows: int = 0
+    rate: float = 0.0
+    failure: Failure | None = None
+
+
 def descend(descent: Descent, state: State, windows: Iterator[Window]) -> Outcome:
     """Run epochs until the loss converges, a step is not finite, a callback objects, or none is left.
 
-    ``windows`` yields the windows of all epochs; at most two of them are in use at a time.
+    ``windows`` yields the windows of all epochs; at most two of them are in use at a time. Where an epoch is
+    one window, the device already begins the next while the host looks at this one; if this one turns out
+    to be the last, what was begun is let go.
     """
     pace, history = descent.pace, History()
     plateau, watched = PlateauState(), (math.inf, 0)
-    for epoch in range(pace.epochs):
-        began = time.perf_counter()
-        window_group = islice(windows, pace.windows_per_epoch)
-        state, figures, failure = _run_epoch(descent, state, window_group, epoch, plateau.scale, history)
+    ahead = pace.windows_per_epoch == 1 and not descent.schedule.plateau
+    began = time.perf_counter()
+    current = _begin(descent, state, windows, 0, 1.0, history)
+    for number in range(1, pace.epochs + 1):
+        more = number < pace.epochs
+        following = _begin(descent, current.state, windows, number, 1.0, history) if ahead and more else None
+        figures = _finish(descent, current, history)
+        state, failure = current.state, current.failure
         if failure:
             return Outcome(state, history, failure.step, _describe_failure(failure, pace), failure)
-        figures |= {"seconds": time.perf_counter() - began, "rows_per_second": 0.0}
-        figures["rows_per_second"] = figures["rows"] / figures["seconds"]
-        history.epochs.append(figures)
+        ended = time.perf_counter()
+        history.epochs.append(figures | _speed(figures, ended - began))
+        began = ended
         if not pace.whole:
             state, watched = _judge(state, watched, figures["loss"], pace.tolerance)
         taken = int(state.step) + (pace.whole and int(state.status) != RUNNING)
         try:
-            descent.notify("epoch_end", figures=figures)
+            descent.notify("epoch_end", figures=history.epochs[-1])
         except StopDescent as reason:
             return Outcome(state, history, taken, str(reason) or "a callback stopped it")
         if int(state.status) != RUNNING:
@@ -182,45 +211,61 @@ def descend(descent: Descent, state: State, windows: Iterator[Window]) -> Outcom
         if descent.schedule.plateau:
             loss = figures.get("validation_loss", figures["loss"])
             plateau = watch(descent.schedule.plateau, plateau, loss)
+        if more:
+            current = following or _begin(descent, state, windows, number, plateau.scale, history)
     return Outcome(state, history, int(state.step), f"{pace.limit} was reached")
 
 
-def _run_epoch(
-    descent: Descent, state: State, windows: Iterator[Window], epoch: int, scale: float, history: History
-) -> tuple[State, Figures, Failure | None]:
-    """Run one epoch; the device computes one window while the host reads the record of the one before."""
-    first = epoch * descent.pace.steps_per_epoch
-    pending: deque[_Pending] = deque()
-    loss = weight = rate = 0.0
-    rows = 0
-    failure = None
-
-    def read() -> None:
-        nonlocal loss, rows, weight, rate, failure
-        window = pending.popleft()
-        failure = failure or _append(history, window, epoch, descent.pace.whole)
-        losses = np.asarray(window.record.loss, np.float64)
-        counted = window.step_weights > 0
-        loss += float(losses[counted] @ window.step_weights[counted])
-        weight += float(window.step_weights.sum())
-        rows += int((window.rows >= 0).sum())
-        if weight:
-            rate = window.rates[counted][-1] if counted.any() else rate
-            descent.notify("window_end", epoch=epoch + 1, rows=rows, loss=loss / weight)
-
-    for window in windows:
+def _begin(
+    descent: Descent, state: State, windows: Iterator[Window], number: int, scale: float, history: History
+) -> _Epoch:
+    """Hand an epoch to the device, which computes one window while the host reads the one before."""
+    pace = descent.pace
+    epoch = _Epoch(number, state)
+    run = run_window if pace.windows_per_epoch > 1 else run_window_and_keep
+    first = number * pace.steps_per_epoch
+    for window in islice(windows, pace.windows_per_epoch):
         rates = scale * descent.schedule(first + np.arange(len(window.weights)))
         batches = Batches(window.arrays, window.weights, rates)
-        state, record = run_window(descent.program, descent.constants, state, batches)
-        pending.append(_Pending(record, rates, window.weights.sum(axis=1), window.rows))
+        epoch.state, record = run(descent.program, descent.constants, epoch.state, batches)
+        epoch.pending.append(_Pending(record, rates, window.weights.sum(axis=1), window.rows))
         first += len(window.weights)
-        if len(pending) > 1:
-            read()
-    measured = _measure(descent, state)
-    while pending:
-        read()
-    figures = {"epoch": epoch + 1, "rows": rows, "loss": loss / weight, "learning_rate": float(rate)}
-    return state, figures | {name: float(value) for name, value in measured.items()}, failure
+        if len(epoch.pending) > 1:
+            _read(descent, epoch, history)
+    epoch.measured = _measure(descent, epoch.state)
+    return epoch
+
+
+def _read(descent: Descent, epoch: _Epoch, history: History) -> None:
+    """Read the record of a window, once it is there."""
+    window = epoch.pending.pop(0)
+    epoch.failure = epoch.failure or _append(history, window, epoch.number, descent.pace.whole)
+    losses = np.asarray(window.record.loss, np.float64)
+    counted = window.step_weights > 0
+    epoch.loss += float(losses[counted] @ window.step_weights[counted])
+    epoch.weight += float(window.step_weights.sum())
+    epoch.rows += int((window.rows >= 0).sum())
+    if counted.any():
+        epoch.rate = float(window.rates[counted][-1])
+        mean = epoch.loss / epoch.weight
+        descent.notify("window_end", epoch=epoch.number + 1, rows=epoch.rows, loss=mean)
+
+
+def _finish(descent: Descent, epoch: _Epoch, history: History) -> Figures:
+    """Read what is left of an epoch, and return its figures."""
+    while epoch.pending:
+        _read(descent, epoch, history)
+    figures = {
+        "epoch": epoch.number + 1,
+        "rows": epoch.rows,
+        "loss": epoch.loss / epoch.weight,
+        "learning_rate": epoch.rate,
+    }
+    return figures | {name: float(value) for name, value in epoch.measured.items()}
+
+
+def _speed(figures: Figures, seconds: float) -> Figures:
+    return {"seconds": seconds, "rows_per_second": figures["rows"] / seconds}
 
 
 def _append(history: History, window: _Pending, epoch: int, whole: bool) -> Failure | None:
@@ -287,11 +332,8 @@ def _describe_convergence(state: State, history: History, pace: Pace, taken: int
 
 def _describe_failure(failure: Failure, pace: Pace) -> str:
     where = f"step {failure.step:,}" + ("" if pace.whole else f" (epoch {failure.epoch:,})")
+    what = "gradient, or what the step made of the parameters, was not finite"
     if not math.isfinite(failure.loss):
         what = f"loss was {failure.loss}"
-    elif not math.isfinite(failure.gradient_norm):
-        what = f"gradient's norm was {failure.gradient_norm}"
-    else:
-        what = "step led to parameters that are not finite"
     rate = f"at a learning rate of {failure.learning_rate:g}"
     return f"not finite: at {where} the {what} {rate}; the parameters before that step are kept"
