@@ -30,7 +30,7 @@ def _command(name: str, command: Any) -> str:
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option"]
     words = " ".join(_argument(each) for each in arguments)
-    required = "".join(f" {each.opts[0]} {_value(each)}" for each in options if each.required)
+    required = "".join(f" {each.opts[0]}{_value(each)}" for each in options if each.required)
     usage = f"    steepest {name} {words}{required} [OPTIONS]"
     lines = [f"## steepest {name}", "", command.help, "", usage, "", "| | |", "|---|---|"]
     lines += [f"| `{_argument(each)}` | {each.help or ''} |" for each in arguments]
