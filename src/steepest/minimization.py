@@ -315,7 +315,7 @@ def _compile_parts(
     # A rule's state may hold one array twice, but each is given to the compiled epoch for good.
     memory = jax.tree.map(partial(jnp.array, copy=True), rule.transformation.init(position))
     state = states.start(position, memory)
-    tolerance = jnp.asarray(pace.tolerance if pace.whole else -1.0, state.loss.dtype)
+    tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
     limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
     return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,7 @@ def fit(
     _announce(prepared, say)
     shape, model = _model(settings, prepared)
     optimizer, epochs = _rule(settings, len(prepared.training.target))
+    threading.Thread(target=_import_ahead, daemon=True).start()
     result = _descend(settings, prepared, model, optimizer, epochs, callbacks)
     seconds["descent"] = result.seconds
     record = _record(settings, prepared, shape, optimizer, result, epochs)
@@ -204,6 +207,12 @@ def _diverged(result: Result) -> SteepestError:
         f"the loss or its gradient was not finite at a learning rate of {rate:g}.{grew}",
         hint=f"Try --learning-rate {rate / 10:g}, or --clip-norm 1.",
     )
+
+
+def _import_ahead() -> None:
+    """Import what judges and draws, which takes two seconds, while the descent leaves Python idle."""
+    import_module("sklearn.metrics")
+    import_module("steepest.diagnosis.report")
 
 
 def _record(

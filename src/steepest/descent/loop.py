@@ -281,7 +281,7 @@ def _append(history: History, window: _Pending, epoch: int, whole: bool) -> Fail
     history.losses.append(losses)
     history.gradient_norms.append(norms)
     history.rates.append(rates)
-    wrong = np.flatnonzero(~np.asarray(window.record.finite)[counted])
+    wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
     if not len(wrong):
         return None
     at = wrong[0]
