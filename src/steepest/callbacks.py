@@ -38,10 +38,10 @@ class Callback:
 
 
 def notifier(callbacks: Sequence[Callback]) -> Callable[..., None]:
-    """Return ``notify(event, **details)``, which calls ``on_<event>`` of each callback in turn."""
+    """Return ``notify(event, **details)``, which calls ``on_<event>(*details)`` of each callback in turn."""
 
     def notify(event: str, **details: object) -> None:
         for callback in callbacks:
-            getattr(callback, f"on_{event}")(**details)
+            getattr(callback, f"on_{event}")(*details.values())
 
     return notify

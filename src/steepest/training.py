@@ -169,7 +169,7 @@ def _descend(
     def measure(parameters: Any, batch: Any) -> jax.Array:
         return tasks.metric(task, model.apply(parameters, batch["features"]), batch["target"])
 
-    start = model.init(jax.random.key(settings.seed))
+    start = jax.jit(model.init)(jax.random.key(settings.seed))
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     validation = prepared.validation
     result = minimize(
