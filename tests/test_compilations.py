@@ -113,7 +113,8 @@ def test_another_descent_of_the_same_kind_compiles_no_epoch() -> None:
     assert versions(optimizer=rule(0.01), l2=0.1, start=jnp.ones(())) == first
     assert versions(optimizer=rule(0.01), l2=0.1, weights=np.full(37, 2.0)) == first
     before = len(COMPILED)
-    assert versions(optimizer=rule(0.01), l2=0.1, shuffle=False) == first
+    versions(optimizer=rule(0.01), l2=0.1, seed=3)
+    versions(optimizer=rule(0.01), l2=0.1, shuffle=False)
     assert len(COMPILED) == before, "not even something small"
 
 

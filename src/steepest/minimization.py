@@ -279,17 +279,13 @@ def _batches(
     count = len(blocks.shapes())
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, f"the last epoch ({epochs:,})")
 
-    double = jax.dtypes.canonicalize_dtype(np.float64) == np.float64  # a setting of each thread
-
-    def put(window: Window) -> Window:
-        """Put the data on the device, without a copy where the device is the processor itself."""
-        with jax.enable_x64(double):
-            arrays = jax.device_put(jax.tree.unflatten(shape_like, window.arrays), may_alias=True)
-        return window._replace(arrays=arrays)
+    def shaped(window: Window) -> Window:
+        return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
 
     if shuffle or count > 1:
-        return prefetch(map(put, blocks.epochs(0, epochs))), pace
-    resident = put(next(blocks.epochs(0, 1)))  # the one window never changes
+        return prefetch(map(shaped, blocks.epochs(0, epochs))), pace
+    window = shaped(next(blocks.epochs(0, 1)))
+    resident = window._replace(arrays=jax.device_put(window.arrays))  # it never changes
     return (resident for _ in range(epochs)), pace
 
 

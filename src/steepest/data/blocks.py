@@ -8,6 +8,7 @@ than the copy itself; a thread fills the next window while the descent runs over
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,9 +21,6 @@ from steepest.data.order import Rows, epoch_order
 
 WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
-
-ALIGNMENT = 64
-"""Byte boundary at which JAX can use a NumPy array on the CPU without a copy."""
 
 BUFFERS = 3
 """Windows alive at once: one in the descent, one waiting, one being filled."""
@@ -126,9 +124,7 @@ class Blocks:
             waiting = waiting[wanted:]
 
     def _buffers(self, rows: int) -> tuple[Array, ...]:
-        return tuple(
-            _aligned((rows, *array.shape[1:]), array.dtype) for array in (*self.arrays, self.weights)
-        )
+        return tuple(_mapped((rows, *array.shape[1:]), array.dtype) for array in (*self.arrays, self.weights))
 
     def _fill(self, buffers: tuple[Array, ...], shape: tuple[int, int], members: Rows) -> Window:
         """Gather rows into the buffers; padding repeats a real row, because zeros may not be valid data."""
@@ -145,11 +141,10 @@ class Blocks:
         return Window(tuple(arrays), weights, rows)
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array in pages of its own, which JAX can take as they are and which go back when it goes."""
     size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].view(dtype).reshape(shape)
 
 
 def prefetch(items: Iterator[T]) -> Generator[T, None, None]:

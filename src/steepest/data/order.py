@@ -20,8 +20,8 @@ WINDOW = 2**20
 BLOCK = 2**14
 """Consecutive rows that stay together when the data is larger than a window."""
 
-ORDER, SPLIT, SAMPLE = range(3)
-"""What a stream of random numbers is for; streams of different purposes are independent."""
+ORDER = 0
+"""The purpose of the stream that orders rows; streams of different purposes are independent."""
 
 
 def generator(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
@@ -33,6 +33,19 @@ def generator(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
     True
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, purpose, index])))
+
+
+def permutation(bits: np.random.BitGenerator, count: int) -> Rows:
+    """Return 0, ..., count - 1 in a uniform order that no version of NumPy changes: the raw bits are fixed.
+
+    The high bits of a random number decide the place of the row number in its low bits.
+    """
+    low = np.uint64(max(count - 1, 1).bit_length())
+    keys = bits.random_raw(count) >> low << low
+    keys |= np.arange(count, dtype=np.uint64)
+    keys.sort()
+    keys &= (np.uint64(1) << low) - np.uint64(1)
+    return keys.view(np.int64)
 
 
 def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
@@ -52,11 +65,12 @@ def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
     >>> sorted(next(epoch_order(seed=0, epoch=1, rows=5)).tolist())
     [0, 1, 2, 3, 4]
     """
-    draws = generator(seed, ORDER, epoch)
+    bits = generator(seed, ORDER, epoch).bit_generator
     if rows <= WINDOW:
-        yield draws.permutation(rows)
+        yield permutation(bits, rows)
         return
-    blocks = draws.permutation(-(-rows // BLOCK))
+    blocks = permutation(bits, -(-rows // BLOCK))
     for group in np.split(blocks, range(WINDOW // BLOCK, len(blocks), WINDOW // BLOCK)):
         members = (group[:, None] * BLOCK + np.arange(BLOCK)).ravel()
-        yield draws.permutation(members[members < rows])
+        members = members[members < rows]
+        yield members[permutation(bits, len(members))]
