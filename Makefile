@@ -30,8 +30,8 @@ $(INSTALLED): pyproject.toml requirements.lock
 	touch $@
 
 lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-emit-index-url \
-		--no-emit-find-links --generate-hashes --extra dev --extra keras --output-file requirements.lock \
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+		--generate-hashes --extra dev --extra keras --output-file requirements.lock \
 		pyproject.toml requirements-build.in
 
 clean:
