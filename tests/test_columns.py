@@ -18,22 +18,11 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import real_data
+from expecting import fails
 from steepest.data import columns, summary
 from steepest.data.columns import Plan, learn, plan_from_json
 from steepest.data.summary import merge, summarise
 from steepest.errors import SteepestError
-
-
-@contextlib.contextmanager
-def fails(*parts: str):
-    """Expect an error of one line that has all parts and a hint."""
-    with pytest.raises(SteepestError) as raised:
-        yield
-    message = str(raised.value)
-    assert "\n" not in message
-    assert raised.value.hint, "an error says what to try next"
-    for part in parts:
-        assert part in message
 
 
 @pytest.fixture(scope="module")

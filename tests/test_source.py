@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import real_data
+from expecting import fails
 from steepest.data.source import Table, read_table, table_of
 from steepest.errors import SteepestError
 
@@ -50,18 +51,6 @@ def folder(tmp_path, monkeypatch):
     """An empty current folder, so that messages name files as a person would."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@contextlib.contextmanager
-def fails(*parts: str):
-    """Expect an error of one line that has all parts and a hint."""
-    with pytest.raises(SteepestError) as raised:
-        yield
-    message = str(raised.value)
-    assert "\n" not in message
-    assert raised.value.hint, "an error says what to try next"
-    for part in parts:
-        assert part in message
 
 
 @pytest.mark.parametrize("ending", FORMATS)
