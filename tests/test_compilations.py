@@ -10,14 +10,14 @@ import pytest
 import steepest
 from steepest import Callback, minimize, schedules
 from steepest.data import blocks
-from steepest.descent.epoch import evaluate, run_window, run_window_and_keep
+from steepest.descent.epoch import evaluate, run_window, try_window
 
 COMPILED: list[str] = []
 
 
 def programs() -> int:
     """Return how many versions of the compiled epoch there are."""
-    return run_window._cache_size() + run_window_and_keep._cache_size()
+    return run_window._cache_size() + try_window._cache_size()
 
 
 def count(event: str, seconds: float, **_: object) -> None:

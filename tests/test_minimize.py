@@ -118,17 +118,33 @@ def test_padding_changes_nothing(name, rows, size, seed, kind) -> None:
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_steps_that_are_all_padding_change_no_bit(name, monkeypatch) -> None:
-    """37 rows in batches of 5 are 8 steps; windows of 3 steps make that 9, the last of them empty."""
+def test_how_an_epoch_is_cut_changes_no_bit(name, monkeypatch) -> None:
+    """37 rows in batches of 5 are 8 steps: windows of 3, 3 and 2 steps."""
     settings = {"optimizer": PLAIN[name][0], "batch_size": 5, "epochs": 3}
     data = (X.astype(np.float32), Y.astype(np.float32))
     whole = minimize(squared_error, jnp.zeros(3), data, **settings)
     monkeypatch.setattr(blocks, "WINDOW_BYTES", 3 * 5 * 16)
-    assert blocks.Blocks(data, np.ones(37), 5).shapes() == [(3, 5)] * 3
+    assert blocks.Blocks(data, np.ones(37), 5).shapes() == [(3, 5), (3, 5), (2, 5)]
     cut = minimize(squared_error, jnp.zeros(3), data, **settings)
     assert np.asarray(whole.parameters).tobytes() == np.asarray(cut.parameters).tobytes()
     pd.testing.assert_frame_equal(whole.history, cut.history, check_exact=True)
     assert whole.steps == 24
+
+
+def test_a_failure_is_found_wherever_an_epoch_is_cut(monkeypatch) -> None:
+    """The windows begun before it was noticed are let go."""
+    data = (X.astype(np.float32), Y.astype(np.float32))
+    settings = {"optimizer": "sgd", "batch_size": 5, "epochs": 30, "l2": 1e6}
+    whole = minimize(squared_error, jnp.zeros(3), data, **settings)
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 1 * 5 * 16)
+    cut = minimize(squared_error, jnp.zeros(3), data, **settings)
+    assert whole.failure is not None
+    assert cut.failure is not None
+    assert whole.failure.step == cut.failure.step == 6
+    np.testing.assert_array_equal(whole.failure.rows, cut.failure.rows)
+    assert np.isfinite(whole.parameters).all()
+    assert np.asarray(whole.parameters).tobytes() == np.asarray(cut.parameters).tobytes()
+    pd.testing.assert_frame_equal(whole.history, cut.history, check_exact=True)
 
 
 def test_a_single_number_and_one_a_row_are_the_same_descent() -> None:

@@ -43,7 +43,7 @@ Parameters = Any
 
 Windows = Generator[Window, None, None]
 
-VALIDATION_ROWS = 512
+VALIDATION_ROWS = 256
 """Rows that are validated at a time."""
 
 ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
@@ -277,7 +277,8 @@ def _batches(
     shuffle = shuffle and size < rows
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
     count = len(blocks.shapes())
-    pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, f"the last epoch ({epochs:,})")
+    limit, weightless = f"the last epoch ({epochs:,})", not blocks.weights.all()
+    pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
 
     def shaped(window: Window) -> Window:
         return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))

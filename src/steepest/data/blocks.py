@@ -103,13 +103,10 @@ class Blocks:
         largest = max(1, WINDOW_BYTES // max(1, row_bytes * self.batch_size))
         whole = self.steps if self.padded else self.rows // self.batch_size
         windows = -(-whole // largest)
-        steps = -(-whole // max(1, windows))
-        shapes = [(steps, self.batch_size)] * windows
-        if self.padded:
-            return shapes
-        if windows:
-            shapes[-1] = (whole - (windows - 1) * steps, self.batch_size)
-        tail = self.rows % self.batch_size
+        # No window is so short that its loop would be compiled into something else.
+        steps, longer = divmod(whole, max(1, windows))
+        shapes = [(steps + (number < longer), self.batch_size) for number in range(windows)]
+        tail = 0 if self.padded else self.rows % self.batch_size
         return [*shapes, (1, tail)] if tail else shapes
 
     def _cut(self, epoch: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Rows]]:

@@ -151,8 +151,16 @@ def converged(
     return still, jnp.where(gradient_norm <= constants.tolerance, GRADIENT_CONVERGED, status)
 
 
-def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
-    """Take one step of the descent; ``batch`` is one batch, ``weights [batch_size]`` and one rate."""
+class Moved(NamedTuple):
+    """Where a step leads, whatever it is worth."""
+
+    parameters: Any
+    optimizer_state: Any
+    record: Record
+
+
+def move(program: Program, constants: Constants, state: State, batch: Batches) -> Moved:
+    """Follow the gradient of one batch, ``weights [batch_size]`` and one rate, by one step."""
     key = jax.random.fold_in(constants.key, state.step)
 
     def smooth_loss(parameters: Any) -> jax.Array:
@@ -170,10 +178,14 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     )
     parameters = soft_threshold(program, constants, parameters, optimizer_state, state.step, rate * clipped)
     loss = (loss + penalty(constants, state.parameters)[0]).astype(state.loss.dtype)
+    return Moved(parameters, optimizer_state, Record(loss, norm_if_finite(gradient, parameters) / clipped))
 
-    gradient_norm = norm_if_finite(gradient, parameters) / clipped
-    finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
-    still, status = converged(constants, state, loss, gradient_norm)
+
+def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
+    """Take one step of the descent, or none where it would not count."""
+    parameters, optimizer_state, record = move(program, constants, state, batch)
+    finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
+    still, status = converged(constants, state, *record)
     status = jnp.where(finite, status, NOT_FINITE)
     counts = (state.status == RUNNING) & (batch.weights.sum() > 0)
     moves = counts & (status == RUNNING)
@@ -185,27 +197,47 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         choose(moves, parameters, state.parameters),
         choose(moves, optimizer_state, state.optimizer_state),
         step=state.step + moves,
-        loss=jnp.where(moves, loss, state.loss),
+        loss=jnp.where(moves, record.loss, state.loss),
         still=jnp.where(counts, still, state.still),
         status=jnp.where(counts, status, state.status),
     )
-    return after, Record(loss, gradient_norm)
+    return after, record
 
 
-def _run_window(
-    program: Program, constants: Constants, state: State, batches: Batches
+def take_sure_step(
+    program: Program, constants: Constants, state: State, batch: Batches
 ) -> tuple[State, Record]:
-    """Run the descent over a window of batches in one compiled program."""
+    """Take one step of which it is known that it counts."""
+    parameters, optimizer_state, record = move(program, constants, state, batch)
+    return state._replace(
+        parameters=parameters, optimizer_state=optimizer_state, step=state.step + 1, loss=record.loss
+    ), record
+
+
+def _scan(step: Callable[..., Any], state: State, batches: Batches) -> tuple[State, Record]:
     # Steps on one row are short enough for the loop itself to cost a quarter of the time.
     unroll = 4 if batches.weights.shape[1] == 1 else 1
-    return jax.lax.scan(partial(take_step, program, constants), state, batches, unroll=unroll)
+    return jax.lax.scan(step, state, batches, unroll=unroll)
 
 
-run_window = jax.jit(_run_window, static_argnames="program", donate_argnames="state")
-"""Run the descent over a window of batches in one compiled program, which takes the state's memory over."""
+@partial(jax.jit, static_argnames="program")
+def run_window(
+    program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    """Run the descent over a window of batches in one compiled program; the state before it stays."""
+    return _scan(partial(take_step, program, constants), state, batches)
 
-run_window_and_keep = jax.jit(_run_window, static_argnames="program")
-"""The same, and the state before it stays."""
+
+@partial(jax.jit, static_argnames="program")
+def try_window(
+    program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    """Do the same as if every step counted, which saves selecting between the state before and after each.
+
+    Where the record holds a number that is not finite, the state returned is worth nothing, and `run_window`
+    finds the last good one.
+    """
+    return _scan(partial(take_sure_step, program, constants), state, batches)
 
 
 @partial(jax.jit, static_argnames=("program", "metrics"))

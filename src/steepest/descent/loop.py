@@ -26,7 +26,7 @@ from steepest.descent.epoch import (
     Record,
     evaluate,
     run_window,
-    run_window_and_keep,
+    try_window,
 )
 from steepest.descent.schedules import PlateauState, Schedule, watch
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
@@ -69,6 +69,8 @@ class Pace:
         convergence is looked for at each step, within the compiled program; else after each epoch.
     limit
         What the last epoch is called when it is reached.
+    weightless
+        Whether a row may have a weight of zero, and so a step may have nothing to go by.
     """
 
     epochs: int
@@ -77,6 +79,12 @@ class Pace:
     tolerance: float
     whole: bool
     limit: str
+    weightless: bool = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether every step counts, unless one is not finite: none is all padding, none converges."""
+        return not (self.whole or self.weightless)
 
 
 @dataclass(frozen=True)
@@ -156,9 +164,9 @@ class Descent:
 class _Pending(NamedTuple):
     """A window that was handed to the device and whose record has not been read."""
 
+    before: State
+    batches: Batches
     record: Record
-    rates: Floats
-    step_weights: Floats
     rows: npt.NDArray[np.int64]
 
 
@@ -222,16 +230,19 @@ def _begin(
     """Hand an epoch to the device, which computes one window while the host reads the one before."""
     pace = descent.pace
     epoch = _Epoch(number, state)
-    run = run_window if pace.windows_per_epoch > 1 else run_window_and_keep
+    run = try_window if pace.sure else run_window
     first = number * pace.steps_per_epoch
     for window in islice(windows, pace.windows_per_epoch):
         rates = scale * descent.schedule(first + np.arange(len(window.weights)))
         batches = Batches(window.arrays, window.weights, rates)
-        epoch.state, record = run(descent.program, descent.constants, epoch.state, batches)
-        epoch.pending.append(_Pending(record, rates, window.weights.sum(axis=1), window.rows))
+        before = epoch.state
+        epoch.state, record = run(descent.program, descent.constants, before, batches)
+        epoch.pending.append(_Pending(before, batches, record, window.rows))
         first += len(window.weights)
         if len(epoch.pending) > 1:
             _read(descent, epoch, history)
+        if epoch.failure:
+            break
     epoch.measured = _measure(descent, epoch.state)
     return epoch
 
@@ -239,16 +250,33 @@ def _begin(
 def _read(descent: Descent, epoch: _Epoch, history: History) -> None:
     """Read the record of a window, once it is there."""
     window = epoch.pending.pop(0)
-    epoch.failure = epoch.failure or _append(history, window, epoch.number, descent.pace.whole)
-    losses = np.asarray(window.record.loss, np.float64)
-    counted = window.step_weights > 0
-    epoch.loss += float(losses[counted] @ window.step_weights[counted])
-    epoch.weight += float(window.step_weights.sum())
+    weights = window.batches.weights.sum(axis=1)
+    counted = np.flatnonzero(weights > 0)
     epoch.rows += int((window.rows >= 0).sum())
-    if counted.any():
-        epoch.rate = float(window.rates[counted][-1])
-        mean = epoch.loss / epoch.weight
-        descent.notify("window_end", epoch=epoch.number + 1, rows=epoch.rows, loss=mean)
+    if not len(counted):
+        return
+    losses, norms = (np.asarray(each)[counted] for each in window.record)
+    if descent.pace.sure and not _finite(losses, norms).all():
+        epoch.pending.clear()
+        epoch.state, record = run_window(descent.program, descent.constants, window.before, window.batches)
+        losses, norms = (np.asarray(each)[counted] for each in record)
+    rates = window.batches.rates[counted]
+    before = sum(map(len, history.losses))
+    _append(history, epoch.number, descent.pace.whole, losses, norms, rates)
+    wrong = np.flatnonzero(~_finite(losses, norms))
+    if len(wrong) and epoch.failure is None:
+        at = wrong[0]
+        rows = window.rows[counted[at]]
+        loss, norm, rate = (float(each[at]) for each in (losses, norms, rates))
+        epoch.failure = Failure(before + int(at) + 1, epoch.number + 1, loss, norm, rate, rows[rows >= 0])
+    epoch.loss += float(losses.astype(np.float64) @ weights[counted])
+    epoch.weight += float(weights.sum())
+    epoch.rate = float(rates[-1])
+    descent.notify("window_end", epoch=epoch.number + 1, rows=epoch.rows, loss=epoch.loss / epoch.weight)
+
+
+def _finite(losses: Floats, norms: Floats) -> npt.NDArray[np.bool_]:
+    return np.isfinite(losses) & np.isfinite(norms)
 
 
 def _finish(descent: Descent, epoch: _Epoch, history: History) -> Figures:
@@ -268,32 +296,14 @@ def _speed(figures: Figures, seconds: float) -> Figures:
     return {"seconds": seconds, "rows_per_second": figures["rows"] / seconds}
 
 
-def _append(history: History, window: _Pending, epoch: int, whole: bool) -> Failure | None:
-    """Write a window's record down; return the first step that was not finite, if there is one."""
-    counted = np.flatnonzero(window.step_weights > 0)
-    losses = np.asarray(window.record.loss)[counted]
-    norms = np.asarray(window.record.gradient_norm)[counted]
-    rates = window.rates[counted]
-    before = sum(map(len, history.losses))
+def _append(history: History, epoch: int, whole: bool, losses: Floats, norms: Floats, rates: Floats) -> None:
+    """Write the steps of a window down."""
     # Where every step sees all there is, each step is an epoch.
-    numbers = before + 1 + np.arange(len(counted)) if whole else np.full(len(counted), epoch + 1)
-    history.epoch_numbers.append(numbers)
+    first = sum(map(len, history.losses)) + 1 if whole else epoch + 1
+    history.epoch_numbers.append(first + whole * np.arange(len(losses)))
     history.losses.append(losses)
     history.gradient_norms.append(norms)
     history.rates.append(rates)
-    wrong = np.flatnonzero(~(np.isfinite(losses) & np.isfinite(norms)))
-    if not len(wrong):
-        return None
-    at = wrong[0]
-    rows = window.rows[counted[at]]
-    return Failure(
-        step=before + int(at) + 1,
-        epoch=epoch + 1,
-        loss=float(losses[at]),
-        gradient_norm=float(norms[at]),
-        learning_rate=float(rates[at]),
-        rows=rows[rows >= 0],
-    )
 
 
 def _measure(descent: Descent, state: State) -> dict[str, jax.Array]:
