@@ -12,12 +12,12 @@ import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.order import Rows, epoch_order
+from steepest.data.order import Rows, epoch_order, order_within_batches
 
 WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
@@ -62,7 +62,8 @@ class Blocks:
     seed
         Decides the order of rows.
     shuffle
-        Whether each epoch visits the rows in an order of its own, or in their own order.
+        Whether each epoch visits the rows in an order of its own, or in their own order; with ``"batch"`` a
+        batch holds consecutive rows in an order of its own.
     padded
         Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
     """
@@ -71,7 +72,7 @@ class Blocks:
     weights: Array
     batch_size: int
     seed: int = 0
-    shuffle: bool = True
+    shuffle: bool | Literal["batch"] = True
     padded: bool = True
 
     @property
@@ -111,7 +112,11 @@ class Blocks:
 
     def _cut(self, epoch: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Rows]]:
         """Yield each window's shape and the row numbers in it."""
-        order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else iter([np.arange(self.rows)])
+        order = iter([np.arange(self.rows)])
+        if self.shuffle == "batch":
+            order = iter([order_within_batches(self.seed, epoch, self.rows, self.batch_size)])
+        elif self.shuffle:
+            order = epoch_order(self.seed, epoch, self.rows)
         waiting = next(order)
         for shape in shapes:
             wanted = math.prod(shape)

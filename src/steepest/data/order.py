@@ -74,3 +74,16 @@ def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
         members = (group[:, None] * BLOCK + np.arange(BLOCK)).ravel()
         members = members[members < rows]
         yield members[permutation(bits, len(members))]
+
+
+def order_within_batches(seed: int, epoch: int, rows: int, batch_size: int) -> Rows:
+    """Return the row numbers of an epoch whose batches hold consecutive rows, each in an order of its own.
+
+    Examples
+    --------
+    >>> sorted(order_within_batches(seed=0, epoch=0, rows=5, batch_size=2)[2:4].tolist())
+    [2, 3]
+    """
+    bits = generator(seed, ORDER, epoch).bit_generator
+    firsts = range(0, rows, batch_size)
+    return np.concatenate([first + permutation(bits, min(batch_size, rows - first)) for first in firsts])

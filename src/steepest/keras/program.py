@@ -1,0 +1,189 @@
+"""The compiled descent of a Keras model: one scan over windows of batches around Keras' stateless functions.
+
+Who owns what: Keras owns the model, the loss, the metrics and the optimizer, and each of their formulas;
+this module owns the scan. What a step computes is what `keras.Model.train_step` computes, operation for
+operation, so that the weights agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import keras
+from keras.src.trainers.data_adapters import data_adapter_utils
+
+Variables = list[jax.Array]
+
+State = tuple[Variables, ...]
+"""Values of the trainable, the other, the optimizer's and the metrics' variables, in Keras' own order."""
+
+Parts = tuple[Any, ...]
+"""Windows ``(x, y, sample_weight)`` that one program runs over; every array is ``[steps, rows, ...]``."""
+
+GROUPS = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+
+
+class Record(NamedTuple):
+    """What the steps of some windows leave behind.
+
+    Attributes
+    ----------
+    losses
+        Each step's loss ``[steps]``, as the gradient was taken of it (regularisation included).
+    logs
+        The metrics' values after the last step, as Keras' ``train_step`` returns them.
+    finite
+        Whether all trainable variables are finite after the last step.
+    """
+
+    losses: jax.Array
+    logs: dict[str, jax.Array]
+    finite: jax.Array
+
+
+@dataclass(frozen=True)
+class Program:
+    """The compiled windows of a model as it was compiled and frozen at one time.
+
+    Attributes
+    ----------
+    train
+        ``(state, parts) -> (state, record)``.
+    test
+        ``(state without optimizer, parts) -> (state without optimizer, logs)``.
+    made_of
+        What the two depend on besides their arguments; if it changes, they have to be compiled anew.
+    """
+
+    train: Callable[[State, Parts], tuple[State, Record]]
+    test: Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]
+    made_of: tuple[Any, ...]
+
+
+def program_of(model: keras.Model) -> Program:
+    """Return the model's compiled windows, from the last call if nothing has changed since.
+
+    Like Keras, the program is kept on the model, so that a second `fit` does not compile again.
+    """
+    made_of = (
+        *(model.optimizer, model._compile_loss, model._compile_metrics),
+        *(model.run_eagerly, model.jit_compile),
+        *map(id, model.trainable_variables),
+    )
+    known: Program | None = model.__dict__.get("_steepest_program")
+    if known is not None and known.made_of == made_of:
+        return known
+    compiled = jax.jit if compiles(model) else _as_it_is
+    program = Program(compiled(_train(model)), compiled(_test(model)), made_of)
+    model.__dict__["_steepest_program"] = program  # past Keras, which would track it as a part of the model
+    return program
+
+
+def compiles(model: keras.Model) -> bool:
+    """Tell whether the user wants steps compiled (``run_eagerly=True`` is for debugging)."""
+    return bool(model.jit_compile) and not model.run_eagerly
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        with jax.disable_jit():  # a scan becomes a loop
+            return function(*arguments)
+
+    return run
+
+
+def state_of(model: keras.Model, groups: tuple[str, ...] = GROUPS) -> State:
+    """Return the values of a model's variables."""
+    state: State = model._get_jax_state(**dict.fromkeys(groups, True))
+    return state
+
+
+def hand_over(model: keras.Model, state: State, groups: tuple[str, ...] = GROUPS) -> None:
+    """Let the model fetch these values when it needs them, as Keras' own loop does."""
+    model._jax_state = dict(zip(groups, state, strict=True))
+    model._jax_state_synced = False
+
+
+def put_back(model: keras.Model, state: State, groups: tuple[str, ...] = GROUPS) -> None:
+    """Assign these values to the model's variables."""
+    hand_over(model, state, groups)
+    model.jax_state_sync()
+    model._jax_state = None
+
+
+def _inherits(model: keras.Model, *methods: str) -> bool:
+    """Tell whether the model takes these methods from Keras as they are."""
+    return all(getattr(type(model), name) is getattr(keras.Model, name) for name in methods)
+
+
+def _take_step(model: keras.Model, state: State, batch: Any) -> tuple[State, jax.Array, dict[str, jax.Array]]:
+    """Do what Keras' ``train_step`` does, and keep the batch's loss, of which Keras keeps a running mean."""
+    if not _inherits(model, "train_step"):
+        logs, state = model.train_step(state, batch)
+        return state, jnp.asarray(logs.get("loss", jnp.nan)), logs
+    trainable, other, optimizer, metrics = state
+    x, y, sample_weight = data_adapter_utils.unpack_x_y_sample_weight(batch)
+    (_, (loss, prediction, other, metrics)), gradients = jax.value_and_grad(
+        model.compute_loss_and_updates, has_aux=True
+    )(trainable, other, metrics, x, y, sample_weight, training=True, optimizer_variables=optimizer)
+    trainable, optimizer = model.optimizer.stateless_apply(optimizer, gradients, trainable)
+    logs, metrics = model._update_metrics_variables(metrics, loss, x, y, prediction, sample_weight)
+    return (trainable, other, optimizer, metrics), loss, logs
+
+
+def _result(model: keras.Model, metrics: Variables) -> dict[str, jax.Array]:
+    """Return what the metrics say, given their variables' values."""
+    mapping = zip(model.metrics_variables, metrics, strict=True)
+    with keras.StatelessScope(state_mapping=mapping):
+        result: dict[str, jax.Array] = model.get_metrics_result()
+    return result
+
+
+def _last(logs: list[Any]) -> Any:
+    return jax.tree.map(lambda steps: steps[-1], logs[-1])
+
+
+def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]:
+    # What the metrics say is asked once a window, unless the model has its own way to say it.
+    from_metrics = _inherits(model, "train_step", "compute_metrics")
+
+    def step(state: State, batch: Any) -> tuple[State, Any]:
+        after, loss, logs = _take_step(model, state, batch)
+        return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after)), (
+            loss,
+            None if from_metrics else logs,
+        )
+
+    def train(state: State, parts: Parts) -> tuple[State, Record]:
+        losses, logs = [], []
+        for part in parts:
+            state, (each, kept) = jax.lax.scan(step, state, part)
+            losses.append(each)
+            logs.append(kept)
+        finite = [jnp.isfinite(value).all() for value in state[0]]
+        said = _result(model, state[3]) if from_metrics else _last(logs)
+        return state, Record(jnp.concatenate(losses), said, jnp.array(finite).all())
+
+    return train
+
+
+def _test(model: keras.Model) -> Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]:
+    from_metrics = _inherits(model, "test_step", "compute_metrics")
+
+    def step(state: State, batch: Any) -> tuple[State, Any]:
+        logs, after = model.test_step(state, batch)
+        after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+        return after, None if from_metrics else logs
+
+    def test(state: State, parts: Parts) -> tuple[State, dict[str, jax.Array]]:
+        logs = []
+        for part in parts:
+            state, kept = jax.lax.scan(step, state, part)
+            logs.append(kept)
+        return state, _result(model, state[2]) if from_metrics else _last(logs)
+
+    return test
