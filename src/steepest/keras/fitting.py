@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import jax
 import keras
@@ -24,7 +25,9 @@ from steepest.keras.failures import explain, first_not_finite, replay, scales_it
 from steepest.keras.hooks import TEST_HOOKS, needs_each_batch
 from steepest.keras.program import (
     Program,
+    Record,
     State,
+    asks_metrics,
     compiles,
     hand_over,
     program_of,
@@ -36,7 +39,13 @@ from steepest.keras.rows import Rows, Stretch, as_arrays, rows_of
 
 log = logging.getLogger(__name__)
 
-TEST_GROUPS = ("trainable_variables", "non_trainable_variables", "metrics_variables")
+
+class _Ahead(NamedTuple):
+    """An epoch that the device began while the callbacks look at the one before, from a state that may change."""
+
+    stretch: Stretch
+    state: State
+    result: tuple[State, Record]
 
 
 @dataclass
@@ -49,8 +58,12 @@ class _Fit:
     callbacks: keras.callbacks.CallbackList
     stride: int | None
     start: State
+    state: State
     quiet: bool
     backup: Backup | None
+    fresh: list[jax.Array] | None = None
+    looks_ahead: bool = True
+    ahead: _Ahead | None = None
     steps: Steps = field(default_factory=Steps)
 
 
@@ -176,7 +189,7 @@ def _begin(
     stride = _stride(model, callbacks.callbacks, backup)
     start = jax.tree.map(jax.numpy.copy, state_of(model))  # Keras' own evaluate() and predict() take arrays over
     quiet = any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks.callbacks)
-    return _Fit(model, program_of(model), rows, callbacks, stride, start, quiet, backup)
+    return _Fit(model, program_of(model), rows, callbacks, stride, start, start, quiet, backup)
 
 
 def _stride(model: keras.Model, callbacks: list[Any], backup: Backup | None) -> int | None:
@@ -215,9 +228,13 @@ def _run(
             if held_out is not None and model._should_eval(epoch, validation_freq):
                 measured = _test(run, held_out)
                 logs.update({f"val_{name}": value for name, value in measured.items()})
+            passes = run.rows.passes
+            if epoch + 1 < epochs:
+                _look_ahead(run)
+            model.jax_state_sync()
             callbacks.on_epoch_end(epoch, logs)
             if run.backup and run.backup.every is None:
-                _back_up(run, Position(epoch + 1, 0, run.rows.passes, bool(model.stop_training)))
+                _back_up(run, Position(epoch + 1, 0, passes, bool(model.stop_training)))
             if model.stop_training:
                 break
     except SteepestError:
@@ -240,15 +257,16 @@ def _train(run: _Fit, epoch: int, skip: int) -> dict[str, Any]:
     """Run an epoch of descent, or what is left of it after ``skip`` steps; return its figures."""
     model, callbacks = run.model, run.callbacks
     if not skip:
-        model.reset_metrics()
+        _reset_metrics(run)
     callbacks.on_epoch_begin(epoch)
-    model._jax_state_synced = True
-    logs, unsaved = None, 0
-    for stretch in run.rows.epoch(run.stride, skip):
+    state, logs, unsaved = state_of(model), None, 0
+    stretches = run.rows.epoch(run.stride, skip) if run.ahead is None else iter([run.ahead.stretch])
+    for stretch in stretches:
         callbacks.on_train_batch_begin(stretch.first)
         if model._jax_state_synced:  # a callback may have looked at the model, and changed it
             state = state_of(model)
         state, losses, logs = _take(run, state, stretch, epoch)
+        run.state = state
         hand_over(model, state)
         run.steps.add(epoch, losses)
         callbacks.on_train_batch_end(stretch.last, logs)
@@ -261,8 +279,47 @@ def _train(run: _Fit, epoch: int, skip: int) -> dict[str, Any]:
             break
     if logs is None:
         raise SteepestError(f"There is no batch for epoch {epoch + 1}.", hint="Is the generator used up?")
-    model.jax_state_sync()
-    return dict(model._get_metrics_result_or_logs(logs))
+    return _figures(model, "train_step", logs)
+
+
+def _look_ahead(run: _Fit) -> None:
+    """Begin the next epoch, if it is one stretch and nothing but a callback may come before it."""
+    whole = run.stride is None and run.rows.is_one_stretch
+    if not (run.looks_ahead and whole and run.fresh):
+        return
+    stretch = next(run.rows.epoch(None))
+    state = (*run.state[:3], run.fresh)
+    run.ahead = _Ahead(stretch, state, run.program.train(state, stretch.parts))
+
+
+def _began(run: _Fit, state: State) -> tuple[State, Record] | None:
+    """Return what was begun ahead, unless a callback has changed the model since; then nothing is again."""
+    ahead, run.ahead = run.ahead, None
+    if ahead is None:
+        return None
+    before, now = jax.tree.leaves(ahead.state), jax.tree.leaves(state)
+    run.looks_ahead = len(before) == len(now) and all(map(is_, before, now))
+    return ahead.result if run.looks_ahead else None
+
+
+def _reset_metrics(run: _Fit) -> None:
+    """Reset the metrics; those of Keras always to the same values, which are kept because making them is slow."""
+    variables = run.model.metrics_variables
+    if run.fresh is None or len(run.fresh) != len(variables):
+        run.model.reset_metrics()
+        if all(type(metric).__module__.startswith("keras.") for metric in run.model.metrics):
+            run.fresh = [variable.value for variable in variables]
+        return
+    for variable, value in zip(variables, run.fresh, strict=True):
+        variable.assign(value)
+
+
+def _figures(model: keras.Model, step: str, logs: dict[str, jax.Array]) -> dict[str, Any]:
+    """Return what the metrics say, as plain numbers."""
+    if not asks_metrics(model, step):
+        model.jax_state_sync()
+        logs = model._get_metrics_result_or_logs(logs)
+    return dict(pythonify_logs(logs))
 
 
 def _back_up(run: _Fit, position: Position) -> None:
@@ -274,7 +331,7 @@ def _take(
     run: _Fit, state: State, stretch: Stretch, epoch: int
 ) -> tuple[State, np.ndarray, dict[str, jax.Array]]:
     """Take the steps of a stretch; return the state, each step's loss and what the metrics say."""
-    after, record = run.program.train(state, stretch.parts)
+    after, record = _began(run, state) or run.program.train(state, stretch.parts)
     at = first_not_finite(record)
     if at is not None and not scales_its_loss(run.model):
         if not run.quiet:
@@ -290,25 +347,24 @@ def _test(run: _Fit, rows: Rows) -> dict[str, Any]:
     model, callbacks = run.model, run.callbacks
     if rows.blocks is None:
         rows.iterator.reset()
-    callbacks.on_test_begin()
-    model.reset_metrics()
-    model._jax_state_synced = True
     model.stop_evaluating = False
-    logs = None
+    callbacks.on_test_begin()
+    model.jax_state_sync()
+    _reset_metrics(run)
+    state, logs = state_of(model), None
     one_by_one = needs_each_batch(callbacks.callbacks, TEST_HOOKS) or not compiles(model)
     for stretch in rows.epoch(int(model.steps_per_execution) if one_by_one else None):
         callbacks.on_test_batch_begin(stretch.first)
         if model._jax_state_synced:
-            state = state_of(model, TEST_GROUPS)
+            state = state_of(model)
         state, logs = run.program.test(state, stretch.parts)
-        hand_over(model, state, TEST_GROUPS)
+        run.state = state
+        hand_over(model, state)
         callbacks.on_test_batch_end(stretch.last, logs)
         if model.stop_evaluating:
             break
     if logs is None:
         raise SteepestError("There is no batch to validate on.", hint="Is the generator used up?")
-    model.jax_state_sync()
-    figures: dict[str, Any] = pythonify_logs(model._get_metrics_result_or_logs(logs))
+    figures = _figures(model, "test_step", logs)
     callbacks.on_test_end(figures)
-    model._jax_state = None
     return figures

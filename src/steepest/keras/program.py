@@ -54,7 +54,7 @@ class Program:
     train
         ``(state, parts) -> (state, record)``.
     test
-        ``(state without optimizer, parts) -> (state without optimizer, logs)``.
+        ``(state, parts) -> (state, logs)``.
     made_of
         What the two depend on besides their arguments; if it changes, they have to be compiled anew.
     """
@@ -96,21 +96,21 @@ def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def state_of(model: keras.Model, groups: tuple[str, ...] = GROUPS) -> State:
+def state_of(model: keras.Model) -> State:
     """Return the values of a model's variables."""
-    state: State = model._get_jax_state(**dict.fromkeys(groups, True))
+    state: State = model._get_jax_state(**dict.fromkeys(GROUPS, True))
     return state
 
 
-def hand_over(model: keras.Model, state: State, groups: tuple[str, ...] = GROUPS) -> None:
+def hand_over(model: keras.Model, state: State) -> None:
     """Let the model fetch these values when it needs them, as Keras' own loop does."""
-    model._jax_state = dict(zip(groups, state, strict=True))
-    model._jax_state_synced = False
+    # Past Keras, which would look for parts of the model in them.
+    model.__dict__.update(_jax_state=dict(zip(GROUPS, state, strict=True)), _jax_state_synced=False)
 
 
-def put_back(model: keras.Model, state: State, groups: tuple[str, ...] = GROUPS) -> None:
+def put_back(model: keras.Model, state: State) -> None:
     """Assign these values to the model's variables."""
-    hand_over(model, state, groups)
+    hand_over(model, state)
     model.jax_state_sync()
     model._jax_state = None
 
@@ -118,6 +118,11 @@ def put_back(model: keras.Model, state: State, groups: tuple[str, ...] = GROUPS)
 def _inherits(model: keras.Model, *methods: str) -> bool:
     """Tell whether the model takes these methods from Keras as they are."""
     return all(getattr(type(model), name) is getattr(keras.Model, name) for name in methods)
+
+
+def asks_metrics(model: keras.Model, step: str) -> bool:
+    """Tell whether a step says what the metrics say, so that it is enough to ask them once a window."""
+    return _inherits(model, step, "compute_metrics", "get_metrics_result")
 
 
 def _take_step(model: keras.Model, state: State, batch: Any) -> tuple[State, jax.Array, dict[str, jax.Array]]:
@@ -143,20 +148,22 @@ def _result(model: keras.Model, metrics: Variables) -> dict[str, jax.Array]:
     return result
 
 
+def _like(state: State, after: Any) -> State:
+    """Return a state that a model's own step returned, as a scan needs it: in the very same containers."""
+    like: State = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+    return like
+
+
 def _last(logs: list[Any]) -> Any:
     return jax.tree.map(lambda steps: steps[-1], logs[-1])
 
 
 def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]:
-    # What the metrics say is asked once a window, unless the model has its own way to say it.
-    from_metrics = _inherits(model, "train_step", "compute_metrics")
+    from_metrics = asks_metrics(model, "train_step")
 
     def step(state: State, batch: Any) -> tuple[State, Any]:
         after, loss, logs = _take_step(model, state, batch)
-        return jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after)), (
-            loss,
-            None if from_metrics else logs,
-        )
+        return _like(state, after), (loss, None if from_metrics else logs)
 
     def train(state: State, parts: Parts) -> tuple[State, Record]:
         losses, logs = [], []
@@ -172,18 +179,19 @@ def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]
 
 
 def _test(model: keras.Model) -> Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]:
-    from_metrics = _inherits(model, "test_step", "compute_metrics")
+    from_metrics = asks_metrics(model, "test_step")
 
-    def step(state: State, batch: Any) -> tuple[State, Any]:
-        logs, after = model.test_step(state, batch)
-        after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
-        return after, None if from_metrics else logs
+    def step(carry: State, batch: Any) -> tuple[State, Any]:
+        logs, after = model.test_step(carry, batch)
+        return _like(carry, after), None if from_metrics else logs
 
     def test(state: State, parts: Parts) -> tuple[State, dict[str, jax.Array]]:
+        trainable, other, optimizer, metrics = state
         logs = []
         for part in parts:
-            state, kept = jax.lax.scan(step, state, part)
+            (trainable, other, metrics), kept = jax.lax.scan(step, (trainable, other, metrics), part)
             logs.append(kept)
-        return state, _result(model, state[2]) if from_metrics else _last(logs)
+        said = _result(model, metrics) if from_metrics else _last(logs)
+        return (trainable, other, optimizer, metrics), said
 
     return test

@@ -78,6 +78,14 @@ class Rows:
         count: int | None = self.iterator.num_batches
         return count
 
+    @property
+    def is_one_stretch(self) -> bool:
+        """Whether an epoch is a pass over arrays that is one stretch: a window and perhaps a short batch."""
+        if self.blocks is None or self.iterator.steps_per_epoch is not None:
+            return False
+        shapes = self.blocks.shapes()
+        return len(shapes) == 1 or (len(shapes) == 2 and shapes[1][1] < shapes[0][1])
+
     def epoch(self, stride: int | None, skip: int = 0) -> Iterator[Stretch]:
         """Yield an epoch's steps, as many at a time as fit, or ``stride`` at a time.
 
@@ -89,7 +97,7 @@ class Rows:
             return
         if stride is not None or skip:
             yield from _cut(self._pass(), stride, skip)
-        elif self.blocks.shuffle or len(self.blocks.shapes()) > 2:
+        elif self.blocks.shuffle or not self.is_one_stretch:
             yield from _whole(self._pass())
         else:  # always the same: they stay on the device
             self._resident = self._resident or [
