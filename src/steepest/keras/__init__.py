@@ -1,4 +1,4 @@
-"""Keras models whose training loop is Steepest's: Keras' own names, and `fit` as one compiled program an epoch.
+"""Keras models whose training loop is Steepest's: Keras' own names, and an epoch is one compiled program.
 
 Everything here is Keras 3 on its JAX backend: ``steepest.keras.layers`` is ``keras.layers``. Only
 `Sequential`, `Model` and the functions that make models return models whose ``fit`` is `steepest.keras.fit`.

@@ -77,8 +77,10 @@ def program_of(model: keras.Model) -> Program:
     known: Program | None = model.__dict__.get("_steepest_program")
     if known is not None and known.made_of == made_of:
         return known
-    compiled = jax.jit if compiles(model) else _as_it_is
-    program = Program(compiled(_train(model)), compiled(_test(model)), made_of)
+    if compiles(model):
+        program = Program(jax.jit(_train(model, jax.lax.scan)), jax.jit(_test(model, jax.lax.scan)), made_of)
+    else:
+        program = Program(_train(model, _loop), _test(model, _loop), made_of)
     model.__dict__["_steepest_program"] = program  # past Keras, which would track it as a part of the model
     return program
 
@@ -88,12 +90,13 @@ def compiles(model: keras.Model) -> bool:
     return bool(model.jit_compile) and not model.run_eagerly
 
 
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
-        with jax.disable_jit():  # a scan becomes a loop
-            return function(*arguments)
-
-    return run
+def _loop(step: Callable[..., Any], state: Any, part: Any) -> tuple[Any, Any]:
+    """Do what `jax.lax.scan` does, in Python."""
+    kept = []
+    for at in range(len(jax.tree.leaves(part)[0])):
+        state, each = step(state, jax.tree.map(lambda array, at=at: array[at], part))
+        kept.append(each)
+    return state, jax.tree.map(lambda *each: jnp.stack(each), *kept)
 
 
 def state_of(model: keras.Model) -> State:
@@ -158,7 +161,7 @@ def _last(logs: list[Any]) -> Any:
     return jax.tree.map(lambda steps: steps[-1], logs[-1])
 
 
-def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]:
+def _train(model: keras.Model, scan: Callable[..., Any]) -> Callable[[State, Parts], tuple[State, Record]]:
     from_metrics = asks_metrics(model, "train_step")
 
     def step(state: State, batch: Any) -> tuple[State, Any]:
@@ -168,7 +171,7 @@ def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]
     def train(state: State, parts: Parts) -> tuple[State, Record]:
         losses, logs = [], []
         for part in parts:
-            state, (each, kept) = jax.lax.scan(step, state, part)
+            state, (each, kept) = scan(step, state, part)
             losses.append(each)
             logs.append(kept)
         finite = [jnp.isfinite(value).all() for value in state[0]]
@@ -178,7 +181,9 @@ def _train(model: keras.Model) -> Callable[[State, Parts], tuple[State, Record]]
     return train
 
 
-def _test(model: keras.Model) -> Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]:
+def _test(
+    model: keras.Model, scan: Callable[..., Any]
+) -> Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]:
     from_metrics = asks_metrics(model, "test_step")
 
     def step(carry: State, batch: Any) -> tuple[State, Any]:
@@ -189,7 +194,7 @@ def _test(model: keras.Model) -> Callable[[State, Parts], tuple[State, dict[str,
         trainable, other, optimizer, metrics = state
         logs = []
         for part in parts:
-            (trainable, other, metrics), kept = jax.lax.scan(step, (trainable, other, metrics), part)
+            (trainable, other, metrics), kept = scan(step, (trainable, other, metrics), part)
             logs.append(kept)
         said = _result(model, metrics) if from_metrics else _last(logs)
         return (trainable, other, optimizer, metrics), said

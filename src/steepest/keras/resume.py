@@ -40,15 +40,15 @@ class Position(NamedTuple):
     ----------
     epoch, step
         Epochs finished, and steps taken in the next one.
-    passes
-        Passes over the rows begun.
+    batches
+        Batches that the finished epochs have taken from the order of rows.
     stopped
         Whether a callback asked to stop there.
     """
 
     epoch: int
     step: int
-    passes: int
+    batches: int
     stopped: bool = False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import keras
@@ -28,6 +28,10 @@ from steepest.keras.program import Parts
 
 MANY = 2**40
 """More passes than anyone makes."""
+
+
+Held = tuple[Any, list[np.ndarray]]
+"""A window ``(x, y, sample_weight)`` and, for each of its steps, the row numbers."""
 
 
 class Stretch(NamedTuple):
@@ -96,15 +100,29 @@ class Rows:
             yield from _stretches(_skipping(self._batches(), skip), stride, skip)
             return
         if stride is not None or skip:
-            yield from _cut(self._pass(), stride, skip)
+            yield from _cut(self._pass(self.blocks), stride, skip)
         elif self.blocks.shuffle or not self.is_one_stretch:
-            yield from _whole(self._pass())
+            yield from _whole(self._pass(self.blocks))
         else:  # always the same: they stay on the device
             self._resident = self._resident or [
-                each._replace(parts=jax.device_put(each.parts)) for each in _whole(self._pass())
+                each._replace(parts=jax.device_put(each.parts)) for each in _whole(self._pass(self.blocks))
             ]
             self.close()
             yield from self._resident
+
+    @property
+    def batches(self) -> int:
+        """Batches of the order of rows that come before the next one."""
+        return self.passes * self.blocks.steps if self.blocks else 0
+
+    def seek(self, batches: int) -> None:
+        """Go on where so many batches of the order of rows have been taken; a stream begins anew."""
+        if self.blocks is None:
+            return
+        self.passes, offset = divmod(batches, self.blocks.steps)
+        if self.iterator.steps_per_epoch is not None:
+            self.iterator._current_iterator = _skipping(self.iterator._get_iterator(), offset)
+            self.iterator._steps_seen = offset
 
     def build(self, model: keras.Model) -> None:
         """Let Keras make what it makes from a first batch: variables, metrics, the optimizer's state."""
@@ -125,13 +143,12 @@ class Rows:
             self._windows.close()
             self._windows = None
 
-    def _pass(self) -> Iterator[tuple[Any, list[np.ndarray]]]:
+    def _pass(self, blocks: Blocks) -> Iterator[Held]:
         """Yield the windows of the next pass over the arrays."""
-        assert self.blocks is not None
         if self._windows is None:
-            self._windows = prefetch(self.blocks.epochs(self.passes, MANY))
+            self._windows = prefetch(blocks.epochs(self.passes, MANY))
         self.passes += 1
-        for _ in self.blocks.shapes():
+        for _ in blocks.shapes():
             window = next(self._windows)
             yield jax.tree.unflatten(self.shape_like, window.arrays), list(window.rows)
 
@@ -145,18 +162,17 @@ class Rows:
 class _Ordered(DataAdapter):  # type: ignore[misc]
     """Batches from arrays in our order, for Keras' iterator to count: an epoch may be a part of a pass."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    def __init__(self, rows: Rows, blocks: Blocks) -> None:
+        self.rows, self.blocks = rows, blocks
 
     def get_jax_iterator(self) -> Iterator[Any]:
-        for arrays, numbers in self.rows._pass():
+        for arrays, numbers in self.rows._pass(self.blocks):
             for step in range(len(numbers)):
                 yield jax.tree.map(lambda array, step=step: array[step].copy(), arrays)
 
     @property
     def num_batches(self) -> int:
-        assert self.rows.blocks is not None
-        return self.rows.blocks.steps
+        return self.blocks.steps
 
 
 class _Iterator(EpochIterator):  # type: ignore[misc]
@@ -216,7 +232,7 @@ def rows_of(
     *,
     batch_size: int | None = None,
     steps: int | None = None,
-    shuffle: bool | str = False,
+    shuffle: bool | Literal["batch"] = False,
     class_weight: Any = None,
     seed: int = 0,
     taken: int = 0,
@@ -266,11 +282,11 @@ def rows_of(
     )
     rows = Rows(iterator, blocks, shape_like, -(-taken // blocks.steps))
     if steps is not None:
-        iterator.data_adapter = _Ordered(rows)
+        iterator.data_adapter = _Ordered(rows, blocks)
     return rows
 
 
-def _check(batch_size: int | None, steps: int | None, shuffle: bool | str) -> None:
+def _check(batch_size: int | None, steps: int | None, shuffle: object) -> None:
     for name, value in (("batch_size", batch_size), ("steps_per_epoch", steps)):
         if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
             raise SteepestError(f"{name} is {value!r}; it must be a whole number of at least 1.")
@@ -318,32 +334,28 @@ def _gathered(adapter: ArrayDataAdapter) -> Any:
     )
 
 
-def _whole(windows: Iterator[tuple[Any, list[np.ndarray]]]) -> Iterator[Stretch]:
+def _whole(windows: Iterator[Held]) -> Iterator[Stretch]:
     """Yield a window at a time; a short last batch joins the window before, a step of its own shape."""
-    first, held = 0, next(windows)
-    for following in chain(windows, [None]):
-        parts, numbers = [held[0]], held[1]
-        if following is not None and len(following[1][0]) < len(numbers[0]):
-            parts, numbers, following = [*parts, following[0]], [*numbers, *following[1]], None
-        yield Stretch(first, first + len(numbers) - 1, tuple(parts), numbers)
-        first += len(numbers)
-        if following is None:
-            return
-        held = following
+    held: list[Held] = []
+    first = 0
+    for window in chain(windows, [None]):
+        if held and (window is None or len(window[1][0]) == len(held[0][1][0])):
+            numbers = [each for _, numbers in held for each in numbers]
+            yield Stretch(first, first + len(numbers) - 1, tuple(part for part, _ in held), numbers)
+            first, held = first + len(numbers), []
+        if window is not None:
+            held.append(window)
 
 
-def _cut(
-    windows: Iterator[tuple[Any, list[np.ndarray]]], stride: int | None, skip: int
-) -> Iterator[Stretch]:
+def _cut(windows: Iterator[Held], stride: int | None, skip: int) -> Iterator[Stretch]:
     """Yield ``stride`` steps at a time."""
     first = 0
     for arrays, numbers in windows:
         count = len(numbers)
-        begin = min(max(0, skip - first), count)
-        size = stride or count
-        for at in range(begin, count, size):
-            part = jax.tree.map(lambda array, at=at: array[at : min(at + size, count)], arrays)
-            yield Stretch(first + at, first + at + size - 1, (part,), numbers[at : at + size])
+        for at in range(min(max(0, skip - first), count), count, stride or count):
+            steps = slice(at, min(at + (stride or count), count))
+            part = jax.tree.map(lambda array, steps=steps: array[steps], arrays)
+            yield Stretch(first + at, first + at + (stride or count) - 1, (part,), numbers[steps])
         first += count
 
 

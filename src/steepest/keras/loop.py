@@ -1,0 +1,248 @@
+"""The order of events in `fit`, which is Keras': epochs, callbacks, metrics, validation, backups, stopping.
+
+The model's variables are Keras' to look at: as in Keras' own loop they are brought up to date at the end of
+an epoch, and whenever a callback asks for its model before that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import is_
+from typing import Any, NamedTuple
+
+import jax
+import keras
+import numpy as np
+from keras.src.utils.python_utils import pythonify_logs
+
+from steepest.errors import SteepestError
+from steepest.keras.failures import explain, first_not_finite, replay, scales_its_loss
+from steepest.keras.hooks import TEST_HOOKS, needs_each_batch
+from steepest.keras.program import (
+    Program,
+    Record,
+    State,
+    asks_metrics,
+    compiles,
+    hand_over,
+    put_back,
+    state_of,
+)
+from steepest.keras.resume import Backup, Position, Steps
+from steepest.keras.rows import Rows, Stretch
+
+
+class _Ahead(NamedTuple):
+    """An epoch that the device began while the callbacks look at the one before."""
+
+    stretch: Stretch
+    state: State
+    result: tuple[State, Record]
+
+
+@dataclass
+class Fit:
+    """A call of `fit`.
+
+    Attributes
+    ----------
+    model, program, callbacks
+        What is trained, how, and who looks on.
+    rows, held_out
+        What it is trained and validated on.
+    stride
+        Steps between two looks of the callbacks; ``None`` for as many as fit.
+    start
+        The model's state before.
+    quiet
+        Whether a step that is not finite ends the descent without an error (`TerminateOnNaN`).
+    backup
+        What a `BackupAndRestore` asks for.
+    steps
+        Every step's loss so far.
+    taken
+        Steps taken in this epoch.
+    """
+
+    model: keras.Model
+    program: Program
+    rows: Rows
+    held_out: Rows | None
+    callbacks: keras.callbacks.CallbackList
+    stride: int | None
+    start: State
+    quiet: bool
+    backup: Backup | None
+    steps: Steps = field(default_factory=Steps)
+    taken: int = 0
+    _state: State = ()
+    _fresh: list[jax.Array] | None = None
+    _looks_ahead: bool = True
+    _ahead: _Ahead | None = None
+
+
+def run(
+    fit: Fit, initial_epoch: int, epochs: int, validation_freq: int | list[int]
+) -> keras.callbacks.History:
+    """Train from the initial epoch, or from where the backup says, to the last epoch."""
+    model, callbacks = fit.model, fit.callbacks
+    model.stop_training = False
+    callbacks.on_train_begin()
+    begin = Position(model._initial_epoch or initial_epoch, 0, fit.rows.batches)
+    if fit.backup and (found := fit.backup.restore(model, callbacks.callbacks)):
+        begin, fit.steps = found
+        fit.rows.seek(begin.batches)
+        model.stop_training = begin.stopped
+    sound = True
+    try:
+        logs = _epochs(fit, begin, epochs, validation_freq)
+    except SteepestError:
+        sound = False
+        raise
+    finally:
+        model.jax_state_sync()
+        model._jax_state = None
+        if sound and epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
+            model.optimizer.finalize_variable_values(model.trainable_weights)
+    callbacks.on_train_end(logs)
+    if fit.backup:
+        fit.backup.close()
+    history: keras.callbacks.History = model.history
+    history.steps = fit.steps.table()
+    return history
+
+
+def _epochs(fit: Fit, begin: Position, epochs: int, validation_freq: int | list[int]) -> dict[str, Any]:
+    """Go through the epochs; return the last one's figures."""
+    model, callbacks = fit.model, fit.callbacks
+    logs: dict[str, Any] = {}
+    while begin.epoch < epochs and not model.stop_training:
+        epoch = begin.epoch
+        logs = _train(fit, begin)
+        if fit.held_out is not None and model._should_eval(epoch, validation_freq):
+            measured = _test(fit, fit.held_out)
+            logs.update({f"val_{name}": value for name, value in measured.items()})
+        if epoch + 1 < epochs:
+            _look_ahead(fit)
+        model.jax_state_sync()
+        callbacks.on_epoch_end(epoch, logs)
+        begin = Position(epoch + 1, 0, begin.batches + fit.taken, bool(model.stop_training))
+        if fit.backup and fit.backup.every is None:
+            fit.backup.save(model, callbacks.callbacks, begin, fit.steps)
+    return logs
+
+
+def _train(fit: Fit, begin: Position) -> dict[str, Any]:
+    """Run an epoch of descent, or what is left of it; return its figures."""
+    model, callbacks = fit.model, fit.callbacks
+    if not begin.step:
+        _reset_metrics(fit)
+    callbacks.on_epoch_begin(begin.epoch)
+    state, logs = state_of(model), None
+    fit.taken = saved = begin.step
+    ahead = fit._ahead
+    for stretch in [ahead.stretch] if ahead else fit.rows.epoch(fit.stride, begin.step):
+        callbacks.on_train_batch_begin(stretch.first)
+        if model._jax_state_synced:  # a callback may have looked at the model, and changed it
+            state = state_of(model)
+        state, losses, logs = _take(fit, state, stretch, begin.epoch)
+        fit._state = state
+        hand_over(model, state)
+        fit.steps.add(begin.epoch, losses)
+        fit.taken += len(losses)
+        callbacks.on_train_batch_end(stretch.last, logs)
+        if fit.backup and fit.backup.every and fit.taken - saved >= fit.backup.every:
+            model.jax_state_sync()
+            saved = fit.taken
+            fit.backup.save(model, callbacks.callbacks, begin._replace(step=saved), fit.steps)
+        if model.stop_training:
+            break
+    if logs is None:
+        raise SteepestError(
+            f"There is no batch for epoch {begin.epoch + 1}.", hint="Is the generator used up?"
+        )
+    return _figures(model, "train_step", logs)
+
+
+def _look_ahead(fit: Fit) -> None:
+    """Begin the next epoch, if it is one stretch and nothing but a callback may come before it."""
+    whole = fit.stride is None and fit.rows.is_one_stretch
+    if not (fit._looks_ahead and whole and fit._fresh):
+        return
+    stretch = next(fit.rows.epoch(None))
+    state = (*fit._state[:3], fit._fresh)
+    fit._ahead = _Ahead(stretch, state, fit.program.train(state, stretch.parts))
+
+
+def _began(fit: Fit, state: State) -> tuple[State, Record] | None:
+    """Return what was begun ahead, unless a callback has changed the model: then no epoch is again."""
+    ahead, fit._ahead = fit._ahead, None
+    if ahead is None:
+        return None
+    before, now = jax.tree.leaves(ahead.state), jax.tree.leaves(state)
+    fit._looks_ahead = len(before) == len(now) and all(map(is_, before, now))
+    return ahead.result if fit._looks_ahead else None
+
+
+def _reset_metrics(fit: Fit) -> None:
+    """Reset the metrics; Keras' own go back to the same values, kept because making them is slow."""
+    variables = fit.model.metrics_variables
+    if fit._fresh is None or len(fit._fresh) != len(variables):
+        fit.model.reset_metrics()
+        if all(type(metric).__module__.startswith("keras.") for metric in fit.model.metrics):
+            fit._fresh = [variable.value for variable in variables]
+        return
+    for variable, value in zip(variables, fit._fresh, strict=True):
+        variable.assign(value)
+
+
+def _figures(model: keras.Model, step: str, logs: dict[str, jax.Array]) -> dict[str, Any]:
+    """Return what the metrics say, as plain numbers."""
+    if not asks_metrics(model, step):
+        model.jax_state_sync()
+        logs = model._get_metrics_result_or_logs(logs)
+    return dict(pythonify_logs(logs))
+
+
+def _take(
+    fit: Fit, state: State, stretch: Stretch, epoch: int
+) -> tuple[State, np.ndarray, dict[str, jax.Array]]:
+    """Take the steps of a stretch; return the state, each step's loss and what the metrics say."""
+    after, record = _began(fit, state) or fit.program.train(state, stretch.parts)
+    at = first_not_finite(record)
+    if at is not None and not scales_its_loss(fit.model):
+        if not fit.quiet:
+            failure = explain(fit.model, fit.program, state, stretch, at, epoch)
+            put_back(fit.model, fit.start if failure.state is None else failure.state)
+            raise failure.error
+        after, last = replay(fit.program, state, stretch.parts, at + 1)
+        record = last or record
+    return after, np.asarray(record.losses), record.logs
+
+
+def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
+    """Measure the model on rows that are held out, as `keras.Model.evaluate` does."""
+    model, callbacks = fit.model, fit.callbacks
+    if rows.blocks is None:
+        rows.iterator.reset()
+    model.stop_evaluating = False
+    callbacks.on_test_begin()
+    model.jax_state_sync()
+    _reset_metrics(fit)
+    state, logs = state_of(model), None
+    one_by_one = needs_each_batch(callbacks.callbacks, TEST_HOOKS) or not compiles(model)
+    for stretch in rows.epoch(int(model.steps_per_execution) if one_by_one else None):
+        callbacks.on_test_batch_begin(stretch.first)
+        if model._jax_state_synced:
+            state = state_of(model)
+        state, logs = fit.program.test(state, stretch.parts)
+        fit._state = state
+        hand_over(model, state)
+        callbacks.on_test_batch_end(stretch.last, logs)
+        if model.stop_evaluating:
+            break
+    if logs is None:
+        raise SteepestError("There is no batch to validate on.", hint="Is the generator used up?")
+    figures = _figures(model, "test_step", logs)
+    callbacks.on_test_end(figures)
+    return figures
