@@ -20,9 +20,13 @@ from steepest.evaluation import evaluate, permutation_importance
 from steepest.preparation import labelled_rows
 from steepest.run import Run
 from steepest.tasks import Task
+from steepest.trained import Trained
 
 CHUNK = 2**16
 """Rows that are predicted at a time."""
+
+LINEAR = {"layer_1.weights", "layer_1.bias"}
+"""The parameters of Steepest's linear model."""
 
 MOST_WEIGHTS = 30
 """Weights that the record keeps, the largest first."""
@@ -58,22 +62,24 @@ def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[st
 
 def importances(
     task: Task,
-    model: Model,
-    parameters: Any,
+    trained: Trained,
     plan: Plan,
     features: npt.NDArray[np.float32],
     target: npt.NDArray[Any],
     seed: int,
 ) -> dict[str, Any]:
     """Return a linear model's largest weights, or what permuting each column costs another model."""
-    if len(parameters) == 1 and task.outputs == 1:
-        return _largest_weights(np.asarray(parameters["layer_1"]["weights"])[:, 0], plan)
+    if set(trained.arrays) == LINEAR and task.outputs == 1:
+        return _largest_weights(np.asarray(trained.arrays["layer_1.weights"])[:, 0], plan)
     loss = tasks.loss_of(task)
 
     def mean_loss(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> float:
         return float(
             np.mean(
-                loss.per_row(jnp.asarray(outputs_of(model, parameters, rows)), jnp.asarray(target[chosen]))
+                loss.per_row(
+                    jnp.asarray(outputs_of(trained.model, trained.parameters, rows)),
+                    jnp.asarray(target[chosen]),
+                )
             )
         )
 

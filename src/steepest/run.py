@@ -94,7 +94,7 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The model."""
-        return self._part("model.json", lambda stored: _shape_from_json(stored["shape"]).build())
+        return self._part("model.json", lambda stored: _model_from_json(stored, self.task))
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, npt.NDArray[np.floating[Any]]]]:
@@ -146,8 +146,13 @@ class Run:
         )
 
 
-def _shape_from_json(stored: Mapping[str, Any]) -> Shape:
-    return Shape(**{**stored, "hidden": tuple(stored["hidden"])})
+def _model_from_json(stored: Mapping[str, Any], task: Task) -> Model:
+    if "keras" in stored:
+        from steepest.keras.stored import model_from_json
+
+        return model_from_json(stored["keras"], task)
+    shape = stored["shape"]
+    return Shape(**{**shape, "hidden": tuple(shape["hidden"])}).build()
 
 
 def _shape_of(leaf: Any) -> tuple[int, ...]:
@@ -260,19 +265,16 @@ def written_aside(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def write_model(
-    folder: Path, shape: Shape, task: Task, plan: Plan, parameters: Mapping[str, Mapping[str, Any]]
+    folder: Path, form: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]], task: Task, plan: Plan
 ) -> None:
-    """Write the model, its task and its column plan."""
+    """Write the model, its task and its column plan; see `steepest.trained.Trained`."""
     import numpy as np
     from safetensors.numpy import save_file
 
-    flat = {
-        f"{layer}.{name}": np.ascontiguousarray(values)
-        for layer, parts in parameters.items()
-        for name, values in parts.items()
-    }
-    save_file(flat, folder / "model.safetensors")
-    write_json(folder / "model.json", {"shape": asdict(shape), "task": asdict(task)})
+    save_file(
+        {name: np.ascontiguousarray(values) for name, values in arrays.items()}, folder / "model.safetensors"
+    )
+    write_json(folder / "model.json", {**form, "task": asdict(task)})
     write_json(folder / "columns.json", plan.to_json())
 
 

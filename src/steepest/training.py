@@ -12,24 +12,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import steepest
-from steepest import tasks
+from steepest import networks
 from steepest.callbacks import Callback
 from steepest.descent.losses import loss_by_name
-from steepest.descent.models import Model
-from steepest.descent.optimizers import Optimizer, optimizer_by_name
+from steepest.descent.optimizers import optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
-from steepest.minimization import Result, minimize
 from steepest.prediction import figures_of, importances, outputs_of
 from steepest.preparation import Prepared, prepare
 from steepest.run import (
     FORMAT,
     Run,
-    Shape,
     check_out,
     free_name,
     write_history,
@@ -38,6 +34,7 @@ from steepest.run import (
     written_aside,
 )
 from steepest.settings import NAMES, Settings, to_toml
+from steepest.trained import Trained
 
 MODELS = ("linear", "mlp")
 
@@ -80,30 +77,31 @@ def fit(
     prepared = prepare(settings)
     seconds = {"reading and encoding": time.perf_counter() - began}
     _announce(prepared, say)
-    shape, model = _model(settings, prepared)
-    optimizer, epochs = _rule(settings, len(prepared.training.target))
     threading.Thread(target=_import_ahead, daemon=True).start()
-    result = _descend(settings, prepared, model, optimizer, epochs, callbacks)
-    seconds["descent"] = result.seconds
-    record = _record(settings, prepared, shape, optimizer, result, epochs)
+    trained = _trainer(settings)(settings, prepared, _epochs(settings, prepared), callbacks)
+    seconds["descent"] = trained.seconds
+    record = _record(settings, prepared, trained)
     judging = time.perf_counter()
-    record |= _judge(settings, prepared, model, result)
+    record |= _judge(settings, prepared, trained)
     seconds["evaluation"] = time.perf_counter() - judging
     record["seconds"] = seconds
     folder = folder or free_name(settings.data[0])
     with written_aside(folder, overwrite) as aside:
-        write_model(aside, shape, prepared.task, prepared.plan, result.parameters)
-        write_history(aside, result.history, result.epochs)
+        write_model(aside, trained.form, trained.arrays, prepared.task, prepared.plan)
+        write_history(aside, trained.history, trained.epochs)
         (aside / "settings.toml").write_text(to_toml(settings), "utf-8")
         write_json(aside / "record.json", record)
-        _write_report(aside / "report.html", record, result)
+        _write_report(aside / "report.html", record, trained)
     return Run(folder)
 
 
 def _check(settings: Settings) -> None:
     """Refuse settings that can't work before anything is read."""
-    if settings.model not in MODELS:
-        raise SteepestError(f"There is no model {settings.model!r}.", hint=nearest(settings.model, MODELS))
+    if settings.model not in MODELS and ":" not in settings.model:
+        raise SteepestError(
+            f"There is no model {settings.model!r}.",
+            hint=f"{nearest(settings.model, MODELS)} A Keras model is named by its builder, module:function.",
+        )
     if settings.loss is not None:
         loss_by_name(settings.loss)
     optimizer_by_name(settings.optimizer)
@@ -135,78 +133,20 @@ def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
         say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
 
 
-def _model(settings: Settings, prepared: Prepared) -> tuple[Shape, Model]:
-    hidden = settings.hidden if settings.model == "mlp" else ()
-    task = prepared.task
-    shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
-    return shape, shape.build(tasks.output_bias(task))
+def _trainer(settings: Settings) -> Callable[..., Trained]:
+    """Return what trains the model that was asked for; Keras is imported for its own models only."""
+    if settings.model in MODELS:
+        return networks.train
+    from steepest.keras.tables import train
+
+    return train
 
 
-def _rule(settings: Settings, rows: int) -> tuple[Optimizer, int]:
-    """Return the update rule with its schedule, and the number of epochs."""
-    make = optimizer_by_name(settings.optimizer)
+def _epochs(settings: Settings, prepared: Prepared) -> int:
+    """Return the most epochs that the descent may take."""
+    rows = len(prepared.training.target)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
-    epochs = settings.epochs or min(MOST_EPOCHS, max(EPOCHS, -(-FEWEST_STEPS // steps)))
-    rate = settings.learning_rate or float(make().schedule.settings["learning_rate"])
-    schedule = schedule_by_name(settings.schedule, rate, steps * epochs)
-    return make(schedule, clip_norm=settings.clip_norm), epochs
-
-
-def _descend(
-    settings: Settings,
-    prepared: Prepared,
-    model: Model,
-    optimizer: Optimizer,
-    epochs: int,
-    callbacks: Sequence[Callback],
-) -> Result:
-    """Minimise the task's loss over the training rows."""
-    task, loss = prepared.task, tasks.loss_of(prepared.task)
-
-    def objective(parameters: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
-        return loss.per_row(model.apply(parameters, batch["features"], key), batch["target"])
-
-    def measure(parameters: Any, batch: Any) -> jax.Array:
-        return tasks.metric(task, model.apply(parameters, batch["features"]), batch["target"])
-
-    start = jax.jit(model.init)(jax.random.key(settings.seed))
-    penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
-    validation = prepared.validation
-    result = minimize(
-        objective,
-        start,
-        prepared.training.data,
-        optimizer=optimizer,
-        batch_size=settings.batch_size,
-        epochs=epochs,
-        tolerance=settings.tolerance,
-        seed=settings.seed,
-        weights=prepared.training.weights,
-        l1=jax.tree.map(lambda counted: settings.l1 * counted, penalised),
-        l2=jax.tree.map(lambda counted: settings.l2 * counted, penalised),
-        validation_data=validation.data if validation else None,
-        validation_weights=validation.weights if validation else None,
-        metrics={tasks.METRICS[task.kind]: measure} if validation else None,
-        callbacks=callbacks,
-    )
-    if result.failure:
-        raise _diverged(result)
-    return result
-
-
-def _diverged(result: Result) -> SteepestError:
-    """Return the error for a descent that met a step that was not finite."""
-    assert result.failure is not None  # noqa: S101 - the caller looked
-    rate = result.failure.learning_rate
-    last = result.history["loss"].iloc[: result.failure.step - 1]
-    grew = (
-        f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
-    )
-    return SteepestError(
-        f"The descent diverged at step {result.failure.step:,} (epoch {result.failure.epoch}): "
-        f"the loss or its gradient was not finite at a learning rate of {rate:g}.{grew}",
-        hint=f"Try --learning-rate {rate / 10:g}, or --clip-norm 1.",
-    )
+    return settings.epochs or min(MOST_EPOCHS, max(EPOCHS, -(-FEWEST_STEPS // steps)))
 
 
 def _import_ahead() -> None:
@@ -215,13 +155,11 @@ def _import_ahead() -> None:
     import_module("steepest.diagnosis.report")
 
 
-def _record(
-    settings: Settings, prepared: Prepared, shape: Shape, optimizer: Optimizer, result: Result, epochs: int
-) -> dict[str, Any]:
+def _record(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     """Return what the run's record says of the descent and before."""
     task = prepared.task
-    rows = int(result.epochs["rows"].sum())
-    spent = float(result.epochs["seconds"].sum())
+    rows = int(trained.epochs["rows"].sum())
+    spent = float(trained.epochs["seconds"].sum())
     return {
         "format": FORMAT,
         "steepest": steepest.__version__,
@@ -238,47 +176,43 @@ def _record(
         },
         "model": {
             "name": settings.model,
-            "hidden": list(shape.hidden),
-            "activation": shape.activation,
-            "features": shape.inputs,
-            "parameters": int(sum(np.size(leaf) for leaf in jax.tree.leaves(result.parameters))),
+            "features": prepared.plan.width,
+            "parameters": int(sum(np.size(leaf) for leaf in trained.arrays.values())),
+            **trained.layers,
         },
         "descent": {
-            "loss": task.loss,
-            "optimizer": optimizer.name,
-            "learning_rate": optimizer.schedule.settings["learning_rate"],
-            "schedule": optimizer.schedule.name,
+            **trained.rule,
             "batch_size": settings.batch_size,
-            "epochs": len(result.epochs),
-            "most_epochs": epochs,
-            "steps": result.steps,
+            "epochs": len(trained.epochs),
+            "most_epochs": _epochs(settings, prepared),
+            "steps": trained.steps,
             "seed": settings.seed,
-            "why_it_stopped": result.why_it_stopped,
-            "converged": result.converged,
-            "seconds": result.seconds,
+            "why_it_stopped": trained.why_it_stopped,
+            "converged": trained.converged,
+            "seconds": trained.seconds,
             "rows_per_second": rows / spent,
         },
-        "notes": _notes(result),
+        "notes": _notes(trained),
     }
 
 
-def _notes(result: Result) -> list[str]:
+def _notes(trained: Trained) -> list[str]:
     """Return what a reader should know of how the descent went."""
     notes = []
-    losses = result.epochs["loss"].to_numpy()
+    losses = trained.epochs["loss"].to_numpy()
     if losses[-1] > losses[0]:
         notes.append(
             f"The training loss rose from {losses[0]:.4g} (first epoch) to {losses[-1]:.4g} (last): "
             "the learning rate is too high. Try a tenth of it."
         )
-    elif "validation_loss" in result.epochs:
-        held_out = result.epochs["validation_loss"].to_numpy()
+    elif "validation_loss" in trained.epochs:
+        held_out = trained.epochs["validation_loss"].to_numpy()
         best = int(held_out.argmin())
         if held_out[-1] > 1.02 * held_out[best] > 0:
             notes.append(
                 f"The loss on held-out rows was lowest after epoch {best + 1} ({held_out[best]:.4g}) and is "
-                f"{held_out[-1]:.4g} at the end: the model overfits. Try --epochs {best + 1}, --dropout or "
-                "--l2."
+                f"{held_out[-1]:.4g} at the end: the model overfits. Try --epochs {best + 1}, "
+                + ("a Dropout layer." if "keras" in trained.form else "--dropout or --l2.")
             )
     return notes
 
@@ -305,22 +239,20 @@ def command(settings: Settings) -> str:
     return shlex.join(words)
 
 
-def _judge(settings: Settings, prepared: Prepared, model: Model, result: Result) -> dict[str, Any]:
+def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     """Return the figures on training and held-out rows, and what the model uses."""
     task = prepared.task
     figures = {}
     for name, rows in (("training", prepared.training), ("validation", prepared.validation)):
         figures[name] = rows and figures_of(
-            task, outputs_of(model, result.parameters, rows.features), rows.target
+            task, outputs_of(trained.model, trained.parameters, rows.features), rows.target
         )
     judged = prepared.validation or prepared.training
-    used = importances(
-        task, model, result.parameters, prepared.plan, judged.features, judged.target, settings.seed
-    )
+    used = importances(task, trained, prepared.plan, judged.features, judged.target, settings.seed)
     return {"figures": figures, "importances": used}
 
 
-def _write_report(path: Path, record: dict[str, Any], result: Result) -> None:
+def _write_report(path: Path, record: dict[str, Any], trained: Trained) -> None:
     from steepest.diagnosis.report import write_report
 
-    write_report(path, record, result.history, result.epochs)
+    write_report(path, record, trained.history, trained.epochs)

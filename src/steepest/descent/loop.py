@@ -321,11 +321,25 @@ def _judge(
     state: State, watched: tuple[float, int], loss: float, tolerance: float
 ) -> tuple[State, tuple[float, int]]:
     """Apply the compiled step's rule of convergence to the mean loss of an epoch."""
-    last, still = watched
-    still = still + 1 if math.isfinite(last) and abs(loss - last) <= tolerance * abs(last) else 0
-    if still >= PATIENCE:
+    watched = unchanged(watched, loss, tolerance)
+    if watched[1] >= PATIENCE:
         state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
-    return state, (loss, still)
+    return state, watched
+
+
+def unchanged(watched: tuple[float, int], loss: float, tolerance: float) -> tuple[float, int]:
+    """Count the epochs in a row in which the loss has changed by at most ``tolerance`` of itself.
+
+    Examples
+    --------
+    >>> watched = (math.inf, 0)
+    >>> for loss in (1.0, 1.0, 0.999):
+    ...     watched = unchanged(watched, loss, 0.01)
+    >>> watched
+    (0.999, 2)
+    """
+    last, still = watched
+    return loss, still + 1 if math.isfinite(last) and abs(loss - last) <= tolerance * abs(last) else 0
 
 
 def _describe_convergence(state: State, history: History, pace: Pace, taken: int) -> str:

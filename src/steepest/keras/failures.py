@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -36,9 +37,12 @@ class Failure(NamedTuple):
 
 
 def first_not_finite(record: Record) -> int | None:
-    """Return the first step whose loss is not finite, the last one if only the weights are not, or none."""
+    """Return the first step whose loss is not finite, the last one if only the weights are not, or none.
+
+    A model's own ``train_step`` need not tell a loss.
+    """
     wrong = np.flatnonzero(~np.isfinite(np.asarray(record.losses)))
-    if len(wrong):
+    if len(wrong) and "loss" in record.logs:
         return int(wrong[0])
     return None if record.finite else len(record.losses) - 1
 
@@ -63,10 +67,8 @@ def explain(
     model: keras.Model, program: Program, before: State, stretch: Stretch, at: int, epoch: int
 ) -> Failure:
     """Find out what was not finite in step ``at`` of a stretch that began at the state ``before``."""
-    state, record = replay(program, before, stretch.parts, at)
-    if record is not None and not record.finite:  # the loss is a victim of the step before
-        at -= 1
-        state, _ = replay(program, before, stretch.parts, at)
+    at = _sound_steps(program, before, stretch.parts, at)
+    state, _ = replay(program, before, stretch.parts, at)
     batch, rows = _batch(stretch, at)
     where = f"step {stretch.first + at + 1:,} of epoch {epoch + 1:,}"
     for name, values in zip(("x", "y", "sample_weight"), batch, strict=True):
@@ -78,6 +80,20 @@ def explain(
     what = f"The descent is not finite at {where}: {_blame(model, state, batch, rows)}."
     hint = "Try a lower learning rate or clipnorm; the model keeps its weights from before that step."
     return Failure(SteepestError(what, hint=hint), state)
+
+
+def _sound_steps(program: Program, before: State, parts: Parts, at: int) -> int:
+    """Return after how many steps, ``at`` or fewer, the weights are still finite."""
+
+    def is_lost(count: int) -> bool:
+        _, record = replay(program, before, parts, count)
+        return record is not None and not record.finite
+
+    if not is_lost(at):
+        return at
+    if not is_lost(at - 1):  # usual: the loss is a victim of the step before
+        return at - 1
+    return bisect_left(range(at), True, key=is_lost) - 1
 
 
 def _batch(stretch: Stretch, at: int) -> tuple[tuple[Any, Any, Any], np.ndarray]:

@@ -62,6 +62,8 @@ class Fit:
         Every step's loss so far.
     taken
         Steps taken in this epoch.
+    unsaved
+        Steps since the last backup.
     """
 
     model: keras.Model
@@ -75,7 +77,7 @@ class Fit:
     backup: Backup | None
     steps: Steps = field(default_factory=Steps)
     taken: int = 0
-    _state: State = ()
+    unsaved: int = 0
     _fresh: list[jax.Array] | None = None
     _looks_ahead: bool = True
     _ahead: _Ahead | None = None
@@ -89,10 +91,12 @@ def run(
     model.stop_training = False
     callbacks.on_train_begin()
     begin = Position(model._initial_epoch or initial_epoch, 0, fit.rows.batches)
-    if fit.backup and (found := fit.backup.restore(model, callbacks.callbacks)):
-        begin, fit.steps = found
-        fit.rows.seek(begin.batches)
-        model.stop_training = begin.stopped
+    if fit.backup:
+        fit.backup.facts = fit.rows.facts
+        if found := fit.backup.restore(model, callbacks.callbacks):
+            begin, fit.steps = found
+            fit.rows.seek(begin.batches)
+            model.stop_training = begin.stopped
     sound = True
     try:
         logs = _epochs(fit, begin, epochs, validation_freq)
@@ -122,39 +126,50 @@ def _epochs(fit: Fit, begin: Position, epochs: int, validation_freq: int | list[
         if fit.held_out is not None and model._should_eval(epoch, validation_freq):
             measured = _test(fit, fit.held_out)
             logs.update({f"val_{name}": value for name, value in measured.items()})
+        model.jax_state_sync()
         if epoch + 1 < epochs:
             _look_ahead(fit)
-        model.jax_state_sync()
         callbacks.on_epoch_end(epoch, logs)
         begin = Position(epoch + 1, 0, begin.batches + fit.taken, bool(model.stop_training))
-        if fit.backup and fit.backup.every is None:
-            fit.backup.save(model, callbacks.callbacks, begin, fit.steps)
+        _back_up(fit, begin)
     return logs
+
+
+def _back_up(fit: Fit, position: Position) -> None:
+    """Write a backup where one is due: every so many steps, or at the end of an epoch."""
+    backup = fit.backup
+    if backup and (fit.unsaved >= backup.every if backup.every else not position.step):
+        fit.model.jax_state_sync()
+        backup.save(fit.model, fit.callbacks.callbacks, position, fit.steps)
+        fit.unsaved = 0
 
 
 def _train(fit: Fit, begin: Position) -> dict[str, Any]:
     """Run an epoch of descent, or what is left of it; return its figures."""
     model, callbacks = fit.model, fit.callbacks
-    if not begin.step:
+    if begin.step:  # what callbacks do to the model when this epoch begins has been done to what is restored
+        restored = jax.tree.map(jax.numpy.copy, state_of(model))
+        callbacks.on_epoch_begin(begin.epoch)
+        put_back(model, restored)
+    else:
         _reset_metrics(fit)
-    callbacks.on_epoch_begin(begin.epoch)
+        callbacks.on_epoch_begin(begin.epoch)
     state, logs = state_of(model), None
-    fit.taken = saved = begin.step
+    fit.taken = begin.step
     ahead = fit._ahead
     for stretch in [ahead.stretch] if ahead else fit.rows.epoch(fit.stride, begin.step):
+        if fit.taken:
+            _back_up(fit, begin._replace(step=fit.taken))
         callbacks.on_train_batch_begin(stretch.first)
         if model._jax_state_synced:  # a callback may have looked at the model, and changed it
             state = state_of(model)
-        state, losses, logs = _take(fit, state, stretch, begin.epoch)
-        fit._state = state
+        state, record, last = _take(fit, state, stretch, begin.epoch)
+        logs = record.logs
         hand_over(model, state)
-        fit.steps.add(begin.epoch, losses)
-        fit.taken += len(losses)
-        callbacks.on_train_batch_end(stretch.last, logs)
-        if fit.backup and fit.backup.every and fit.taken - saved >= fit.backup.every:
-            model.jax_state_sync()
-            saved = fit.taken
-            fit.backup.save(model, callbacks.callbacks, begin._replace(step=saved), fit.steps)
+        fit.steps.add(begin.epoch, np.asarray(record.losses))
+        fit.taken += len(record.losses)
+        fit.unsaved += len(record.losses)
+        callbacks.on_train_batch_end(last, logs)
         if model.stop_training:
             break
     if logs is None:
@@ -170,7 +185,7 @@ def _look_ahead(fit: Fit) -> None:
     if not (fit._looks_ahead and whole and fit._fresh):
         return
     stretch = next(fit.rows.epoch(None))
-    state = (*fit._state[:3], fit._fresh)
+    state = (*state_of(fit.model)[:3], fit._fresh)
     fit._ahead = _Ahead(stretch, state, fit.program.train(state, stretch.parts))
 
 
@@ -204,20 +219,20 @@ def _figures(model: keras.Model, step: str, logs: dict[str, jax.Array]) -> dict[
     return dict(pythonify_logs(logs))
 
 
-def _take(
-    fit: Fit, state: State, stretch: Stretch, epoch: int
-) -> tuple[State, np.ndarray, dict[str, jax.Array]]:
-    """Take the steps of a stretch; return the state, each step's loss and what the metrics say."""
+def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, Record, int]:
+    """Take the steps of a stretch; return the state, what they leave behind and the last one's number."""
     after, record = _began(fit, state) or fit.program.train(state, stretch.parts)
     at = first_not_finite(record)
-    if at is not None and not scales_its_loss(fit.model):
-        if not fit.quiet:
-            failure = explain(fit.model, fit.program, state, stretch, at, epoch)
-            put_back(fit.model, fit.start if failure.state is None else failure.state)
-            raise failure.error
-        after, last = replay(fit.program, state, stretch.parts, at + 1)
-        record = last or record
-    return after, np.asarray(record.losses), record.logs
+    if at is None or scales_its_loss(fit.model):
+        return after, record, stretch.last
+    if not fit.quiet:
+        failure = explain(fit.model, fit.program, state, stretch, at, epoch)
+        put_back(fit.model, fit.start if failure.state is None else failure.state)
+        raise failure.error
+    every = int(fit.model.steps_per_execution)  # as often, a callback would have seen it
+    count = at + every - at % every
+    after, last = replay(fit.program, state, stretch.parts, count)
+    return after, last or record, stretch.first + count - 1
 
 
 def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
@@ -236,7 +251,7 @@ def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
         if model._jax_state_synced:
             state = state_of(model)
         state, logs = fit.program.test(state, stretch.parts)
-        fit._state = state
+        jax.block_until_ready(logs)  # type: ignore[no-untyped-call]  # the stretch's arrays are used again
         hand_over(model, state)
         callbacks.on_test_batch_end(stretch.last, logs)
         if model.stop_evaluating:

@@ -70,8 +70,8 @@ def program_of(model: keras.Model) -> Program:
     Like Keras, the program is kept on the model, so that a second `fit` does not compile again.
     """
     made_of = (
-        *(model.optimizer, model._compile_loss, model._compile_metrics),
-        *(model.run_eagerly, model.jit_compile),
+        model._loss_tracker,  # a new one with every compile()
+        *(model.optimizer, model.run_eagerly, model.jit_compile),
         *map(id, model.trainable_variables),
     )
     known: Program | None = model.__dict__.get("_steepest_program")

@@ -8,7 +8,9 @@ and what the other callbacks remember. One safetensors file holds all of it, wri
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +24,16 @@ from safetensors.numpy import save_file
 from steepest.errors import SteepestError
 from steepest.keras.program import GROUPS, State, put_back, state_of
 
-FILE, PREVIOUS = "steepest.safetensors", "steepest.previous.safetensors"
+FILE, PREVIOUS, ASIDE = "steepest.safetensors", "steepest.previous.safetensors", "steepest.part"
+
+log = logging.getLogger(__name__)
 
 REMEMBERED: dict[type, tuple[str, ...]] = {
     keras.callbacks.History: ("history", "epoch"),
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
-    keras.callbacks.ModelCheckpoint: ("best",),
+    keras.callbacks.ModelCheckpoint: ("best", "_batches_seen_since_last_saving", "_last_batch_seen"),
+    keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
 """What Keras' callbacks remember from epoch to epoch."""
 
@@ -89,7 +94,7 @@ class Backup:
     keeps_previous, deletes
         Whether the backup before the last is kept, and whether all goes when the descent has ended.
     facts
-        What must be the same when the descent goes on: seed, steps of an epoch, names and shapes.
+        What must be the same when the descent goes on: what decides the order of rows.
     """
 
     folder: Path
@@ -105,14 +110,14 @@ class Backup:
             for group, values in zip(GROUPS, state_of(model), strict=True)
             for index, value in enumerate(values)
         }
-        for index, callback in enumerate(callbacks):
+        for key, callback in _known(callbacks).items():
             for place, weights in enumerate(getattr(callback, "best_weights", None) or ()):
-                arrays[f"best_weights/{index}/{place}"] = np.asarray(weights)
+                arrays[f"best_weights/{key}/{place}"] = np.asarray(weights)
         arrays |= steps.arrays()
         notes = {"position": position, "facts": self.facts, "callbacks": _remembered(callbacks)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, aside = self.folder / FILE, self.folder / f"{FILE}.part"
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, aside, _text(notes))
+        path, aside = self.folder / FILE, self.folder / ASIDE
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, aside, _text(notes))
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         if self.keeps_previous and path.exists():
@@ -121,32 +126,48 @@ class Backup:
 
     def restore(self, model: keras.Model, callbacks: list[Any]) -> tuple[Position, Steps] | None:
         """Put everything back, if there is a backup; return the position and the steps so far."""
-        path = next((self.folder / name for name in (FILE, PREVIOUS) if (self.folder / name).exists()), None)
+        path, notes, arrays = self._read()
         if path is None:
             return None
-        try:
-            with safe_open(path, "numpy") as file:
-                notes = json.loads(file.metadata()["steepest"])
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        state = _state(arrays)
+        differ = [
+            f"its {name} is {notes['facts'].get(name)}, and now it is {value}"
+            for name, value in self.facts.items()
+            if notes["facts"].get(name) != value
+        ]
+        for group, before, now in zip(GROUPS, state, state_of(model), strict=True):
+            if [value.shape for value in before] != [value.shape for value in now]:
+                differ.append(f"its {group.replace('_', ' ')} are others")
+        if differ:
             raise SteepestError(
-                f"The backup {path} can't be read: {error}.", hint="Remove it to begin anew."
-            ) from error
-        for name, value in self.facts.items():
-            if notes["facts"].get(name) != json.loads(json.dumps(value)):
-                raise SteepestError(
-                    f"The backup {path} belongs to another descent: {name} was {notes['facts'].get(name)}, "
-                    f"and is now {value}.",
-                    hint="Remove it to begin anew, or go on as it was begun.",
-                )
-        put_back(model, _state(arrays))
+                f"The backup {path} belongs to another descent: {differ[0]}.",
+                hint="Remove it to begin anew, or go on as it was begun.",
+            )
+        put_back(model, state)
         _remember(callbacks, notes["callbacks"], arrays)
         return Position(*notes["position"]), Steps([arrays["steps/epoch"]], [arrays["steps/loss"]])
+
+    def _read(self) -> tuple[Path | None, dict[str, Any], dict[str, np.ndarray]]:
+        """Return the last backup that is whole."""
+        paths = [path for path in (self.folder / FILE, self.folder / PREVIOUS) if path.exists()]
+        while paths:
+            path = paths.pop(0)
+            try:
+                with safe_open(path, "numpy") as file:
+                    notes = json.loads(file.metadata()["steepest"])
+                    return path, notes, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+                if not paths:
+                    raise SteepestError(
+                        f"The backup {path} can't be read: {error}.", hint="Remove it to begin anew."
+                    ) from error
+                log.warning("The backup %s can't be read (%s); the one before is used.", path, error)
+        return None, {}, {}
 
     def close(self) -> None:
         """Remove the backup after a descent that ended, if that was asked for."""
         if self.deletes and self.folder.exists():
-            for name in (FILE, PREVIOUS):
+            for name in (FILE, PREVIOUS, ASIDE):
                 (self.folder / name).unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
@@ -165,8 +186,13 @@ def take_backup(callbacks: list[Any]) -> tuple[list[Any], Backup | None]:
     return others, Backup(Path(wish.backup_dir), every, wish.double_checkpoint, wish.delete_checkpoint)
 
 
+def _json(value: Any) -> str:
+    """Write numbers of NumPy as numbers."""
+    return json.dumps(value, default=lambda each: np.asarray(each).tolist())
+
+
 def _text(notes: dict[str, Any]) -> dict[str, str]:
-    return {"steepest": json.dumps(notes)}
+    return {"steepest": _json(notes)}
 
 
 def _state(arrays: dict[str, np.ndarray]) -> State:
@@ -177,17 +203,34 @@ def _state(arrays: dict[str, np.ndarray]) -> State:
     return tuple(values(group) for group in GROUPS)
 
 
-def _remembered(callbacks: list[Any]) -> list[dict[str, Any]]:
-    return [
-        {name: getattr(callback, name, None) for name in REMEMBERED.get(type(callback), ())}
-        for callback in callbacks
-    ]
+def _known(callbacks: list[Any]) -> dict[str, Any]:
+    """Return Keras' callbacks that remember something, each by its class and its place among these."""
+    counts: Counter[str] = Counter()
+    known = {}
+    for callback in callbacks:
+        if any(isinstance(callback, kind) for kind in REMEMBERED):
+            name = type(callback).__name__
+            known[f"{name}/{counts[name]}"] = callback
+            counts[name] += 1
+    return known
 
 
-def _remember(callbacks: list[Any], notes: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> None:
-    for index, (callback, known) in enumerate(zip(callbacks, notes, strict=True)):
-        for name, value in known.items():
+def _remembered(callbacks: list[Any]) -> dict[str, dict[str, Any]]:
+    return {
+        key: {
+            name: getattr(callback, name)
+            for kind, names in REMEMBERED.items()
+            if isinstance(callback, kind)
+            for name in names
+        }
+        for key, callback in _known(callbacks).items()
+    }
+
+
+def _remember(callbacks: list[Any], notes: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    for key, callback in _known(callbacks).items():
+        for name, value in notes.get(key, {}).items():
             setattr(callback, name, value)
-        weights = [name for name in arrays if name.startswith(f"best_weights/{index}/")]
+        weights = [name for name in arrays if name.startswith(f"best_weights/{key}/")]
         if weights:
-            callback.best_weights = [arrays[f"best_weights/{index}/{place}"] for place in range(len(weights))]
+            callback.best_weights = [arrays[f"best_weights/{key}/{place}"] for place in range(len(weights))]

@@ -8,8 +8,9 @@ gathered here, in the order of `steepest.data.order`, whose seed and pass decide
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby, islice
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,13 +18,12 @@ import keras
 import numpy as np
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter, can_convert_arrays
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from steepest.data.blocks import WINDOW_BYTES, Blocks, Window, prefetch
-from steepest.data.order import ORDER, generator, permutation
 from steepest.errors import SteepestError
+from steepest.keras.adapters import Ordered, Shuffled
 from steepest.keras.program import Parts
 
 MANY = 2**40
@@ -67,12 +67,15 @@ class Rows:
         How Keras gives a batch of them to the model.
     passes
         Passes over the rows made before; the next one's order depends on it.
+    facts
+        What else decides the order of rows, by names for a person.
     """
 
     iterator: EpochIterator
     blocks: Blocks | None = None
     shape_like: Any = None
     passes: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
     _resident: list[Stretch] = field(default_factory=list, repr=False)
     _windows: Generator[Window, None, None] | None = field(default=None, repr=False)
 
@@ -85,7 +88,7 @@ class Rows:
     @property
     def is_one_stretch(self) -> bool:
         """Whether an epoch is a pass over arrays that is one stretch: a window and perhaps a short batch."""
-        if self.blocks is None or self.iterator.steps_per_epoch is not None:
+        if self.blocks is None:
             return False
         shapes = self.blocks.shapes()
         return len(shapes) == 1 or (len(shapes) == 2 and shapes[1][1] < shapes[0][1])
@@ -96,13 +99,12 @@ class Rows:
         The arrays of one stretch are valid until the next is asked for. The first ``skip`` steps are left
         out: they were taken before the descent was interrupted.
         """
-        if self.blocks is None or self.iterator.steps_per_epoch is not None:
-            yield from _stretches(_skipping(self._batches(), skip), stride, skip)
-            return
-        if stride is not None or skip:
-            yield from _cut(self._pass(self.blocks), stride, skip)
-        elif self.blocks.shuffle or not self.is_one_stretch:
-            yield from _whole(self._pass(self.blocks))
+        if self.blocks is None:
+            yield from _stretches(islice(self._batches(), skip, None), stride, skip)
+        elif stride is not None:
+            yield from _cut(_after(self._pass(self.blocks), skip), stride, skip)
+        elif skip or self.blocks.shuffle or not self.is_one_stretch:
+            yield from _whole(_after(self._pass(self.blocks), skip), skip)
         else:  # always the same: they stay on the device
             self._resident = self._resident or [
                 each._replace(parts=jax.device_put(each.parts)) for each in _whole(self._pass(self.blocks))
@@ -112,16 +114,16 @@ class Rows:
 
     @property
     def batches(self) -> int:
-        """Batches of the order of rows that come before the next one."""
-        return self.passes * self.blocks.steps if self.blocks else 0
+        """Batches that come before the next pass."""
+        return self.passes * (self.iterator.data_adapter.num_batches or 0)
 
     def seek(self, batches: int) -> None:
-        """Go on where so many batches of the order of rows have been taken; a stream begins anew."""
-        if self.blocks is None:
-            return
-        self.passes, offset = divmod(batches, self.blocks.steps)
-        if self.iterator.steps_per_epoch is not None:
-            self.iterator._current_iterator = _skipping(self.iterator._get_iterator(), offset)
+        """Go on where so many batches have been taken."""
+        adapter = self.iterator.data_adapter
+        whole = adapter.num_batches
+        self.passes, offset = divmod(batches, whole) if whole else (0, batches)
+        if self.iterator.steps_per_epoch is not None:  # an epoch begins where the one before has ended
+            self.iterator._current_iterator = islice(self.iterator._get_iterator(), offset, None)
             self.iterator._steps_seen = offset
 
     def build(self, model: keras.Model) -> None:
@@ -130,12 +132,10 @@ class Rows:
             first = [array[: self.blocks.batch_size] for array in self.blocks.arrays]
             model._symbolic_build(data_batch=jax.tree.unflatten(self.shape_like, first))
             return
-        adapter = self.iterator.data_adapter
-        passes = getattr(adapter, "passes", 0)
+        passes = self.passes
         model._symbolic_build(iterator=self.iterator)
         self.iterator.reset()
-        if isinstance(adapter, _Shuffled):
-            adapter.passes = passes
+        self.passes = passes
 
     def close(self) -> None:
         """End the thread that gathers rows."""
@@ -159,70 +159,10 @@ class Rows:
                 yield from batches
 
 
-class _Ordered(DataAdapter):  # type: ignore[misc]
-    """Batches from arrays in our order, for Keras' iterator to count: an epoch may be a part of a pass."""
-
-    def __init__(self, rows: Rows, blocks: Blocks) -> None:
-        self.rows, self.blocks = rows, blocks
-
-    def get_jax_iterator(self) -> Iterator[Any]:
-        for arrays, numbers in self.rows._pass(self.blocks):
-            for step in range(len(numbers)):
-                yield jax.tree.map(lambda array, step=step: array[step].copy(), arrays)
-
-    @property
-    def num_batches(self) -> int:
-        return self.blocks.steps
-
-
 class _Iterator(EpochIterator):  # type: ignore[misc]
     def _get_iterator(self) -> Iterator[Any]:
         batches: Iterator[Any] = self.data_adapter.get_jax_iterator()
         return batches
-
-
-class _Permuted(keras.utils.PyDataset):  # type: ignore[misc]
-    """A `PyDataset` with its batches in another order."""
-
-    def __init__(self, plain: keras.utils.PyDataset) -> None:
-        super().__init__(plain.workers, plain.use_multiprocessing, plain.max_queue_size)
-        self.plain = plain
-        self.order = np.arange(plain.num_batches)
-
-    @property
-    def num_batches(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.plain[int(self.order[index])]
-
-    def on_epoch_begin(self) -> None:
-        self.plain.on_epoch_begin()
-
-    def on_epoch_end(self) -> None:
-        self.plain.on_epoch_end()
-
-
-class _Shuffled(PyDatasetAdapter):  # type: ignore[misc]
-    """Keras' adapter of a `PyDataset`, with an order that the seed decides."""
-
-    def __init__(self, plain: keras.utils.PyDataset, class_weight: Any, seed: int, passes: int) -> None:
-        super().__init__(_Permuted(plain), class_weight)
-        self.seed, self.passes = seed, passes
-
-    def on_epoch_begin(self) -> None:
-        if self.enqueuer:  # its workers begin a pass with every epoch
-            self._draw()
-        super().on_epoch_begin()
-
-    def _finite_generator(self) -> Iterator[Any]:
-        self._draw()
-        yield from super()._finite_generator()
-
-    def _draw(self) -> None:
-        bits = generator(self.seed, ORDER, self.passes).bit_generator
-        self.py_dataset.order = permutation(bits, self.py_dataset.plain.num_batches)
-        self.passes += 1
 
 
 def rows_of(
@@ -260,36 +200,39 @@ def rows_of(
     _check(batch_size, steps, shuffle)
     x, y, sample_weight = (as_arrays(each) for each in (x, y, sample_weight))
     arrays = can_convert_arrays((x, y, sample_weight))
-    if arrays and not any(map(np.size, _leaves(x)[:1])):
-        raise SteepestError("x has no rows, so there is nothing to descend on.")
+    if arrays and _leaves(x) and not _leaves(x)[0].shape[0]:
+        raise SteepestError(
+            "x has no rows, so there is nothing to descend on.", hint="Look at what selected them."
+        )
     ours = arrays or isinstance(x, keras.utils.PyDataset)
     settings = {"batch_size": batch_size, "steps_per_epoch": steps, "class_weight": class_weight}
     iterator = _Iterator(x, y, sample_weight, **settings, shuffle=bool(shuffle) and not ours)
-    adapter = iterator.data_adapter
-    if isinstance(adapter, PyDatasetAdapter) and shuffle and adapter.num_batches is not None:
-        passes = -(-taken // max(1, adapter.num_batches))
-        iterator.data_adapter = _Shuffled(x, class_weight, seed, passes)
-    if not isinstance(adapter, ArrayDataAdapter) or not all(map(_is_dense, _leaves(adapter._inputs))):
-        return Rows(iterator)
-    leaves, shape_like = jax.tree.flatten(_gathered(adapter))
-    blocks = Blocks(
-        tuple(leaves),
-        np.ones(adapter._num_samples, np.float32),
-        adapter._batch_size,
-        seed,
-        shuffle,
-        padded=False,
-    )
-    rows = Rows(iterator, blocks, shape_like, -(-taken // blocks.steps))
-    if steps is not None:
-        iterator.data_adapter = _Ordered(rows, blocks)
+    adapter, rows = iterator.data_adapter, Rows(iterator)
+    rows.passes = -(-taken // (adapter.num_batches or taken or 1))
+    rows.facts = {"seed": seed, "shuffle": shuffle, "number of steps per epoch": rows.steps}
+    if isinstance(adapter, ArrayDataAdapter):
+        rows.facts |= {"number of rows": adapter._num_samples, "batch size": adapter._batch_size}
+        _order(rows, adapter, seed, shuffle)
+    elif isinstance(adapter, PyDatasetAdapter) and shuffle and adapter.num_batches is not None:
+        iterator.data_adapter = Shuffled(x, class_weight, rows, seed)
     return rows
 
 
-def _check(batch_size: int | None, steps: int | None, shuffle: object) -> None:
+def _order(rows: Rows, adapter: ArrayDataAdapter, seed: int, shuffle: bool | Literal["batch"]) -> None:
+    """Let the seed decide the order of arrays, which stay in memory as windows where that is possible."""
+    weights = np.ones(adapter._num_samples, np.float32)
+    order = Blocks((), weights, adapter._batch_size, seed, shuffle, padded=False)
+    if rows.iterator.steps_per_epoch is None and all(map(_is_dense, _leaves(adapter._inputs))):
+        leaves, rows.shape_like = jax.tree.flatten(_gathered(adapter))
+        rows.blocks = replace(order, arrays=tuple(leaves))
+    else:
+        rows.iterator.data_adapter = Ordered(adapter, rows, order)
+
+
+def _check(batch_size: object, steps: object, shuffle: object) -> None:
     for name, value in (("batch_size", batch_size), ("steps_per_epoch", steps)):
-        if value is not None and (isinstance(value, bool) or value != int(value) or value < 1):
-            raise SteepestError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise SteepestError(f"{name} is {value!r}.", hint="It must be a whole number of at least 1.")
     if shuffle not in (True, False, "batch"):
         raise SteepestError(f"shuffle is {shuffle!r}.", hint='It may be True, False or "batch".')
 
@@ -334,10 +277,17 @@ def _gathered(adapter: ArrayDataAdapter) -> Any:
     )
 
 
-def _whole(windows: Iterator[Held]) -> Iterator[Stretch]:
+def _after(windows: Iterator[Held], skip: int) -> Iterator[Held]:
+    """Leave the first steps out."""
+    for arrays, numbers in windows:
+        if skip < len(numbers):
+            yield jax.tree.map(lambda array, skip=skip: array[skip:], arrays), numbers[skip:]
+        skip = max(0, skip - len(numbers))
+
+
+def _whole(windows: Iterator[Held], first: int = 0) -> Iterator[Stretch]:
     """Yield a window at a time; a short last batch joins the window before, a step of its own shape."""
     held: list[Held] = []
-    first = 0
     for window in chain(windows, [None]):
         if held and (window is None or len(window[1][0]) == len(held[0][1][0])):
             numbers = [each for _, numbers in held for each in numbers]
@@ -347,44 +297,49 @@ def _whole(windows: Iterator[Held]) -> Iterator[Stretch]:
             held.append(window)
 
 
-def _cut(windows: Iterator[Held], stride: int | None, skip: int) -> Iterator[Stretch]:
-    """Yield ``stride`` steps at a time."""
-    first = 0
-    for arrays, numbers in windows:
-        count = len(numbers)
-        for at in range(min(max(0, skip - first), count), count, stride or count):
-            steps = slice(at, min(at + (stride or count), count))
-            part = jax.tree.map(lambda array, steps=steps: array[steps], arrays)
-            yield Stretch(first + at, first + at + (stride or count) - 1, (part,), numbers[steps])
-        first += count
-
-
-def _skipping(batches: Iterator[Any], skip: int) -> Iterator[Any]:
-    for _ in range(skip):
-        next(batches, None)
-    return batches
+def _cut(windows: Iterator[Held], stride: int, first: int) -> Iterator[Stretch]:
+    """Yield ``stride`` steps at a time; as in Keras, the last ones bear the numbers of as many."""
+    parts: list[Any] = []
+    numbers: list[np.ndarray] = []
+    for arrays, members in windows:
+        at = 0
+        while at < len(members):
+            steps = slice(at, at + stride - len(numbers))
+            parts.append(jax.tree.map(lambda array, steps=steps: array[steps].copy(), arrays))
+            numbers += members[steps]
+            at = steps.stop
+            if len(numbers) == stride:
+                yield Stretch(first, first + stride - 1, tuple(parts), numbers)
+                first, parts, numbers = first + stride, [], []
+    if numbers:
+        yield Stretch(first, first + stride - 1, tuple(parts), numbers)
 
 
 def _stretches(batches: Iterator[Any], stride: int | None, first: int) -> Iterator[Stretch]:
-    """Stack consecutive batches of one shape, up to a window's size or ``stride`` at a time."""
+    """Stack batches: ``stride`` at a time, or consecutive ones of one shape; at most a window's size."""
     group: list[Any] = []
-    held: Any = None
+    size = 0
     for raw in batches:
         batch = data_adapter_utils.unpack_x_y_sample_weight(raw)
-        shapes = jax.tree.map(np.shape, batch), jax.tree.structure(batch)
-        if group and shapes != held:
-            yield _stack(group, first, stride)
-            first, group = first + len(group), []
+        if group and stride is None and _shapes(batch) != _shapes(group[0]):
+            yield _stack(group, first, len(group))
+            first, group, size = first + len(group), [], 0
         group.append(batch)
-        held = shapes
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
-        if len(group) == stride or len(group) * size >= WINDOW_BYTES:
-            yield _stack(group, first, stride)
-            first, group = first + len(group), []
+        size += sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
+        if len(group) == stride or size >= WINDOW_BYTES:
+            yield _stack(group, first, len(group))
+            first, group, size = first + len(group), [], 0
     if group:
-        yield _stack(group, first, stride)
+        yield _stack(group, first, stride or len(group))
 
 
-def _stack(group: list[Any], first: int, stride: int | None) -> Stretch:
-    part = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *group)
-    return Stretch(first, first + (stride or len(group)) - 1, (part,), [])
+def _shapes(batch: Any) -> Any:
+    return jax.tree.map(np.shape, batch), jax.tree.structure(batch)
+
+
+def _stack(group: list[Any], first: int, count: int) -> Stretch:
+    parts = [
+        jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *alike)
+        for _, alike in groupby(group, _shapes)
+    ]
+    return Stretch(first, first + count - 1, tuple(parts), [])

@@ -1,0 +1,144 @@
+"""The Keras model that ``--model package.module:build`` names: built, checked against the table, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from steepest.data.columns import Plan
+from steepest.descent.optimizers import optimizer_by_name
+from steepest.descent.schedules import schedule_by_name
+from steepest.errors import SteepestError, nearest
+from steepest.keras.stored import gist, import_builder, output_shape
+from steepest.settings import Settings
+from steepest.tasks import METRICS, Task
+
+LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
+    "mean_squared_error": keras.losses.MeanSquaredError,
+    "mean_absolute_error": keras.losses.MeanAbsoluteError,
+    "huber": keras.losses.Huber,
+    "poisson": keras.losses.Poisson,
+    "binary_cross_entropy": keras.losses.BinaryCrossentropy,
+    "hinge": keras.losses.Hinge,
+    "categorical_cross_entropy": keras.losses.SparseCategoricalCrossentropy,
+}
+
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": lambda **settings: keras.optimizers.SGD(momentum=0.9, **settings),
+    "nesterov": lambda **settings: keras.optimizers.SGD(momentum=0.9, nesterov=True, **settings),
+    "adagrad": keras.optimizers.Adagrad,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+}
+
+
+def build(name: str, plan: Plan, task: Task) -> keras.Model:
+    """Call what builds the model, and see that its model fits the table."""
+    module, function_name = import_builder(name), name.partition(":")[2]
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        functions = [each for each in vars(module) if callable(getattr(module, each)) and each[0] != "_"]
+        raise SteepestError(
+            f"--model {name}: {module.__name__!r} has no function {function_name!r}.",
+            hint=nearest(function_name, functions),
+        )
+    try:
+        model = function(plan)
+    except Exception as error:
+        raise SteepestError(
+            f"--model {name} failed: {type(error).__name__}: {error}.", hint="--debug shows where."
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise SteepestError(
+            f"--model {name} returned {type(model).__name__}, and no Keras model.",
+            hint="Return the model, compiled or not.",
+        )
+    try:
+        shape = output_shape(model, plan.width)
+    except Exception as error:
+        raise SteepestError(
+            f"--model {name} takes no rows of {plan.width} features: {gist(error)}",
+            hint="columns.width is the number of features.",
+        ) from error
+    wanted = [(None, 1), (None,)] if task.outputs == 1 else [(None, task.outputs)]
+    if shape not in wanted:
+        raise SteepestError(
+            f"--model {name} returns the shape {shape}; {task.why}, and that takes {wanted[0]}.",
+            hint="Change the units of its last layer.",
+        )
+    return model
+
+
+def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) -> None:
+    """Compile a model that is not: the task's loss and metric, the settings' optimizer and schedule."""
+    if task.loss not in LOSSES:
+        raise SteepestError(
+            f"Keras has no loss {task.loss!r}.", hint="Compile the model with a loss of your own."
+        )
+    plain = optimizer_by_name(settings.optimizer)().schedule.settings["learning_rate"]
+    rate = settings.learning_rate or float(plain)
+    schedule = schedule_by_name(settings.schedule, rate, steps)
+    if schedule.plateau:
+        raise SteepestError(
+            "A Keras model can't be trained with --schedule reduce_on_plateau.",
+            hint="Name another schedule, or compile the model with one of your own.",
+        )
+    rates = rate if settings.schedule == "constant" else Rates(schedule(np.arange(steps)).tolist())
+    clip = {} if settings.clip_norm is None else {"global_clipnorm": settings.clip_norm}
+    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=rates, **clip)
+    model.compile(optimizer, LOSSES[task.loss](), metrics=[METRICS[task.kind]])
+
+
+@keras.saving.register_keras_serializable("steepest")
+class Rates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """A learning rate for each step; the last one holds on.
+
+    Parameters
+    ----------
+    rates
+        ``[steps]``.
+    """
+
+    def __init__(self, rates: list[float]) -> None:
+        self.rates = rates
+
+    def __call__(self, step: Any) -> Any:
+        """Return the rate of a step."""
+        place = keras.ops.minimum(keras.ops.cast(step, "int32"), len(self.rates) - 1)
+        return keras.ops.take(keras.ops.convert_to_tensor(self.rates, "float32"), place)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what makes an equal schedule."""
+        return {"rates": self.rates}
+
+
+def rates_of(model: keras.Model, steps: int) -> np.ndarray:
+    """Return the learning rate of each of the first steps."""
+    schedule = _schedule(model)
+    if schedule is None:
+        return np.full(steps, float(np.asarray(model.optimizer.learning_rate)))
+    return np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
+
+
+def rule_of(model: keras.Model, settings: Settings, steps: int) -> dict[str, Any]:
+    """Return what the record says of a compiled model's loss, optimizer, highest rate and schedule."""
+    loss, schedule = model.loss, _schedule(model)
+    name = "constant" if schedule is None else type(schedule).__name__
+    return {
+        "loss": str(loss if isinstance(loss, str) else getattr(loss, "name", None) or type(loss).__name__),
+        "optimizer": model.optimizer.name,
+        "learning_rate": float(rates_of(model, steps).max()),
+        "schedule": settings.schedule if isinstance(schedule, Rates) else name,
+    }
+
+
+def _schedule(model: keras.Model) -> keras.optimizers.schedules.LearningRateSchedule | None:
+    schedule = getattr(model.optimizer, "_learning_rate", None)
+    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None

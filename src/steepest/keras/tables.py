@@ -1,0 +1,170 @@
+"""A Keras model as the model of a table: ``steepest fit DATA --target C --model package.module:build``.
+
+``build(columns)`` gets the column plan (``columns.width`` features, ``columns.feature_names``) and returns a
+Keras model of ``[rows, columns.width]``. It says what Keras models usually say: a probability, a probability
+for each class, or a number (in standard deviations from the mean of the training rows); logits, where its
+loss is compiled ``from_logits``. A model that is not compiled gets the task's loss and the settings'
+optimizer.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from steepest.callbacks import Callback, notifier
+from steepest.descent.epoch import PATIENCE
+from steepest.descent.loop import StopDescent, unchanged
+from steepest.errors import SteepestError
+from steepest.keras.building import build, compile_for, rates_of, rule_of
+from steepest.keras.fitting import fit
+from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
+from steepest.preparation import Prepared, Rows
+from steepest.settings import Settings
+from steepest.trained import Trained
+
+NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2")
+FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
+
+
+def train(settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequence[Callback]) -> Trained:
+    """Train the Keras model that the settings name.
+
+    Raises
+    ------
+    SteepestError
+        If it can't be built or does not fit the table, if settings are of no use to it, or if a step is not
+        finite.
+    """
+    _refuse(settings, NOT_FOR_KERAS, "is of no use to a Keras model", "Put it into the model that you build.")
+    keras.utils.set_random_seed(settings.seed)
+    task, rows = prepared.task, prepared.training
+    model = build(settings.model, prepared.plan, task)
+    size = len(rows.target) if settings.batch_size == "all" else int(settings.batch_size)
+    steps = -(-len(rows.target) // size)
+    if model.compiled:
+        _refuse(
+            settings, FOR_COMPILING, f"is of no use: {settings.model} compiles its model", "Leave it out."
+        )
+    else:
+        compile_for(model, settings, task, steps * epochs)
+    form = form_of(model, settings.model, prepared.plan)
+    notes = _Notes(len(rows.target), epochs, settings.tolerance, callbacks)
+    began = time.perf_counter()
+    try:
+        history = _fit(model, rows, prepared.validation, size, epochs, notes, settings)
+    except SteepestError as error:
+        if task.loss == "poisson":
+            hint = "A count needs an output above zero: activation='softplus' in the last layer."
+            raise SteepestError(error.what, hint=hint) from error
+        raise
+    seconds = time.perf_counter() - began
+    arrays = arrays_of(model)
+    trained = Trained(
+        model=model_from_json(form, task),
+        parameters=nested(arrays),
+        form={"keras": form},
+        arrays=arrays,
+        history=history.assign(learning_rate=rates_of(model, len(history))),
+        epochs=pd.DataFrame(notes.epochs),
+        steps=len(history),
+        seconds=seconds,
+        why_it_stopped=notes.why,
+        converged=notes.converged,
+        layers={"layers": [type(layer).__name__ for layer in model.layers], "hidden": []},
+        rule=rule_of(model, settings, len(history)),
+    )
+    notes.notify("descent_end", result=trained)
+    return trained
+
+
+def _refuse(settings: Settings, names: tuple[str, ...], why: str, hint: str) -> None:
+    for name in names:
+        if getattr(settings, name) != getattr(Settings(), name):
+            raise SteepestError(f"--{name.replace('_', '-')} {why}.", hint=hint)
+
+
+class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
+    """Writes the epochs down, tells Steepest's callbacks, and sees when the loss has converged."""
+
+    def __init__(self, rows: int, epochs: int, tolerance: float, callbacks: Sequence[Callback]) -> None:
+        super().__init__()
+        self.rows, self.tolerance, self.notify = rows, tolerance, notifier(callbacks)
+        self.epochs: list[dict[str, float]] = []
+        self.watched = (math.inf, 0)
+        self.converged = False
+        self.why = f"the last epoch ({epochs:,}) was reached"
+        self.notify("descent_begin", epochs=epochs, rows=rows)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        seconds = time.perf_counter() - self.began
+        logs = dict(logs or {})
+        figures = {
+            "epoch": epoch + 1,
+            "rows": self.rows,
+            "loss": logs.pop("loss"),
+            "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),
+            **{name.replace("val_", "validation_", 1): float(value) for name, value in logs.items()},
+            "seconds": seconds,
+            "rows_per_second": self.rows / seconds,
+        }
+        self.epochs.append(figures)
+        self.watched = unchanged(self.watched, figures["loss"], self.tolerance)
+        try:
+            self.notify("epoch_end", figures=figures)
+        except StopDescent as reason:
+            self._stop(str(reason) or "a callback stopped it")
+        if self.watched[1] >= PATIENCE:
+            self.converged = True
+            self._stop(
+                f"converged at epoch {epoch + 1:,}: the loss changed by at most {self.tolerance:g} of itself "
+                f"in {PATIENCE} epochs running"
+            )
+
+    def _stop(self, why: str) -> None:
+        self.why = why
+        self.model.stop_training = True
+
+
+def _fit(
+    model: keras.Model,
+    rows: Rows,
+    held_out: Rows | None,
+    size: int,
+    epochs: int,
+    notes: _Notes,
+    settings: Settings,
+) -> pd.DataFrame:
+    """Train; return every step's epoch, number and loss."""
+    validation = held_out and tuple(
+        part for part in (held_out.features, held_out.target, held_out.weights) if part is not None
+    )
+    try:
+        history = fit(
+            model,
+            rows.features,
+            rows.target,
+            size,
+            epochs,
+            verbose=0,
+            callbacks=[notes],
+            validation_data=validation,
+            sample_weight=rows.weights,
+            seed=settings.seed,
+        )
+    except ValueError as error:
+        raise SteepestError(
+            f"--model {settings.model}: Keras can't train it: {gist(error)}",
+            hint="--debug shows where.",
+        ) from error
+    steps: pd.DataFrame = history.steps
+    return steps

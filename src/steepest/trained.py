@@ -1,0 +1,47 @@
+"""What a descent over a table leaves behind, whichever front end ran it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from steepest.descent.models import Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, how its descent went, and what a run stores of both.
+
+    Attributes
+    ----------
+    model, parameters
+        Its outputs for rows are ``model.apply(parameters, features)``, on the scale of the task's loss.
+    form
+        What ``model.json`` says of it: how to build the model without its parameters.
+    arrays
+        What ``model.safetensors`` holds.
+    history, epochs
+        A row for each step, and for each epoch; see `steepest.Result`.
+    steps, seconds, why_it_stopped, converged
+        See `steepest.Result`.
+    layers, rule
+        What the record says of the model's layers, and of loss, optimizer, rate and schedule.
+    """
+
+    model: Model
+    parameters: Any
+    form: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+    history: pd.DataFrame
+    epochs: pd.DataFrame
+    steps: int
+    seconds: float
+    why_it_stopped: str
+    converged: bool
+    layers: dict[str, Any]
+    rule: dict[str, Any]
