@@ -79,7 +79,9 @@ def fit(
     ] = None,
     target: Annotated[str | None, _option("The column to predict.")] = None,
     out: Annotated[str | None, _option("The run's folder (default: runs/NAME OF THE DATA).")] = None,
-    model: Annotated[str, _option("linear or mlp (default: linear).")] = DEFAULT.model,
+    model: Annotated[
+        str, _option("linear, mlp, or module:function that builds a Keras model (default: linear).")
+    ] = DEFAULT.model,
     hidden: Annotated[
         str, _option("Units of the mlp's hidden layers (default: 64,32).", parser=_hidden, metavar="N,N")
     ] = ",".join(map(str, DEFAULT.hidden)),

@@ -21,7 +21,8 @@ class Settings:
     target
         The column to predict.
     model
-        ``"linear"`` or ``"mlp"``.
+        ``"linear"``, ``"mlp"``, or ``"package.module:build"``, a function that returns a Keras model: see
+        `steepest.keras.tables`.
     hidden
         Units of each hidden layer of the multilayer model.
     activation, dropout

@@ -154,6 +154,7 @@ def print_run(run: Run) -> None:
     record = run.record
     model, descent, data = record["model"], record["descent"], record["data"]
     hidden = f" with hidden layers of {', '.join(map(str, model['hidden']))} units" if model["hidden"] else ""
+    hidden = f" of {', '.join(model['layers'])}" if "layers" in model else hidden
     lines = [
         f"run: {run.path} (made {record['created']} by steepest {record['steepest']})",
         f"data: {', '.join(data['files'])}, {data['rows']:,} rows",

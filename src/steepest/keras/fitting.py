@@ -18,7 +18,7 @@ from keras.src.utils.rng_utils import get_random_seed
 from steepest.errors import SteepestError
 from steepest.keras.hooks import needs_each_batch
 from steepest.keras.loop import Fit, run
-from steepest.keras.program import compiles, program_of, state_of
+from steepest.keras.program import compiles, inherits, program_of, state_of
 from steepest.keras.resume import Backup, take_backup
 from steepest.keras.rows import Rows, as_arrays, rows_of
 
@@ -104,11 +104,24 @@ def _check(model: keras.Model) -> None:
     model._assert_compile_called("fit")
     if model.optimizer is None:
         raise SteepestError("The model was compiled without an optimizer.", hint="Name one in compile().")
+    if inherits(model, "train_step") and not _knows_its_weights(model):
+        raise SteepestError(
+            "The optimizer was made for other weights than are trainable now: was a layer frozen or added?",
+            hint="Call compile() again, with a new optimizer.",
+        )
     if keras.distribution.distribution() is not None:
         raise SteepestError(
             "A keras.distribution is set, and Steepest trains on one device.",
             hint="Unset it, or train with keras.Model.fit.",
         )
+
+
+def _knows_its_weights(model: keras.Model) -> bool:
+    """Tell whether the optimizer's own variables, if it has them yet, belong to the model's weights."""
+    optimizer = model.optimizer
+    return not optimizer.built or [*map(id, optimizer._trainable_variables)] == [
+        *map(id, model.trainable_variables)
+    ]
 
 
 def _fewest(epochs: int) -> int:

@@ -118,19 +118,19 @@ def put_back(model: keras.Model, state: State) -> None:
     model._jax_state = None
 
 
-def _inherits(model: keras.Model, *methods: str) -> bool:
+def inherits(model: keras.Model, *methods: str) -> bool:
     """Tell whether the model takes these methods from Keras as they are."""
     return all(getattr(type(model), name) is getattr(keras.Model, name) for name in methods)
 
 
 def asks_metrics(model: keras.Model, step: str) -> bool:
     """Tell whether a step says what the metrics say, so that it is enough to ask them once a window."""
-    return _inherits(model, step, "compute_metrics", "get_metrics_result")
+    return inherits(model, step, "compute_metrics", "get_metrics_result")
 
 
 def _take_step(model: keras.Model, state: State, batch: Any) -> tuple[State, jax.Array, dict[str, jax.Array]]:
     """Do what Keras' ``train_step`` does, and keep the batch's loss, of which Keras keeps a running mean."""
-    if not _inherits(model, "train_step"):
+    if not inherits(model, "train_step"):
         logs, state = model.train_step(state, batch)
         return state, jnp.asarray(logs.get("loss", jnp.nan)), logs
     trainable, other, optimizer, metrics = state
