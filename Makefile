@@ -19,6 +19,7 @@ test-slow: $(INSTALLED)  ## the campaigns that take longer
 
 bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; installs the peers
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv/keras-nightly keras-nightly
 	$(BIN)/python benchmarks/run.py
 
 $(INSTALLED): pyproject.toml requirements.lock

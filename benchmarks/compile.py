@@ -10,18 +10,21 @@ import statistics
 import sys
 import time
 
+import keras_fit
 import listing
-from measure import Report, enter
+from measure import Goal, Report, enter
 from process import seconds_of
 
-NAMES = (listing.STEEPEST, listing.BARE, listing.keras_name(1), listing.PYTORCH)
+OURS = "Steepest, the Keras model"
+CONTESTANTS = listing.CONTESTANTS | {OURS: keras_fit.steepest}
+NAMES = (listing.STEEPEST, listing.BARE, OURS, listing.keras_name(1), listing.PYTORCH)
 
 
 def first_epoch(name: str) -> None:
     """Print the seconds that it takes to import and build, and those of the first epoch, as JSON."""
     data = listing.make_data()
     began = time.perf_counter()
-    contestants, missing = enter({name: lambda: listing.CONTESTANTS[name](data)})
+    contestants, missing = enter({name: lambda: CONTESTANTS[name](data)})
     ready = time.perf_counter()
     if missing:
         print(json.dumps({"missing": missing}))
@@ -45,7 +48,12 @@ def run(rounds: int) -> Report:
         if turns
     ]
     columns = ("", "seconds, call to first epoch's end", "seconds, import and build")
-    return Report("A small network: the first epoch", columns, rows, missing=missing)
+    ours, keras = ([each["first"] for each in found[name]] for name in (OURS, listing.keras_name(1)))
+    goals = [
+        Goal(f"{OURS}: its first epoch over Keras'", 1, statistics.median(ours) / statistics.median(keras))
+        for _ in range(bool(ours and keras))
+    ]
+    return Report("A small network: the first epoch", columns, rows, goals, missing)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -78,7 +79,7 @@ class Pair:
         histories = {}
         for name, model in self.models.items():
             for variable, value in zip(variables(model), self.start, strict=True):
-                variable.assign(value)
+                variable.assign(jnp.array(value))  # a copy: Keras takes the arrays of variables over
             histories[name] = FITS[name](model, x, y, callbacks=callbacks(), **arguments)
         self.assert_same()
         assert histories["ours"].epoch == histories["keras"].epoch

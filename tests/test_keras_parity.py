@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 from keras import layers, optimizers
 from keras.optimizers import schedules
-from keras_twins import parity, rows
+from keras_twins import parity, rows, train_twins
 
 X, Y = rows()
+WHOLE = X[:96], Y[:96]
+"""Three whole batches: what has nothing to do with a short last batch compiles in half the time without."""
 
 
 def classes(module, base):
     """Name all public classes of a kind, so that a new one in Keras is not missed."""
     found = (getattr(module, name) for name in dir(module))
-    return {each.__name__: each for each in found if isinstance(each, type) and issubclass(each, base) and each is not base}
+    return {
+        each.__name__: each
+        for each in found
+        if isinstance(each, type) and issubclass(each, base) and each is not base
+    }
 
 
 OPTIMIZERS = classes(optimizers, keras.optimizers.Optimizer)
@@ -72,7 +78,9 @@ def net(made_optimizer, loss="binary_crossentropy", metrics=(), **settings):
 
 
 def small(made_optimizer, loss="binary_crossentropy", **settings):
-    model = keras.Sequential([layers.Input((6,)), layers.Dense(3, "tanh"), layers.Dense(1, "sigmoid", name="head")])
+    model = keras.Sequential(
+        [layers.Input((6,)), layers.Dense(3, "tanh"), layers.Dense(1, "sigmoid", name="head")]
+    )
     model.compile(made_optimizer, loss, **settings)
     return model
 
@@ -87,10 +95,10 @@ def test_optimizers(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(name):
-    plain, _ = parity(lambda: small(optimizers.SGD(schedule(name))), X, Y)
-    rates = {float(schedule(name)(step)) for step in range(8)}
+    plain, _ = parity(lambda: small(optimizers.SGD(schedule(name))), *WHOLE)
+    rates = {float(schedule(name)(step)) for step in range(6)}
     assert len(rates) > 2, "a rate that stays tests no schedule"
-    assert int(plain.model.optimizer.iterations) == 8
+    assert int(plain.model.optimizer.iterations) == 6
 
 
 OPTIONS = {
@@ -100,14 +108,14 @@ OPTIONS = {
     "global clipnorm": {"global_clipnorm": 0.01},
     "moving average": {"use_ema": True, "ema_momentum": 0.5},
     "moving average that overwrites": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
-    "accumulation": {"gradient_accumulation_steps": 3},
+    "accumulation": {"gradient_accumulation_steps": 4},
     "fixed loss scale": {"loss_scale_factor": 48.0},
     "all": {
         "weight_decay": 0.1,
         "global_clipnorm": 0.01,
         "use_ema": True,
         "ema_overwrite_frequency": 2,
-        "gradient_accumulation_steps": 3,
+        "gradient_accumulation_steps": 4,
         "loss_scale_factor": 48.0,
     },
 }
@@ -115,7 +123,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_optimizer_options(options):
-    parity(lambda: small(optimizers.Adam(0.01, **options)), X, Y)
+    parity(lambda: small(optimizers.Adam(0.01, **options)), *WHOLE)
 
 
 @pytest.mark.slow
@@ -139,7 +147,11 @@ def in_policy(policy, build):
 
 def test_half_precision_skips_steps_that_overflow():
     def build():
-        return net(optimizers.LossScaleOptimizer(optimizers.Adam(0.01), initial_scale=2.0**21, dynamic_growth_steps=2))
+        return net(
+            optimizers.LossScaleOptimizer(
+                optimizers.Adam(0.01), initial_scale=2.0**21, dynamic_growth_steps=2
+            )
+        )
 
     _, ours = parity(in_policy("mixed_float16", build), X, Y)
     taken = int(ours.model.optimizer.iterations)
@@ -157,6 +169,7 @@ def test_bfloat16():
     parity(in_policy("mixed_bfloat16", lambda: net(optimizers.Adam(0.01))), X, Y)
 
 
+@pytest.mark.slow
 def test_float64(x64):
     parity(in_policy("float64", lambda: net(optimizers.Adam(0.01))), X, Y)
 
@@ -176,7 +189,8 @@ def test_weights(weights):
     def build():
         return small(optimizers.Adam(0.01), metrics=["accuracy"], weighted_metrics=["accuracy", "mse"])
 
-    parity(build, X, Y, **weights, validation_data=(X[:40], Y[:40], WEIGHTS[:40]))
+    held_out = X[:40], Y[:40], WEIGHTS[:40]
+    parity(build, X, Y, **weights, validation_data=held_out, rounded=("weighted_accuracy",))
 
 
 def test_class_weights_of_one_hot_targets():
@@ -185,7 +199,9 @@ def test_class_weights_of_one_hot_targets():
         model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         return model
 
-    parity(build, X, np.eye(3, dtype=np.float32)[np.arange(len(X)) % 3], class_weight={0: 1.0, 1: 3.0, 2: 0.5})
+    parity(
+        build, X, np.eye(3, dtype=np.float32)[np.arange(len(X)) % 3], class_weight={0: 1.0, 1: 3.0, 2: 0.5}
+    )
 
 
 # Layers
@@ -196,7 +212,12 @@ def test_masked_words():
 
     def build():
         model = keras.Sequential(
-            [layers.Input((5,), dtype="int32"), layers.Embedding(9, 4, mask_zero=True), layers.LSTM(3), layers.Dense(1)]
+            [
+                layers.Input((5,), dtype="int32"),
+                layers.Embedding(9, 4, mask_zero=True),
+                layers.LSTM(3),
+                layers.Dense(1),
+            ]
         )
         model.compile("adam", "mse", metrics=["mae"])
         return model
@@ -218,24 +239,58 @@ def test_masked_steps_whose_every_step_has_a_loss():
     parity(build, series, series.sum(2, keepdims=True))
 
 
+def images(*filters):
+    """Compile a net of filters for pictures of 6 x 6 points in two colours."""
+    model = keras.Sequential([layers.Input((6, 6, 2)), *filters, layers.Flatten(), layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return model
+
+
+PICTURES = np.random.Generator(np.random.Philox(2)).normal(size=(len(X), 6, 6, 2)).astype(np.float32)
+LABELS = Y[:, 0].astype(int)
+
+
 def test_images():
-    images = np.random.Generator(np.random.Philox(2)).normal(size=(len(X), 6, 6, 1)).astype(np.float32)
+    def build():
+        return images(
+            layers.Conv2D(4, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(),
+            layers.BatchNormalization(),
+            layers.Conv2DTranspose(3, 2, strides=2),
+            layers.SpatialDropout2D(0.2),
+        )
+
+    parity(build, PICTURES, LABELS, validation_split=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda: layers.Conv2D(4, 3, strides=2, dilation_rate=1),
+        lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
+        lambda: layers.Conv2D(4, 3, data_format="channels_first", padding="same"),
+        lambda: layers.SeparableConv2D(4, 3),
+        lambda: keras.Sequential([layers.Reshape((36, 2)), layers.Conv1D(3, 4, padding="causal")]),
+        lambda: keras.Sequential([layers.Reshape((4, 3, 3, 2)), layers.Conv3D(3, 2)]),
+        lambda: keras.Sequential([layers.Reshape((2, 6, 6, 1)), layers.ConvLSTM2D(2, 2)]),
+    ],
+    ids=["strides", "dilated", "channels first", "separable", "1d", "3d", "recurrent"],
+)
+def test_convolutions(kind):
+    parity(lambda: images(kind()), PICTURES, LABELS)
+
+
+def test_convolutions_in_groups():
+    """XLA takes groups apart before it lays a convolution out, and so sums their gradients in another order."""
 
     def build():
-        model = keras.Sequential(
-            [
-                layers.Input((6, 6, 1)),
-                layers.Conv2D(4, 3, activation="relu"),
-                layers.MaxPooling2D(),
-                layers.Flatten(),
-                layers.Dense(2),
-            ]
-        )
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, metrics=["accuracy"])
-        return model
+        return images(layers.DepthwiseConv2D(3, depth_multiplier=2), layers.Conv2D(4, 2, groups=2))
 
-    parity(build, images, Y[:, 0].astype(int))
+    plain, ours = train_twins(build, lambda model, fit: fit(model, PICTURES, LABELS))
+    for one, other in zip(*(each.variables["trainable_variables"] for each in (plain, ours)), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
 def test_activity_regularizer_and_constraint():
@@ -417,7 +472,9 @@ def test_many_metrics():
     def build():
         names = ["AUC", "Precision", "Recall", "BinaryAccuracy", "TruePositives", "R2Score", "KLDivergence"]
         made = [getattr(keras.metrics, name)() for name in names]
-        return small("adam", metrics=[*made, keras.metrics.F1Score(threshold=0.5), Largest(), closeness, "mse"])
+        return small(
+            "adam", metrics=[*made, keras.metrics.F1Score(threshold=0.5), Largest(), closeness, "mse"]
+        )
 
     plain, _ = parity(build, X, Y, validation_split=0.25)
-    assert {"AUC", "f1_score", "largest", "closeness", "val_precision"} - set(plain.histories[0]) == {"AUC"}
+    assert {"auc", "f1_score", "largest", "closeness", "val_precision"} <= set(plain.histories[0])

@@ -15,7 +15,7 @@ from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.errors import SteepestError
 from steepest.keras.program import Parts, Program, Record, State
-from steepest.keras.rows import Stretch
+from steepest.keras.rows import Stretch, first_steps
 
 SHOWN = 5
 """Rows that an error names."""
@@ -54,13 +54,7 @@ def scales_its_loss(model: keras.Model) -> bool:
 
 def replay(program: Program, state: State, parts: Parts, count: int) -> tuple[State, Record | None]:
     """Take the first steps of these windows once more."""
-    head = []
-    for part in parts:
-        steps = min(count, len(jax.tree.leaves(part)[0]))
-        if steps:
-            head.append(jax.tree.map(lambda array, steps=steps: array[:steps], part))
-        count -= steps
-    return program.train(state, tuple(head)) if head else (state, None)
+    return program.train(state, first_steps(parts, count)) if count else (state, None)
 
 
 def explain(

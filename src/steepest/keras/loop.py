@@ -29,7 +29,7 @@ from steepest.keras.program import (
     state_of,
 )
 from steepest.keras.resume import Backup, Position, Steps
-from steepest.keras.rows import Rows, Stretch
+from steepest.keras.rows import Rows, Stretch, first_steps
 
 
 class _Ahead(NamedTuple):
@@ -161,6 +161,10 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
         if fit.taken:
             _back_up(fit, begin._replace(step=fit.taken))
         callbacks.on_train_batch_begin(stretch.first)
+        if model.stop_training:  # as in Keras, after this step
+            fit._ahead, count = None, int(model.steps_per_execution)
+            last = stretch.first + count - 1
+            stretch = stretch._replace(last=last, parts=first_steps(stretch.parts, count))
         if model._jax_state_synced:  # a callback may have looked at the model, and changed it
             state = state_of(model)
         state, record, last = _take(fit, state, stretch, begin.epoch)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import keras
 from keras.src.trainers.data_adapters import data_adapter_utils
 
+from steepest.keras.convolution import lay_out
+
 Variables = list[jax.Array]
 
 State = tuple[Variables, ...]
@@ -78,7 +80,7 @@ def program_of(model: keras.Model) -> Program:
     if known is not None and known.made_of == made_of:
         return known
     if compiles(model):
-        program = Program(jax.jit(_train(model, jax.lax.scan)), jax.jit(_test(model, jax.lax.scan)), made_of)
+        program = Program(jax.jit(_train(model, _scan)), jax.jit(_test(model, _scan)), made_of)
     else:
         program = Program(_train(model, _loop), _test(model, _loop), made_of)
     model.__dict__["_steepest_program"] = program  # past Keras, which would track it as a part of the model
@@ -88,6 +90,11 @@ def program_of(model: keras.Model) -> Program:
 def compiles(model: keras.Model) -> bool:
     """Tell whether the user wants steps compiled (``run_eagerly=True`` is for debugging)."""
     return bool(model.jit_compile) and not model.run_eagerly
+
+
+def _scan(step: Callable[..., Any], state: Any, part: Any) -> tuple[Any, Any]:
+    """Do what `jax.lax.scan` does, at full speed also where steps convolve."""
+    return jax.lax.scan(lay_out(step) if jax.default_backend() == "cpu" else step, state, part)
 
 
 def _loop(step: Callable[..., Any], state: Any, part: Any) -> tuple[Any, Any]:

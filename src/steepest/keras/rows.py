@@ -53,6 +53,17 @@ class Stretch(NamedTuple):
     rows: list[np.ndarray]
 
 
+def first_steps(parts: Parts, count: int) -> Parts:
+    """Return the first steps of these windows."""
+    head = []
+    for part in parts:
+        steps = min(count, len(jax.tree.leaves(part)[0]))
+        if steps:
+            head.append(jax.tree.map(lambda array, steps=steps: array[:steps], part))
+        count -= steps
+    return tuple(head)
+
+
 @dataclass
 class Rows:
     """What a model is trained or tested on.
@@ -148,9 +159,13 @@ class Rows:
         if self._windows is None:
             self._windows = prefetch(blocks.epochs(self.passes, MANY))
         self.passes += 1
-        for _ in blocks.shapes():
-            window = next(self._windows)
-            yield jax.tree.unflatten(self.shape_like, window.arrays), list(window.rows)
+        try:
+            for _ in blocks.shapes():
+                window = next(self._windows)
+                yield jax.tree.unflatten(self.shape_like, window.arrays), list(window.rows)
+        except GeneratorExit:  # the next pass begins with its own first window
+            self.close()
+            raise
 
     def _batches(self) -> Iterator[Any]:
         """Yield the batches of an epoch as Keras' iterator has them."""
