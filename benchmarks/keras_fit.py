@@ -34,7 +34,7 @@ def network(metrics: list[str], steps_per_execution: int = 1) -> Any:
     layers = [keras.Input((FEATURES,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(1, "sigmoid")]
     model = keras.Sequential(layers)
     optimizer = keras.optimizers.Adam(RATE)
-    model.compile(optimizer, "binary_crossentropy", metrics, steps_per_execution=steps_per_execution)
+    model.compile(optimizer, "binary_crossentropy", metrics=metrics, steps_per_execution=steps_per_execution)
     return model
 
 

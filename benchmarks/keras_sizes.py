@@ -28,7 +28,9 @@ def dense(width: int, steps_per_execution: int) -> Any:
 
     hidden = [keras.layers.Dense(width, "relu") for _ in range(2)]
     model = keras.Sequential([keras.Input((listing.FEATURES,)), *hidden, keras.layers.Dense(1, "sigmoid")])
-    model.compile("adam", "binary_crossentropy", ["accuracy"], steps_per_execution=steps_per_execution)
+    model.compile(
+        "adam", "binary_crossentropy", metrics=["accuracy"], steps_per_execution=steps_per_execution
+    )
     return model
 
 
@@ -46,7 +48,7 @@ def convolutional(steps_per_execution: int) -> Any:
         ]
     )
     loss = "sparse_categorical_crossentropy"
-    model.compile("adam", loss, ["accuracy"], steps_per_execution=steps_per_execution)
+    model.compile("adam", loss, metrics=["accuracy"], steps_per_execution=steps_per_execution)
     return model
 
 

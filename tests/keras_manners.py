@@ -28,9 +28,10 @@ def table(rows: int = ROWS, width: int = 3, seed: int = 0) -> tuple[np.ndarray, 
     return x, y
 
 
-def network(optimizer: Any = None, width: int = 3, **compiled: Any) -> keras.Model:
+def network(optimizer: Any = None, width: int = 3, policy: str = "float32", **compiled: Any) -> keras.Model:
     """A model with random and other state besides its weights; each call gives the very same one."""
     keras.backend.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(5)
     model = keras.Sequential(
         [
@@ -41,6 +42,7 @@ def network(optimizer: Any = None, width: int = 3, **compiled: Any) -> keras.Mod
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
+    keras.config.set_dtype_policy("float32")
     optimizer = optimizer or keras.optimizers.SGD(0.3, momentum=0.9)
     model.compile(optimizer, **({"loss": "binary_crossentropy", "metrics": ["accuracy"]} | compiled))
     model.optimizer.build(model.trainable_variables)

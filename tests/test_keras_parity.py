@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers, optimizers
 from keras.optimizers import schedules
-from keras_twins import parity, rows, train_twins
+
+from keras_twins import parity, rows
 
 X, Y = rows()
 WHOLE = X[:96], Y[:96]
@@ -41,7 +42,7 @@ SCHEDULE_ARGUMENTS = {
     "CosineDecayRestarts": {"first_decay_steps": 3},
     "ExponentialDecay": {"decay_steps": 2, "decay_rate": 0.5, "staircase": True},
     "InverseTimeDecay": {"decay_steps": 2, "decay_rate": 0.5},
-    "PiecewiseConstantDecay": {"boundaries": [2, 5], "values": [0.1, 0.03, 0.01]},
+    "PiecewiseConstantDecay": {"boundaries": [2, 4], "values": [0.1, 0.03, 0.01]},
     "PolynomialDecay": {"decay_steps": 3, "power": 2.0, "cycle": True},
 }
 
@@ -62,25 +63,24 @@ def schedule(name):
     return SCHEDULES[name](**first, **SCHEDULE_ARGUMENTS[name])
 
 
-def net(made_optimizer, loss="binary_crossentropy", metrics=(), **settings):
+def net(made_optimizer, **settings):
     """Compile a net with all that makes a step more than a gradient: noise, moving means, a penalty."""
     model = keras.Sequential(
         [
             layers.Input((6,)),
-            layers.Dense(8, activation="relu", kernel_regularizer="l2"),
+            layers.Dense(8, "relu", kernel_regularizer="l2"),
             layers.BatchNormalization(),
             layers.Dropout(0.3),
-            layers.Dense(1, activation="sigmoid", name="head"),
+            layers.Dense(1, "sigmoid", name="head"),
         ]
     )
-    model.compile(made_optimizer, loss, metrics=list(metrics), **settings)
+    model.compile(made_optimizer, "binary_crossentropy", **settings)
     return model
 
 
 def small(made_optimizer, loss="binary_crossentropy", **settings):
-    model = keras.Sequential(
-        [layers.Input((6,)), layers.Dense(3, "tanh"), layers.Dense(1, "sigmoid", name="head")]
-    )
+    first = layers.Dense(3, "tanh", kernel_regularizer="l2")
+    model = keras.Sequential([layers.Input((6,)), first, layers.Dense(1, "sigmoid", name="head")])
     model.compile(made_optimizer, loss, **settings)
     return model
 
@@ -90,7 +90,15 @@ def small(made_optimizer, loss="binary_crossentropy", **settings):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name):
-    parity(lambda: net(optimizer(name)), X, Y)
+    parity(lambda: small(optimizer(name)), X, Y)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("Adam", "SGD") else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS],
+)
+def test_optimizers_with_noise_moving_means_and_penalties(name):
+    parity(lambda: net(optimizer(name), metrics=["accuracy"]), X, Y)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -153,20 +161,20 @@ def test_half_precision_skips_steps_that_overflow():
             )
         )
 
-    _, ours = parity(in_policy("mixed_float16", build), X, Y)
+    _, ours = parity(in_policy("mixed_float16", build), *WHOLE)
     taken = int(ours.model.optimizer.iterations)
-    assert 0 < taken < 8, "some steps overflow, and some do not"
+    assert 0 < taken < 6, "some steps overflow, and some do not"
 
 
 def test_half_precision_goes_on_after_a_loss_that_is_not_finite():
     x = X.copy()
     x[40] = 60000  # overflows in the layer itself: the loss of the second batch is not a number
-    _, ours = parity(in_policy("mixed_float16", lambda: small(optimizers.SGD(0.1), "mse")), x, Y)
+    _, ours = parity(in_policy("mixed_float16", lambda: small(optimizers.SGD(0.1), "mse")), x[:96], Y[:96])
     assert isinstance(ours.model.optimizer, optimizers.LossScaleOptimizer)
 
 
 def test_bfloat16():
-    parity(in_policy("mixed_bfloat16", lambda: net(optimizers.Adam(0.01))), X, Y)
+    parity(in_policy("mixed_bfloat16", lambda: net(optimizers.Adam(0.01))), *WHOLE)
 
 
 @pytest.mark.slow
@@ -199,282 +207,5 @@ def test_class_weights_of_one_hot_targets():
         model.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
         return model
 
-    parity(
-        build, X, np.eye(3, dtype=np.float32)[np.arange(len(X)) % 3], class_weight={0: 1.0, 1: 3.0, 2: 0.5}
-    )
-
-
-# Layers
-
-
-def test_masked_words():
-    words = np.random.Generator(np.random.Philox(2)).integers(0, 9, (len(X), 5))
-
-    def build():
-        model = keras.Sequential(
-            [
-                layers.Input((5,), dtype="int32"),
-                layers.Embedding(9, 4, mask_zero=True),
-                layers.LSTM(3),
-                layers.Dense(1),
-            ]
-        )
-        model.compile("adam", "mse", metrics=["mae"])
-        return model
-
-    parity(build, words, Y)
-
-
-def test_masked_steps_whose_every_step_has_a_loss():
-    series = np.random.Generator(np.random.Philox(2)).normal(size=(len(X), 5, 3)).astype(np.float32)
-    series[::3, 3:] = 0
-
-    def build():
-        model = keras.Sequential(
-            [layers.Input((5, 3)), layers.Masking(), layers.GRU(3, return_sequences=True), layers.Dense(1)]
-        )
-        model.compile("adam", "mse", metrics=["mae"], weighted_metrics=["mae"])
-        return model
-
-    parity(build, series, series.sum(2, keepdims=True))
-
-
-def images(*filters):
-    """Compile a net of filters for pictures of 6 x 6 points in two colours."""
-    model = keras.Sequential([layers.Input((6, 6, 2)), *filters, layers.Flatten(), layers.Dense(2)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, metrics=["accuracy"])
-    return model
-
-
-PICTURES = np.random.Generator(np.random.Philox(2)).normal(size=(len(X), 6, 6, 2)).astype(np.float32)
-LABELS = Y[:, 0].astype(int)
-
-
-def test_images():
-    def build():
-        return images(
-            layers.Conv2D(4, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.BatchNormalization(),
-            layers.Conv2DTranspose(3, 2, strides=2),
-            layers.SpatialDropout2D(0.2),
-        )
-
-    parity(build, PICTURES, LABELS, validation_split=0.25)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        lambda: layers.Conv2D(4, 3, strides=2, dilation_rate=1),
-        lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
-        lambda: layers.Conv2D(4, 3, data_format="channels_first", padding="same"),
-        lambda: layers.SeparableConv2D(4, 3),
-        lambda: keras.Sequential([layers.Reshape((36, 2)), layers.Conv1D(3, 4, padding="causal")]),
-        lambda: keras.Sequential([layers.Reshape((4, 3, 3, 2)), layers.Conv3D(3, 2)]),
-        lambda: keras.Sequential([layers.Reshape((2, 6, 6, 1)), layers.ConvLSTM2D(2, 2)]),
-    ],
-    ids=["strides", "dilated", "channels first", "separable", "1d", "3d", "recurrent"],
-)
-def test_convolutions(kind):
-    parity(lambda: images(kind()), PICTURES, LABELS)
-
-
-def test_convolutions_in_groups():
-    """XLA takes groups apart before it lays a convolution out, and so sums their gradients in another order."""
-
-    def build():
-        return images(layers.DepthwiseConv2D(3, depth_multiplier=2), layers.Conv2D(4, 2, groups=2))
-
-    plain, ours = train_twins(build, lambda model, fit: fit(model, PICTURES, LABELS))
-    for one, other in zip(*(each.variables["trainable_variables"] for each in (plain, ours)), strict=True):
-        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
-
-
-def test_activity_regularizer_and_constraint():
-    def build():
-        model = keras.Sequential(
-            [
-                layers.Input((6,)),
-                layers.Dense(4, activity_regularizer="l1", kernel_constraint=keras.constraints.MaxNorm(0.5)),
-                layers.GaussianNoise(0.1),
-                layers.ActivityRegularization(l2=0.01),
-                layers.Dense(1, bias_regularizer=keras.regularizers.L1L2(0.01, 0.01)),
-            ]
-        )
-        model.compile(optimizers.SGD(0.1, momentum=0.9, nesterov=True), "mse")
-        return model
-
-    parity(build, X, Y, validation_split=0.3)
-
-
-def test_frozen_layers():
-    def build():
-        model = net("adam", metrics=["accuracy"])
-        model.layers[0].trainable = model.layers[1].trainable = False
-        model.compile("adam", "binary_crossentropy")
-        return model
-
-    _, ours = parity(build, X, Y)
-    assert len(ours.variables["trainable_variables"]) == 2
-
-
-# Models of every make
-
-
-def test_nested_models():
-    def build():
-        part = keras.Sequential([layers.Input((6,)), layers.Dense(4, "relu"), layers.BatchNormalization()])
-        inputs = keras.Input((6,))
-        outputs = layers.Dense(1)(layers.Add()([part(inputs), part(-inputs)]))
-        model = keras.Model(inputs, outputs)
-        model.compile("adam", "mse", metrics=["mae"])
-        return model
-
-    parity(build, X, Y)
-
-
-def two_heads(containers, loss, metrics, loss_weights):
-    left, right = keras.Input((6,), name="left"), keras.Input((3,), name="right")
-    both = layers.Dense(4, "relu")(layers.Concatenate()([left, right]))
-    one, two = layers.Dense(1, "sigmoid", name="one")(both), layers.Dense(2, name="two")(both)
-    named = {"left": left, "right": right}, {"one": one, "two": two}
-    inputs, outputs = named if containers is dict else ([left, right], [one, two])
-    model = keras.Model(inputs, outputs)
-    model.compile("adam", loss, metrics=metrics, loss_weights=loss_weights)
-    return model
-
-
-def test_named_inputs_and_outputs():
-    loss = {"one": "binary_crossentropy", "two": "mse"}
-    metrics = {"one": ["accuracy"], "two": ["mae"]}
-    plain, _ = parity(
-        lambda: two_heads(dict, loss, metrics, {"one": 0.3, "two": 2.0}),
-        {"left": X, "right": X[:, :3]},
-        {"one": Y, "two": X[:, :2]},
-        validation_data=({"left": X, "right": X[:, :3]}, {"one": Y, "two": X[:, :2]}),
-    )
-    assert "val_two_mae" in plain.histories[0]
-
-
-def test_listed_inputs_and_outputs():
-    parity(
-        lambda: two_heads(list, ["binary_crossentropy", "mse"], [["accuracy"], ["mae"]], [0.3, 2.0]),
-        [X, X[:, :3]],
-        [Y, X[:, :2]],
-        sample_weight=[WEIGHTS, WEIGHTS[::-1].copy()],
-    )
-
-
-class Plain(keras.Model):
-    """A model that is built when it sees its first batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.hidden, self.noise, self.head = layers.Dense(4, "relu"), layers.Dropout(0.2), layers.Dense(1)
-
-    def call(self, x, training=False):
-        return self.head(self.noise(self.hidden(x), training=training))
-
-
-class OwnStep(Plain):
-    """A model with a step of its own: Keras' with half the gradient, and one figure more."""
-
-    def train_step(self, state, data):
-        import jax
-
-        trainable, other, optimizer, metrics = state
-        x, y = data[:2]
-        gradient = jax.value_and_grad(self.compute_loss_and_updates, has_aux=True)
-        (loss, (_, prediction, other, metrics)), gradients = gradient(
-            trainable, other, metrics, x, y, None, training=True, optimizer_variables=optimizer
-        )
-        gradients = [each / 2 for each in gradients]
-        trainable, optimizer = self.optimizer.stateless_apply(optimizer, gradients, trainable)
-        logs, metrics = self._update_metrics_variables(metrics, loss, x, y, prediction, None)
-        return logs | {"steepness": abs(gradients[0]).max()}, (trainable, other, optimizer, metrics)
-
-
-class OwnTestStep(Plain):
-    def test_step(self, state, data):
-        logs, state = super().test_step(state, data)
-        return {"twice": 2 * logs["loss"]}, state
-
-
-class OwnLoss(Plain):
-    """A loss that needs the inputs, and counts in a variable how often it was asked."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked = self.add_weight(shape=(), initializer="zeros", trainable=False, name="asked")
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        self.asked.assign_add(1.0)
-        return keras.ops.mean((y - y_pred) ** 2) + 0.1 * keras.ops.mean(y_pred * x[:, :1])
-
-
-class OwnMetrics(Plain):
-    def __init__(self):
-        super().__init__()
-        self.spread = keras.metrics.Mean(name="spread")
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        found = super().compute_metrics(x, y, y_pred, sample_weight)
-        self.spread.update_state(keras.ops.std(y_pred))
-        return found | {"spread": self.spread.result(), "ratio": found["loss"] / 2}
-
-
-class OwnFigures(Plain):
-    """A model that adds its penalty to the loss and leaves some figures out."""
-
-    def call(self, x, training=False):
-        self.add_loss(0.01 * keras.ops.sum(x**2))
-        return super().call(x, training=training)
-
-    def get_metrics_result(self):
-        return {"only": 3 * super().get_metrics_result()["loss"]}
-
-
-@pytest.mark.parametrize("kind", [Plain, OwnStep, OwnTestStep, OwnLoss, OwnMetrics, OwnFigures])
-def test_subclassed_models(kind):
-    def build():
-        model = kind()
-        model.compile("adam", "mse", metrics=["mae"])
-        return model
-
-    parity(build, X, Y, validation_split=0.25)
-
-
-# Metrics
-
-
-class Largest(keras.metrics.Metric):
-    """The largest prediction so far."""
-
-    def __init__(self, name="largest", **settings):
-        super().__init__(name=name, **settings)
-        self.value = self.add_variable(shape=(), initializer="zeros", name="value")
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        self.value.assign(keras.ops.maximum(self.value, keras.ops.max(y_pred)))
-
-    def result(self):
-        return keras.ops.convert_to_tensor(self.value)
-
-
-def closeness(y_true, y_pred):
-    return keras.ops.exp(-keras.ops.abs(y_true - y_pred))
-
-
-def test_many_metrics():
-    def build():
-        names = ["AUC", "Precision", "Recall", "BinaryAccuracy", "TruePositives", "R2Score", "KLDivergence"]
-        made = [getattr(keras.metrics, name)() for name in names]
-        return small(
-            "adam", metrics=[*made, keras.metrics.F1Score(threshold=0.5), Largest(), closeness, "mse"]
-        )
-
-    plain, _ = parity(build, X, Y, validation_split=0.25)
-    assert {"auc", "f1_score", "largest", "closeness", "val_precision"} <= set(plain.histories[0])
+    targets = np.eye(3, dtype=np.float32)[np.arange(96) % 3]
+    parity(build, X[:96], targets, class_weight={0: 1.0, 1: 3.0, 2: 0.5})

@@ -1,16 +1,16 @@
-"""What a model learns is what it learns under `keras.Model.fit`, to the last bit: what can be asked of `fit`."""
+"""What a model learns is what it learns under `keras.Model.fit`, to the last bit: what `fit` can be asked."""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
 import pytest
-from expecting import fails
 from keras import layers, optimizers
-from keras_twins import assert_same, born, parity, rows, same, train_twins, trained, values
 
 import steepest.data.blocks
 import steepest.keras
+from expecting import fails
+from keras_twins import assert_same, born, parity, rows, same, train_twins, trained, values
 from steepest.data.order import epoch_order, order_within_batches
 
 X, Y = rows()
@@ -32,8 +32,8 @@ def net(optimizer="adam", **settings):
     return model
 
 
-def order(seed, epoch, count=len(X)):
-    return np.concatenate(list(epoch_order(seed, epoch, count)))
+def order(seed, epoch):
+    return np.concatenate(list(epoch_order(seed, epoch, len(X))))
 
 
 # Numbers of rows

@@ -161,13 +161,9 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
         if fit.taken:
             _back_up(fit, begin._replace(step=fit.taken))
         callbacks.on_train_batch_begin(stretch.first)
-        if model.stop_training:  # as in Keras, after this step
-            fit._ahead, count = None, int(model.steps_per_execution)
-            last = stretch.first + count - 1
-            stretch = stretch._replace(last=last, parts=first_steps(stretch.parts, count))
         if model._jax_state_synced:  # a callback may have looked at the model, and changed it
             state = state_of(model)
-        state, record, last = _take(fit, state, stretch, begin.epoch)
+        state, record, last = _take(fit, state, _until_stop(fit, stretch), begin.epoch)
         logs = record.logs
         hand_over(model, state)
         fit.steps.add(begin.epoch, np.asarray(record.losses))
@@ -181,6 +177,14 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
             f"There is no batch for epoch {begin.epoch + 1}.", hint="Is the generator used up?"
         )
     return _figures(model, "train_step", logs)
+
+
+def _until_stop(fit: Fit, stretch: Stretch) -> Stretch:
+    """Return what is left of a stretch if a callback has asked to stop before it: as in Keras, one look."""
+    if not fit.model.stop_training:
+        return stretch
+    fit._ahead, count = None, int(fit.model.steps_per_execution)
+    return stretch._replace(last=stretch.first + count - 1, parts=first_steps(stretch.parts, count))
 
 
 def _look_ahead(fit: Fit) -> None:

@@ -224,12 +224,12 @@ def rows_of(
     iterator = _Iterator(x, y, sample_weight, **settings, shuffle=bool(shuffle) and not ours)
     adapter, rows = iterator.data_adapter, Rows(iterator)
     rows.passes = -(-taken // (adapter.num_batches or taken or 1))
-    rows.facts = {"seed": seed, "shuffle": shuffle, "number of steps per epoch": rows.steps}
     if isinstance(adapter, ArrayDataAdapter):
-        rows.facts |= {"number of rows": adapter._num_samples, "batch size": adapter._batch_size}
+        rows.facts = {"number of rows": adapter._num_samples, "batch size": adapter._batch_size}
         _order(rows, adapter, seed, shuffle)
     elif isinstance(adapter, PyDatasetAdapter) and shuffle and adapter.num_batches is not None:
         iterator.data_adapter = Shuffled(x, class_weight, rows, seed)
+    rows.facts |= {"seed": seed, "shuffle": shuffle, "number of steps per epoch": rows.steps}
     return rows
 
 
