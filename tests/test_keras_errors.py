@@ -44,7 +44,7 @@ def works(model: keras.Model) -> None:
 @pytest.mark.parametrize("empty", [np.zeros((0, 3)), [], {}], ids=["array", "list", "dict"])
 def test_no_rows(model, empty):
     before = bits(model)
-    with fails("no rows") if isinstance(empty, np.ndarray) else pytest.raises((ValueError, IndexError)):
+    with fails("no rows"):
         train(model, empty, np.zeros((0, 1)))
     assert_same(before, bits(model))
 
@@ -92,35 +92,49 @@ def test_no_optimizer():
 X, Y = table()
 
 
-@pytest.mark.parametrize("fitted", [False, True], ids=["new", "fitted"])
 @pytest.mark.parametrize(
     ("x", "y", "named"),
     [
         (X, Y[:-1], {}),
         (X[:, :2], Y, {}),
-        (X[:, :, None], Y, {}),
         (X, np.repeat(Y, 3, axis=1), {}),
+        (X, Y[:, :, None, None], {}),
         (X, Y, {"sample_weight": np.ones(7)}),
         (X, Y, {"sample_weight": np.ones(90), "class_weight": {0: 1.0, 1: 2.0}}),
         (X, Y, {"validation_split": 0.999}),
         ("text", Y, {}),
         (X, None, {}),
         (X, Y, {"validation_data": (X[:, :2], Y)}),
+        (X[:, 1:], Y, {}),
+        (X, np.repeat(Y, 2, axis=1), {}),
     ],
-    ids=["rows", "width", "rank", "target", "weights", "both", "split", "type", "none", "validation"],
+    ids=[
+        "rows",
+        "width",
+        "target",
+        "target rank",
+        "weights",
+        "both",
+        "split",
+        "type",
+        "none",
+        "validation",
+        "fitted width",
+        "fitted target",
+    ],
 )
-def test_errors_are_those_of_keras(x, y, named, fitted):
+def test_errors_are_those_of_keras(x, y, named, request):
     """The same class and words; what Keras itself says of arrays in a program may be said of another one."""
     said = []
-    for train_it in FITS.values():
+    for name, train_it in FITS.items():
         model = network()
-        if fitted:
+        if "fitted" in request.node.name:
             train_it(model, X, Y, verbose=0)
         before = bits(model)
         with pytest.raises(Exception) as error:  # noqa: PT011 - compared below
             train_it(model, x, y, verbose=0, **named)
         said.append((type(error.value), str(error.value)))
-        if "validation_data" not in named:
+        if name == "ours" and "validation_data" not in named:
             assert_same(before, bits(model))
     assert said[1] == said[0]
     assert "scan" not in said[1][1]
@@ -171,49 +185,41 @@ def linear(optimizer: Any = "sgd") -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("step", [1, 4, STEPS, STEPS + 5, 3 * STEPS], ids=lambda step: f"step {step}")
-def test_a_diverging_descent(windows, step):
-    """One row is so large that its step leaves weights that are not finite."""
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("at", [1, 4, STEPS - 1], ids=["early", "middle", "short last"])
+def test_a_diverging_descent(windows, epoch, at):
+    """A row is so large that the step after it has no finite loss, once there is a learning rate."""
     x, y = table()
-    epoch, at = divmod(step - 1, STEPS)
-    row = min(at * BATCH + 1, len(x) - 1)
-    x[row] = 1e30
+    x[at * BATCH - 1] = 1e19
     model, twin = linear(), linear()
-    rates = keras.callbacks.LearningRateScheduler(lambda now: 0.1 if now == epoch else 0.0)
-    for times in range(epoch + 1):
-        rows = slice(0, at * BATCH) if times == epoch else slice(None)
-        twin.optimizer.learning_rate = 0.1 if times == epoch else 0.0
-        if times == epoch and at:
-            train(twin, x[rows], y[rows])
-        elif times < epoch:
-            train(twin, np.where(x > 1e29, 0, x), y)
-    number = f"step {at + 1} of epoch {epoch + 1}"
-    with fails(f"not finite at {number}", "lower learning rate", "row"):
-        train(model, x, y, epochs=4, callbacks=[rates] if epoch else [])
-    assert np.isfinite(bits(model)[0]).all()
-    if not epoch and at:
-        np.testing.assert_array_equal(bits(model)[0], bits(twin)[0])
+    rates = keras.callbacks.LearningRateScheduler(lambda now: 0.01 if now >= epoch else 0.0)
+    train(twin, x[: at * BATCH], y[: at * BATCH])
+    with fails(f"not finite at step {at + 1} of epoch {epoch + 1}:", "lower learning rate", "row"):
+        train(model, x, y, epochs=4, callbacks=[rates])
+    assert np.isfinite(model.get_weights()[0]).all()
+    assert np.abs(model.get_weights()[0]).max() > 1e30
+    np.testing.assert_array_equal(model.get_weights(), twin.get_weights())
+    model.set_weights([np.zeros((3, 1))])
     works(model)
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "scale", "said"),
+    ("rate", "x", "y", "weight", "said"),
     [
-        (keras.optimizers.SGD(1e30), 1.0, "step makes 'sequential/plain/"),
-        (keras.optimizers.SGD(0.1), 1e38, "output of layer 'sequential/plain' is not, for rows"),
-        (keras.optimizers.SGD(0.1), 1e25, "the loss is inf"),
+        (3e38, 1.0, 100.0, 1.0, "step 1 of epoch 1: the step makes 'sequential/plain/"),
+        (0.1, 1e37, 1.0, 1e3, "step 1 of epoch 1: the output of layer "),
+        (0.1, 1e25, 1.0, 1.0, "step 1 of epoch 1: the loss is inf, though every layer's output is finite"),
+        (0.1, 1.0, 1.0, np.inf, "step 1 of epoch 1: the output of layer "),
     ],
-    ids=["step", "output", "loss"],
+    ids=["step", "output", "loss", "weights"],
 )
-def test_what_was_not_finite_is_named(optimizer, scale, said):
+def test_what_was_not_finite_is_named(rate, x, y, weight, said):
     keras.backend.clear_session(free_memory=False)
-    model = linear(optimizer)
-    before = [np.array(value) for value in model.get_weights()]
-    x, y = table()
-    with fails("not finite at step", said.split("'")[0]):
-        train(model, x * scale * (8 if scale > 1e30 else 1), y, epochs=3)
-    assert np.isfinite(model.get_weights()[0]).all()
-    assert len(before) == len(model.get_weights())
+    model = linear(keras.optimizers.SGD(rate))
+    model.set_weights([np.full((3, 1), weight)])
+    with fails(said, "for rows 0, 1, 2, 3, 4 and 3 more"):
+        train(model, np.full_like(X, x), Y + y, epochs=3)
+    np.testing.assert_array_equal(model.get_weights()[0], np.full((3, 1), weight, "float32"))
 
 
 def test_weights_that_no_loss_shows():
@@ -242,16 +248,16 @@ def test_a_model_whose_steps_tell_no_loss():
             logs, state = super().train_step(state, data)
             return {"mine": logs["loss"]}, state
 
-    pair = Pair(lambda: _compiled(Silent()))
+    def build() -> keras.Model:
+        keras.utils.set_random_seed(1)
+        model = Silent()
+        model(X)
+        model.compile("sgd", "mse")
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    pair = Pair(build)
     assert list(pair.fit(epochs=2)["ours"].history) == ["mine"]
-
-
-def _compiled(model: keras.Model) -> keras.Model:
-    keras.utils.set_random_seed(1)
-    model.build((None, 3))
-    model.compile("sgd", "mse")
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 def run(code: str, **environment: str) -> str:

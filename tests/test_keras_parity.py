@@ -95,7 +95,7 @@ def test_optimizers(name):
 
 @pytest.mark.parametrize(
     "name",
-    [name if name in ("Adam", "SGD") else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS],
+    [name if name == "Adam" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS],
 )
 def test_optimizers_with_noise_moving_means_and_penalties(name):
     parity(lambda: net(optimizer(name), metrics=["accuracy"]), X, Y)
@@ -115,7 +115,7 @@ OPTIONS = {
     "clipvalue": {"clipvalue": 0.003},
     "global clipnorm": {"global_clipnorm": 0.01},
     "moving average": {"use_ema": True, "ema_momentum": 0.5},
-    "moving average that overwrites": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 3},
+    "moving average that overwrites": {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 4},
     "accumulation": {"gradient_accumulation_steps": 4},
     "fixed loss scale": {"loss_scale_factor": 48.0},
     "all": {
@@ -157,7 +157,7 @@ def test_half_precision_skips_steps_that_overflow():
     def build():
         return net(
             optimizers.LossScaleOptimizer(
-                optimizers.Adam(0.01), initial_scale=2.0**21, dynamic_growth_steps=2
+                optimizers.Adam(0.01), initial_scale=2.0**19, dynamic_growth_steps=2
             )
         )
 

@@ -41,6 +41,7 @@ def test_masked_words():
     parity(build, words[:96], Y[:96])
 
 
+@pytest.mark.slow
 def test_masked_steps_whose_every_step_has_a_loss():
     series = np.random.Generator(np.random.Philox(2)).normal(size=(len(X), 5, 3)).astype(np.float32)
     series[::3, 3:] = 0
@@ -68,16 +69,7 @@ LABELS = Y[:, 0].astype(int)
 
 
 def test_images():
-    def build():
-        return images(
-            layers.Conv2D(4, 3, padding="same", activation="relu"),
-            layers.MaxPooling2D(),
-            layers.BatchNormalization(),
-            layers.Conv2DTranspose(3, 2, strides=2),
-            layers.SpatialDropout2D(0.2),
-        )
-
-    parity(build, PICTURES, LABELS, validation_split=0.25)
+    parity(lambda: images(layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D()), PICTURES, LABELS)
 
 
 @pytest.mark.slow
@@ -88,16 +80,18 @@ def test_images():
         lambda: layers.Conv2D(4, 3, dilation_rate=2, padding="same"),
         lambda: layers.Conv2D(4, 3, data_format="channels_first", padding="same"),
         lambda: layers.SeparableConv2D(4, 3),
+        lambda: layers.Conv2DTranspose(3, 2, strides=2),
         lambda: keras.Sequential([layers.Reshape((36, 2)), layers.Conv1D(3, 4, padding="causal")]),
         lambda: keras.Sequential([layers.Reshape((4, 3, 3, 2)), layers.Conv3D(3, 2)]),
         lambda: keras.Sequential([layers.Reshape((2, 6, 6, 1)), layers.ConvLSTM2D(2, 2)]),
     ],
-    ids=["strides", "dilated", "channels first", "separable", "1d", "3d", "recurrent"],
+    ids=["strides", "dilated", "channels first", "separable", "transposed", "1d", "3d", "recurrent"],
 )
 def test_convolutions(kind):
     parity(lambda: images(kind()), PICTURES, LABELS)
 
 
+@pytest.mark.slow
 def test_convolutions_in_groups():
     """XLA takes groups apart before it lays convolutions out, and sums gradients in another order."""
 
@@ -123,7 +117,7 @@ def test_activity_regularizer_and_constraint():
         model.compile(optimizers.SGD(0.1, momentum=0.9, nesterov=True), "mse")
         return model
 
-    parity(build, X, Y, validation_split=0.3)
+    parity(build, *WHOLE)
 
 
 def test_frozen_layers():
@@ -149,7 +143,7 @@ def test_nested_models():
         model.compile("adam", "mse", metrics=["mae"])
         return model
 
-    parity(build, X, Y)
+    parity(build, *WHOLE)
 
 
 def two_heads(containers, loss, metrics, loss_weights):
@@ -178,9 +172,9 @@ def test_named_inputs_and_outputs():
 def test_listed_inputs_and_outputs():
     parity(
         lambda: two_heads(list, ["binary_crossentropy", "mse"], [["accuracy"], ["mae"]], [0.3, 2.0]),
-        [X, X[:, :3]],
-        [Y, X[:, :2]],
-        sample_weight=[WEIGHTS, WEIGHTS[::-1].copy()],
+        [X[:96], X[:96, :3]],
+        [Y[:96], X[:96, :2]],
+        sample_weight=[WEIGHTS[:96], WEIGHTS[8:]],
     )
 
 
@@ -288,9 +282,10 @@ def test_many_metrics():
     def build():
         names = ["AUC", "Precision", "Recall", "BinaryAccuracy", "TruePositives", "R2Score", "KLDivergence"]
         made = [getattr(keras.metrics, name)() for name in names]
-        return small(
-            "adam", metrics=[*made, keras.metrics.F1Score(threshold=0.5), Largest(), closeness, "mse"]
-        )
+        made += [keras.metrics.F1Score(threshold=0.5), Largest()]
+        model = keras.Sequential([layers.Input((6,)), layers.Dense(1, "sigmoid")])
+        model.compile("adam", "binary_crossentropy", metrics=[*made, closeness, "mse"])
+        return model
 
     plain, _ = parity(build, *WHOLE, validation_data=(X[:32], Y[:32]))
     assert {"auc", "f1_score", "largest", "closeness", "val_precision"} <= set(plain.histories[0])

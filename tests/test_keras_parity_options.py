@@ -14,6 +14,7 @@ from keras_twins import assert_same, born, parity, rows, same, train_twins, trai
 from steepest.data.order import epoch_order, order_within_batches
 
 X, Y = rows()
+WHOLE = X[:96], Y[:96]
 KERAS, OURS = keras.Model.fit, steepest.keras.fit
 
 
@@ -166,9 +167,9 @@ def test_compile_again():
     """A second descent with another loss, optimizer and metrics shows nothing of the first."""
 
     def script(model, fit):
-        fit(model, X, Y)
+        fit(model, *WHOLE)
         model.compile(optimizers.SGD(0.1, momentum=0.9), "mae", metrics=["mse"])
-        fit(model, X, Y, epochs=1, validation_split=0.2)
+        fit(model, *WHOLE, epochs=1, validation_split=0.2)
 
     assert_same(*train_twins(net, script))
 
@@ -198,10 +199,10 @@ def test_compile_again_with_the_same_optimizer():
         return model
 
     def script(model, fit):
-        fit(model, X, Y)
+        fit(model, *WHOLE)
         model.compile(0.0, optimizer=model.optimizer)
         before = values(model)["trainable_variables"]
-        fit(model, X, Y)
+        fit(model, *WHOLE)
         assert same(before, values(model)["trainable_variables"])
 
     assert_same(*train_twins(build, script))
@@ -209,18 +210,18 @@ def test_compile_again_with_the_same_optimizer():
 
 def test_another_learning_rate():
     def script(model, fit):
-        fit(model, X, Y, epochs=1)
+        fit(model, *WHOLE, epochs=1)
         model.optimizer.learning_rate = 0.3
-        fit(model, X, Y, epochs=1)
+        fit(model, *WHOLE, epochs=1)
 
     assert_same(*train_twins(net, script))
 
 
 def test_weights_that_are_set_between_fits():
     def script(model, fit):
-        fit(model, X, Y, epochs=1)
+        fit(model, *WHOLE, epochs=1)
         model.set_weights([each / 2 for each in values(model)["trainable_variables"]])
-        fit(model, X, Y, epochs=1)
+        fit(model, *WHOLE, epochs=1)
 
     assert_same(*train_twins(net, script))
 
@@ -245,11 +246,11 @@ def freeze_the_other(model):
 
 def test_freeze_another_layer():
     def script(model, fit):
-        fit(model, X, Y)
+        fit(model, *WHOLE)
         freeze_the_other(model)
         model.compile(optimizers.Adam(0.01), "mse")
         kept = [np.array(weight.value) for weight in model.layers[0].weights]
-        fit(model, X, Y)
+        fit(model, *WHOLE)
         assert same(kept, [weight.value for weight in model.layers[0].weights])
 
     assert_same(*train_twins(two_equal_layers, script))
@@ -263,11 +264,11 @@ def freeze_one_more(model):
 def test_freeze_without_compiling(freeze):
     """Keras takes one layer's weights for the other's, or fails within the optimizer."""
     model = born(two_equal_layers)
-    steepest.keras.fit(model, X, Y, verbose=0)
+    steepest.keras.fit(model, *WHOLE, verbose=0)
     before = values(model)
     freeze(model)
     with fails("trainable", "compile"):
-        steepest.keras.fit(model, X, Y, verbose=0)
+        steepest.keras.fit(model, *WHOLE, verbose=0)
     freeze_the_other(model)
     model.layers[0].trainable, model.layers[1].trainable = True, False
     assert all(same(before[group], after) for group, after in values(model).items())

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import keras
+import numpy as np
 from keras.src.backend import config
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.utils.rng_utils import get_random_seed
@@ -165,7 +166,7 @@ def _begin(
         backup.facts.update(seed=seed, steps_per_epoch=rows.steps, variables=shapes)
     stride = _stride(model, callbacks.callbacks, backup)
     # A copy, because Keras' own evaluate() and predict() take the variables' arrays over.
-    start = jax.tree.map(jax.numpy.copy, state_of(model))
+    start = jax.tree.map(np.array, state_of(model))
     quiet = any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks.callbacks)
     return Fit(model, program_of(model), rows, held_out, callbacks, stride, start, quiet, backup)
 

@@ -102,7 +102,7 @@ class Rows:
         if self.blocks is None:
             return False
         shapes = self.blocks.shapes()
-        return len(shapes) == 1 or (len(shapes) == 2 and shapes[1][1] < shapes[0][1])
+        return len(shapes) == 1 or (len(shapes) == 2 and shapes[1][1] < shapes[0][1] and shapes[0][0] > 1)
 
     def epoch(self, stride: int | None, skip: int = 0) -> Iterator[Stretch]:
         """Yield an epoch's steps, as many at a time as fit, or ``stride`` at a time.
@@ -215,16 +215,14 @@ def rows_of(
     _check(batch_size, steps, shuffle)
     x, y, sample_weight = (as_arrays(each) for each in (x, y, sample_weight))
     arrays = can_convert_arrays((x, y, sample_weight))
-    if arrays and _leaves(x) and not _leaves(x)[0].shape[0]:
-        raise SteepestError(
-            "x has no rows, so there is nothing to descend on.", hint="Look at what selected them."
-        )
     ours = arrays or isinstance(x, keras.utils.PyDataset)
     settings = {"batch_size": batch_size, "steps_per_epoch": steps, "class_weight": class_weight}
     iterator = _Iterator(x, y, sample_weight, **settings, shuffle=bool(shuffle) and not ours)
     adapter, rows = iterator.data_adapter, Rows(iterator)
     rows.passes = -(-taken // (adapter.num_batches or taken or 1))
     if isinstance(adapter, ArrayDataAdapter):
+        if not adapter._num_samples:
+            raise SteepestError("x and y have no rows.", hint="Look at what selected them.")
         rows.facts = {"number of rows": adapter._num_samples, "batch size": adapter._batch_size}
         _order(rows, adapter, seed, shuffle)
     elif isinstance(adapter, PyDatasetAdapter) and shuffle and adapter.num_batches is not None:
@@ -301,10 +299,16 @@ def _after(windows: Iterator[Held], skip: int) -> Iterator[Held]:
 
 
 def _whole(windows: Iterator[Held], first: int = 0) -> Iterator[Stretch]:
-    """Yield a window at a time; a short last batch joins the window before, a step of its own shape."""
+    """Yield a window at a time; a short last batch joins the window before, a step of its own shape.
+
+    It does not join a single step: their loops would be compiled into one, and the last bits would change.
+    """
     held: list[Held] = []
     for window in chain(windows, [None]):
-        if held and (window is None or len(window[1][0]) == len(held[0][1][0])):
+        is_whole = held and (
+            len(held[0][1]) == 1 or window is None or len(window[1][0]) == len(held[0][1][0])
+        )
+        if is_whole:
             numbers = [each for _, numbers in held for each in numbers]
             yield Stretch(first, first + len(numbers) - 1, tuple(part for part, _ in held), numbers)
             first, held = first + len(numbers), []
@@ -349,7 +353,8 @@ def _stretches(batches: Iterator[Any], stride: int | None, first: int) -> Iterat
 
 
 def _shapes(batch: Any) -> Any:
-    return jax.tree.map(np.shape, batch), jax.tree.structure(batch)
+    leaves, structure = jax.tree.flatten(batch)
+    return [np.shape(leaf) for leaf in leaves], structure
 
 
 def _stack(group: list[Any], first: int, count: int) -> Stretch:
