@@ -82,7 +82,8 @@ class Pair:
         for name, model in self.models.items():
             for variable, value in zip(variables(model), self.start, strict=True):
                 variable.assign(jnp.array(value))  # a copy: Keras takes the arrays of variables over
-            histories[name] = FITS[name](model, x, y, callbacks=callbacks(), **arguments)
+            data = x() if callable(x) else x  # a generator can be used but once
+            histories[name] = FITS[name](model, data, y, callbacks=callbacks(), **arguments)
         self.assert_same()
         assert histories["ours"].epoch == histories["keras"].epoch
         assert_close(histories["ours"].history, histories["keras"].history)

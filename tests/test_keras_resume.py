@@ -134,7 +134,7 @@ def test_epochs(model, tmp_path, shuffle):
     assert_resumes(model, tmp_path / "a", Interrupt(2), shuffle=shuffle)
 
 
-@pytest.mark.parametrize("every", [1, 5, 12, 30])
+@pytest.mark.parametrize("every", [1, 5, 30])
 def test_batches(model, tmp_path, every):
     assert_resumes(model, tmp_path / "a", Interrupt(2, 7), Interrupt(3, 0), save_freq=every)
 
@@ -313,7 +313,7 @@ def test_several_backups(model, tmp_path):
         descend(model, tmp_path, BackupAndRestore(tmp_path / "b"))
 
 
-@pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["bfloat16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_half_precision(tmp_path, policy):
     model = network(policy=policy)
     model.start = tuple(bits(model))

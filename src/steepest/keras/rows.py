@@ -305,10 +305,8 @@ def _whole(windows: Iterator[Held], first: int = 0) -> Iterator[Stretch]:
     """
     held: list[Held] = []
     for window in chain(windows, [None]):
-        is_whole = held and (
-            len(held[0][1]) == 1 or window is None or len(window[1][0]) == len(held[0][1][0])
-        )
-        if is_whole:
+        single = len(held) == 1 and len(held[0][1]) == 1
+        if held and (single or window is None or len(window[1][0]) == len(held[0][1][0])):
             numbers = [each for _, numbers in held for each in numbers]
             yield Stretch(first, first + len(numbers) - 1, tuple(part for part, _ in held), numbers)
             first, held = first + len(numbers), []
