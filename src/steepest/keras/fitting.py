@@ -94,11 +94,13 @@ def fit(
         size = validation_batch_size or batch_size
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
-    descent = _begin(model, rows, held_out, callbacks, verbose, epochs, seed)
+    descent = _begin(model, rows, held_out, callbacks, verbose, epochs)
     try:
         return run(descent, initial_epoch, _fewest(epochs), validation_freq)
     finally:
-        rows.close()
+        for each in (rows, held_out):
+            if each is not None:
+                each.close()
 
 
 def _check(model: keras.Model) -> None:
@@ -143,7 +145,6 @@ def _begin(
     callbacks: Any,
     verbose: str | int,
     epochs: int,
-    seed: int,
 ) -> Fit:
     """Build what Keras builds, and look at what the callbacks ask for."""
     rows.build(model)
@@ -161,9 +162,6 @@ def _begin(
             steps=rows.steps,
             model=model,
         )
-    if backup:
-        shapes = [[variable.path, list(variable.shape)] for variable in model.variables]
-        backup.facts.update(seed=seed, steps_per_epoch=rows.steps, variables=shapes)
     stride = _stride(model, callbacks.callbacks, backup)
     # A copy, because Keras' own evaluate() and predict() take the variables' arrays over.
     start = jax.tree.map(np.array, state_of(model))

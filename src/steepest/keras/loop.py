@@ -6,9 +6,10 @@ an epoch, and whenever a callback asks for its model before that.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import keras
@@ -81,6 +82,7 @@ class Fit:
     _fresh: list[jax.Array] | None = None
     _looks_ahead: bool = True
     _ahead: _Ahead | None = None
+    _compiling: threading.Thread | None = None
 
 
 def run(
@@ -99,6 +101,7 @@ def run(
             model.stop_training = begin.stopped
     sound = True
     try:
+        _compile_test(fit)
         logs = _epochs(fit, begin, epochs, validation_freq)
     except SteepestError:
         sound = False
@@ -114,6 +117,23 @@ def run(
     history: keras.callbacks.History = model.history
     history.steps = fit.steps.table()
     return history
+
+
+def _compile_test(fit: Fit) -> None:
+    """Compile the validation in a thread, while the first epoch is compiled.
+
+    It is traced here, because Keras' models are not made for two threads.
+    """
+    if fit.held_out is None or not fit.held_out.is_one_stretch or _tests_by_batch(fit):
+        return
+    parts = next(fit.held_out.epoch(None)).parts
+    lowered = cast(jax.stages.Wrapped, fit.program.test).lower(state_of(fit.model), parts)
+    fit._compiling = threading.Thread(target=lowered.compile, daemon=True)
+    fit._compiling.start()
+
+
+def _tests_by_batch(fit: Fit) -> bool:
+    return bool(needs_each_batch(fit.callbacks.callbacks, TEST_HOOKS)) or not compiles(fit.model)
 
 
 def _epochs(fit: Fit, begin: Position, epochs: int, validation_freq: int | list[int]) -> dict[str, Any]:
@@ -253,8 +273,9 @@ def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
     model.jax_state_sync()
     _reset_metrics(fit)
     state, logs = state_of(model), None
-    one_by_one = needs_each_batch(callbacks.callbacks, TEST_HOOKS) or not compiles(model)
-    for stretch in rows.epoch(int(model.steps_per_execution) if one_by_one else None):
+    if fit._compiling:
+        fit._compiling.join()
+    for stretch in rows.epoch(int(model.steps_per_execution) if _tests_by_batch(fit) else None):
         callbacks.on_test_batch_begin(stretch.first)
         if model._jax_state_synced:
             state = state_of(model)
