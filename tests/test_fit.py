@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
-from steepest import training
+from steepest import networks, training
 from steepest.data.source import read_table
 from steepest.descent.losses import LOSSES
 from steepest.descent.optimizers import OPTIMIZERS
@@ -123,7 +123,7 @@ def test_epochs_default_to_5000_steps_within_10_and_500(fit, monkeypatch):
         seen.append(epochs)
         raise SteepestError("enough")
 
-    monkeypatch.setattr(training, "_descend", stop)
+    monkeypatch.setattr(networks, "_descend", stop)
     for batch_size in ("all", 30, 1):
         with pytest.raises(SteepestError, match="enough"):
             fit("iris", batch_size=batch_size, validation=0)
@@ -305,7 +305,7 @@ def test_the_seed_decides_the_start_and_the_order(fit, monkeypatch):
         seen.append((start["layer_1"]["weights"], settings["seed"]))
         raise SteepestError("enough")
 
-    monkeypatch.setattr(training, "minimize", minimize)
+    monkeypatch.setattr(networks, "minimize", minimize)
     for seed in (3, 4):
         with pytest.raises(SteepestError, match="enough"):
             fit("iris", seed=seed, validation=0)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import steepest
-from steepest import training
+from steepest import networks, training
 from steepest.errors import SteepestError
 from steepest.run import check_out, free_name, open_run
 from steepest.settings import Settings
@@ -77,7 +77,7 @@ def copy(path, tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch, tmp_path, path, result) -> Path:
     """An empty folder to fit in again; the descent and the report, which take long, are not made anew."""
-    monkeypatch.setattr(training, "_descend", lambda *_: result.result)
+    monkeypatch.setattr(networks, "_descend", lambda *_: result.result)
     monkeypatch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
