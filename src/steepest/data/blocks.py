@@ -23,7 +23,7 @@ WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
 
 BUFFERS = 3
-"""Windows alive at once: one in the descent, one waiting, one being filled."""
+"""Windows alive at once, unless told otherwise: one in the descent, one waiting, one being filled."""
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -66,6 +66,8 @@ class Blocks:
         batch holds consecutive rows in an order of its own.
     padded
         Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
+    buffers
+        Windows alive at once.
     """
 
     arrays: tuple[Array, ...]
@@ -74,6 +76,7 @@ class Blocks:
     seed: int = 0
     shuffle: bool | Literal["batch"] = True
     padded: bool = True
+    buffers: int = BUFFERS
 
     @property
     def rows(self) -> int:
@@ -88,14 +91,14 @@ class Blocks:
     def epochs(self, first: int, last: int) -> Iterator[Window]:
         """Yield the windows of the epochs ``first`` to ``last - 1``, in order.
 
-        A window's arrays are valid until `BUFFERS` - 1 more windows have been asked for.
+        A window's arrays are valid until ``buffers`` - 1 more windows have been asked for.
         """
         shapes = self.shapes()
-        buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(BUFFERS)]
+        buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(self.buffers)]
         number = 0
         for epoch in range(first, last):
             for shape, members in self._cut(epoch, shapes):
-                yield self._fill(buffers[number % BUFFERS], shape, members)
+                yield self._fill(buffers[number % self.buffers], shape, members)
                 number += 1
 
     def shapes(self) -> list[tuple[int, int]]:

@@ -94,9 +94,9 @@ def fit(
         size = validation_batch_size or batch_size
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
-    descent = _begin(model, rows, held_out, callbacks, verbose, epochs)
+    descent = _begin(model, rows, held_out, callbacks, verbose, epochs, validation_freq)
     try:
-        return run(descent, initial_epoch, _fewest(epochs), validation_freq)
+        return run(descent, initial_epoch)
     finally:
         for each in (rows, held_out):
             if each is not None:
@@ -145,6 +145,7 @@ def _begin(
     callbacks: Any,
     verbose: str | int,
     epochs: int,
+    validation_freq: int | list[int],
 ) -> Fit:
     """Build what Keras builds, and look at what the callbacks ask for."""
     rows.build(model)
@@ -166,7 +167,10 @@ def _begin(
     # A copy, because Keras' own evaluate() and predict() take the variables' arrays over.
     start = jax.tree.map(np.array, state_of(model))
     quiet = any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks.callbacks)
-    return Fit(model, program_of(model), rows, held_out, callbacks, stride, start, quiet, backup)
+    return Fit(
+        *(model, program_of(model), rows, held_out, callbacks, _fewest(epochs), validation_freq),
+        *(stride, start, quiet, backup),
+    )
 
 
 def _stride(model: keras.Model, callbacks: list[Any], backup: Backup | None) -> int | None:

@@ -7,6 +7,7 @@ an epoch, and whenever a callback asks for its model before that.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,7 @@ from steepest.errors import SteepestError
 from steepest.keras.failures import explain, first_not_finite, replay, scales_its_loss
 from steepest.keras.hooks import TEST_HOOKS, needs_each_batch
 from steepest.keras.program import (
+    Parts,
     Program,
     Record,
     State,
@@ -33,12 +35,12 @@ from steepest.keras.resume import Backup, Position, Steps
 from steepest.keras.rows import Rows, Stretch, first_steps
 
 
-class _Ahead(NamedTuple):
-    """An epoch that the device began while the callbacks look at the one before."""
+class _Begun(NamedTuple):
+    """What the device was given to do before it was known whether it would be asked to."""
 
-    stretch: Stretch
     state: State
-    result: tuple[State, Record]
+    parts: Parts
+    result: tuple[State, Any]
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Fit:
         What is trained, how, and who looks on.
     rows, held_out
         What it is trained and validated on.
+    epochs, validation_freq
+        See `fit`.
     stride
         Steps between two looks of the callbacks; ``None`` for as many as fit.
     start
@@ -72,6 +76,8 @@ class Fit:
     rows: Rows
     held_out: Rows | None
     callbacks: keras.callbacks.CallbackList
+    epochs: int
+    validation_freq: int | list[int]
     stride: int | None
     start: State
     quiet: bool
@@ -81,13 +87,12 @@ class Fit:
     unsaved: int = 0
     _fresh: list[jax.Array] | None = None
     _looks_ahead: bool = True
-    _ahead: _Ahead | None = None
+    _ahead: Stretch | None = None
+    _begun: dict[str, _Begun] = field(default_factory=dict)
     _compiling: threading.Thread | None = None
 
 
-def run(
-    fit: Fit, initial_epoch: int, epochs: int, validation_freq: int | list[int]
-) -> keras.callbacks.History:
+def run(fit: Fit, initial_epoch: int) -> keras.callbacks.History:
     """Train from the initial epoch, or from where the backup says, to the last epoch."""
     model, callbacks = fit.model, fit.callbacks
     model.stop_training = False
@@ -102,14 +107,14 @@ def run(
     sound = True
     try:
         _compile_test(fit)
-        logs = _epochs(fit, begin, epochs, validation_freq)
+        logs = _epochs(fit, begin)
     except SteepestError:
         sound = False
         raise
     finally:
         model.jax_state_sync()
         model._jax_state = None
-        if sound and epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
+        if sound and fit.epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
             model.optimizer.finalize_variable_values(model.trainable_weights)
     callbacks.on_train_end(logs)
     if fit.backup:
@@ -136,19 +141,17 @@ def _tests_by_batch(fit: Fit) -> bool:
     return bool(needs_each_batch(fit.callbacks.callbacks, TEST_HOOKS)) or not compiles(fit.model)
 
 
-def _epochs(fit: Fit, begin: Position, epochs: int, validation_freq: int | list[int]) -> dict[str, Any]:
+def _epochs(fit: Fit, begin: Position) -> dict[str, Any]:
     """Go through the epochs; return the last one's figures."""
     model, callbacks = fit.model, fit.callbacks
     logs: dict[str, Any] = {}
-    while begin.epoch < epochs and not model.stop_training:
+    while begin.epoch < fit.epochs and not model.stop_training:
         epoch = begin.epoch
         logs = _train(fit, begin)
-        if fit.held_out is not None and model._should_eval(epoch, validation_freq):
+        if fit.held_out is not None and model._should_eval(epoch, fit.validation_freq):
             measured = _test(fit, fit.held_out)
             logs.update({f"val_{name}": value for name, value in measured.items()})
         model.jax_state_sync()
-        if epoch + 1 < epochs:
-            _look_ahead(fit)
         callbacks.on_epoch_end(epoch, logs)
         begin = Position(epoch + 1, 0, begin.batches + fit.taken, bool(model.stop_training))
         _back_up(fit, begin)
@@ -176,8 +179,8 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
         callbacks.on_epoch_begin(begin.epoch)
     state, logs = state_of(model), None
     fit.taken = begin.step
-    ahead = fit._ahead
-    for stretch in [ahead.stretch] if ahead else fit.rows.epoch(fit.stride, begin.step):
+    ahead, fit._ahead = fit._ahead, None
+    for stretch in [ahead] if ahead else fit.rows.epoch(fit.stride, begin.step):
         if fit.taken:
             _back_up(fit, begin._replace(step=fit.taken))
         callbacks.on_train_batch_begin(stretch.first)
@@ -203,28 +206,52 @@ def _until_stop(fit: Fit, stretch: Stretch) -> Stretch:
     """Return what is left of a stretch if a callback has asked to stop before it: as in Keras, one look."""
     if not fit.model.stop_training:
         return stretch
-    fit._ahead, count = None, int(fit.model.steps_per_execution)
+    count = int(fit.model.steps_per_execution)
     return stretch._replace(last=stretch.first + count - 1, parts=first_steps(stretch.parts, count))
 
 
-def _look_ahead(fit: Fit) -> None:
-    """Begin the next epoch, if it is one stretch and nothing but a callback may come before it."""
+def _look_ahead(fit: Fit, state: State, epoch: int) -> None:
+    """Begin what follows an epoch of one stretch that the device still runs: validation, and the next epoch.
+
+    Nothing but a callback comes between them. What was begun is used if no callback changed the model.
+    """
     whole = fit.stride is None and fit.rows.is_one_stretch
-    if not (fit._looks_ahead and whole and fit._fresh):
+    if not (fit._looks_ahead and whole and fit._fresh) or fit.model.stop_training:
         return
-    stretch = next(fit.rows.epoch(None))
-    state = (*state_of(fit.model)[:3], fit._fresh)
-    fit._ahead = _Ahead(stretch, state, fit.program.train(state, stretch.parts))
+    if fit.held_out is not None and fit.model._should_eval(epoch, fit.validation_freq):
+        if not fit.held_out.is_one_stretch or _tests_by_batch(fit):
+            return
+        parts = next(fit.held_out.epoch(None)).parts
+        state = _begin(fit, "test", (*state[:3], fit._fresh), parts)
+    if epoch + 1 < fit.epochs:
+        fit._ahead = next(fit.rows.epoch(None))
+        _begin(fit, "train", (*state[:3], fit._fresh), fit._ahead.parts)
 
 
-def _began(fit: Fit, state: State) -> tuple[State, Record] | None:
-    """Return what was begun ahead, unless a callback has changed the model: then no epoch is again."""
-    ahead, fit._ahead = fit._ahead, None
-    if ahead is None:
-        return None
-    before, now = jax.tree.leaves(ahead.state), jax.tree.leaves(state)
-    fit._looks_ahead = len(before) == len(now) and all(map(is_, before, now))
-    return ahead.result if fit._looks_ahead else None
+def _begin(fit: Fit, step: str, state: State, parts: Parts) -> State:
+    result = _program(fit, step)(state, parts)
+    fit._begun[step] = _Begun(state, parts, result)
+    return result[0]
+
+
+def _compute(fit: Fit, step: str, state: State, parts: Parts) -> tuple[State, Any]:
+    """Run a program, or take what it was begun on ahead; where that is of no use, nothing is begun again."""
+    begun = fit._begun.pop(step, None)
+    if begun is not None:
+        before, now = jax.tree.leaves(begun.state), jax.tree.leaves(state)
+        if begun.parts is parts and len(before) == len(now) and all(map(is_, before, now)):
+            return begun.result
+        fit._looks_ahead = False
+        fit._begun.clear()
+    return _program(fit, step)(state, parts)
+
+
+def _program(fit: Fit, step: str) -> Callable[[State, Parts], tuple[State, Any]]:
+    if step == "train":
+        return fit.program.train
+    if fit._compiling:
+        fit._compiling.join()
+    return fit.program.test
 
 
 def _reset_metrics(fit: Fit) -> None:
@@ -249,7 +276,8 @@ def _figures(model: keras.Model, step: str, logs: dict[str, jax.Array]) -> dict[
 
 def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, Record, int]:
     """Take the steps of a stretch; return the state, what they leave behind and the last one's number."""
-    after, record = _began(fit, state) or fit.program.train(state, stretch.parts)
+    after, record = _compute(fit, "train", state, stretch.parts)
+    _look_ahead(fit, after, epoch)
     at = first_not_finite(record)
     if at is None or scales_its_loss(fit.model):
         return after, record, stretch.last
@@ -273,13 +301,11 @@ def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
     model.jax_state_sync()
     _reset_metrics(fit)
     state, logs = state_of(model), None
-    if fit._compiling:
-        fit._compiling.join()
     for stretch in rows.epoch(int(model.steps_per_execution) if _tests_by_batch(fit) else None):
         callbacks.on_test_batch_begin(stretch.first)
         if model._jax_state_synced:
             state = state_of(model)
-        state, logs = fit.program.test(state, stretch.parts)
+        state, logs = _compute(fit, "test", state, stretch.parts)
         jax.block_until_ready(logs)  # type: ignore[no-untyped-call]  # the stretch's arrays are used again
         hand_over(model, state)
         callbacks.on_test_batch_end(stretch.last, logs)

@@ -26,6 +26,9 @@ from steepest.errors import SteepestError
 from steepest.keras.adapters import Ordered, Shuffled
 from steepest.keras.program import Parts
 
+BUFFERS = 5
+"""Windows alive at once: two stretches, each with a short last batch, and one window being filled."""
+
 MANY = 2**40
 """More passes than anyone makes."""
 
@@ -234,7 +237,7 @@ def rows_of(
 def _order(rows: Rows, adapter: ArrayDataAdapter, seed: int, shuffle: bool | Literal["batch"]) -> None:
     """Let the seed decide the order of arrays, which stay in memory as windows where that is possible."""
     weights = np.ones(adapter._num_samples, np.float32)
-    order = Blocks((), weights, adapter._batch_size, seed, shuffle, padded=False)
+    order = Blocks((), weights, adapter._batch_size, seed, shuffle, padded=False, buffers=BUFFERS)
     if rows.iterator.steps_per_epoch is None and all(map(_is_dense, _leaves(adapter._inputs))):
         leaves, rows.shape_like = jax.tree.flatten(_gathered(adapter))
         rows.blocks = replace(order, arrays=tuple(leaves))
