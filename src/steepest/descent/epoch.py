@@ -68,7 +68,10 @@ class Constants(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """A window's batches: data, row weights ``[steps, batch_size]``, rates ``[steps]``."""
+    """A window's batches: data, row weights ``[steps, batch_size]``, rates ``[steps]``.
+
+    Within a step the weights are shares of their batch's weight: see `shares_of`.
+    """
 
     data: Any
     weights: Any
@@ -82,12 +85,19 @@ class Record(NamedTuple):
     gradient_norm: jax.Array
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return ``Σ wᵢ valueᵢ / Σ wᵢ``, and 0 where all weights are 0; a single number is returned as it is."""
+def shares_of(weights: jax.Array) -> jax.Array:
+    """Return each row's part of its batch's weight, ``wᵢ / Σ wᵢ``; 0 where all weights are 0."""
+    weights = weights.astype(jnp.result_type(float))
+    total = weights.sum(axis=-1, keepdims=True)
+    return weights / jnp.where(total > 0, total, 1)
+
+
+def weighted_mean(values: jax.Array, shares: jax.Array) -> jax.Array:
+    """Return ``Σ sᵢ valueᵢ``; a single number is returned as it is."""
     if values.ndim == 0:
         return values
-    total = weights.sum()
-    return jnp.dot(values.astype(jnp.result_type(values, weights)), weights) / jnp.where(total > 0, total, 1)
+    kind = jnp.result_type(values, jnp.float32)
+    return jnp.dot(values.astype(kind), shares.astype(kind))
 
 
 def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, jax.Array | float]:
@@ -215,6 +225,7 @@ def take_sure_step(
 
 
 def _scan(step: Callable[..., Any], state: State, batches: Batches) -> tuple[State, Record]:
+    batches = batches._replace(weights=shares_of(batches.weights))
     # Steps on one row are short enough for the loop itself to cost a quarter of the time.
     unroll = 4 if batches.weights.shape[1] == 1 else 1
     return jax.lax.scan(step, state, batches, unroll=unroll)
@@ -257,8 +268,8 @@ def evaluate(
     total = batches.weights.sum()
 
     def add(means: tuple[jax.Array, ...], batch: Batches) -> tuple[tuple[jax.Array, ...], None]:
-        share = batch.weights.sum() / total
-        each = (weighted_mean(function(tree, batch.data), batch.weights) for function in functions)
+        share, shares = batch.weights.sum() / total, shares_of(batch.weights)
+        each = (weighted_mean(function(tree, batch.data), shares) for function in functions)
         return tuple(
             (mean + share * value).astype(zero.dtype) for mean, value in zip(means, each, strict=True)
         ), None
