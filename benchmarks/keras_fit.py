@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,36 +19,21 @@ from typing import Any
 import numpy as np
 
 import listing
-from listing import BATCH, FEATURES, HIDDEN, KERAS_STEPS_PER_EXECUTION, RATE, STEPS, WARM_UP, Data, keras_name
-from measure import Goal, Report, Standing, Train, Turn, between, clocked, enter, take_turns
+from listing import (
+    BATCH,
+    FEATURES,
+    KERAS_STEPS_PER_EXECUTION,
+    STEPS,
+    WARM_UP,
+    Data,
+    keras,
+    keras_name,
+    network,
+)
+from measure import Goal, Report, Standing, Train, Turn, clocked, enter, fitted, take_turns
 
 OURS, LEAN, BARE = "Steepest", "Steepest, without metric and validation", "bare lax.scan, stateless_call"
 NIGHTLY = Path(sys.prefix, "keras-nightly")
-
-
-def network(metrics: list[str], steps_per_execution: int = 1) -> Any:
-    os.environ["KERAS_BACKEND"] = "jax"
-    import keras
-
-    layers = [keras.Input((FEATURES,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(1, "sigmoid")]
-    model = keras.Sequential(layers)
-    optimizer = keras.optimizers.Adam(RATE)
-    model.compile(optimizer, "binary_crossentropy", metrics=metrics, steps_per_execution=steps_per_execution)
-    return model
-
-
-def fitted(fit: Callable[..., Any], *data: Any, **settings: Any) -> Train:
-    """Return the contestant whose epochs are those of a ``fit``, timed from one's end to the next's."""
-
-    def train(epochs: int) -> Turn:
-        import keras
-
-        began, ends = time.perf_counter(), []
-        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
-        history = fit(*data, epochs=epochs + 1, callbacks=[clock], verbose=0, **settings)
-        return between(began, ends, history.history["loss"][-1])
-
-    return train
 
 
 def steepest(data: Data, lean: bool = False) -> Train:
@@ -58,11 +42,6 @@ def steepest(data: Data, lean: bool = False) -> Train:
 
     settings = {} if lean else {"validation_data": data.validation}
     return fitted(partial(steepest.keras.fit, model), *data.rows, batch_size=BATCH, **settings)
-
-
-def keras(data: Data, steps_per_execution: int = 1) -> Train:
-    model = network(["accuracy"], steps_per_execution)
-    return fitted(model.fit, *data.rows, batch_size=BATCH, validation_data=data.validation)
 
 
 def bare_scan(data: Data) -> Train:

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 import listing
-from keras_fit import fitted
-from measure import Report, Train, enter, take_turns
+from measure import Report, Train, enter, fitted, take_turns
 
 BATCHES = (32, 256, 4096)
 WIDTHS = (64, 256, 1024)

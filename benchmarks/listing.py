@@ -8,14 +8,13 @@ to the end of the next; so all that they do between two epochs is counted.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from measure import Goal, Report, Train, Turn, between, clocked, descending, enter, take_turns
+from measure import Goal, Report, Train, clocked, descending, enter, fitted, take_turns
 
 ROWS, VALIDATION_ROWS, FEATURES, HIDDEN, BATCH, RATE = 20_000, 4_000, 20, 64, 32, 1e-3
 STEPS = ROWS // BATCH
@@ -102,23 +101,20 @@ def bare_scan(data: Data) -> Train:
     return partial(clocked, epoch)
 
 
-def keras(data: Data, steps_per_execution: int = 1) -> Train:
+def network(metrics: list[str], steps_per_execution: int = 1) -> Any:
     os.environ["KERAS_BACKEND"] = "jax"
-    import keras as keras_3
+    import keras
 
-    hidden, output = keras_3.layers.Dense(HIDDEN, "relu"), keras_3.layers.Dense(1, "sigmoid")
-    model = keras_3.Sequential([keras_3.Input((FEATURES,)), hidden, output])
-    settings = {"metrics": ["accuracy"], "steps_per_execution": steps_per_execution}
-    model.compile(keras_3.optimizers.Adam(RATE), "binary_crossentropy", **settings)
+    layers = [keras.Input((FEATURES,)), keras.layers.Dense(HIDDEN, "relu"), keras.layers.Dense(1, "sigmoid")]
+    model = keras.Sequential(layers)
+    optimizer = keras.optimizers.Adam(RATE)
+    model.compile(optimizer, "binary_crossentropy", metrics=metrics, steps_per_execution=steps_per_execution)
+    return model
 
-    def train(epochs: int) -> Turn:
-        began, ends = time.perf_counter(), []
-        clock = keras_3.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
-        settings = {"batch_size": BATCH, "epochs": epochs + 1, "validation_data": data.validation}
-        history = model.fit(*data.rows, **settings, callbacks=[clock], verbose=0)
-        return between(began, ends, history.history["loss"][-1])
 
-    return train
+def keras(data: Data, steps_per_execution: int = 1) -> Train:
+    model = network(["accuracy"], steps_per_execution)
+    return fitted(model.fit, *data.rows, batch_size=BATCH, validation_data=data.validation)
 
 
 def pytorch(data: Data) -> Train:

@@ -110,6 +110,20 @@ def clocked(epoch: Callable[[], float], epochs: int) -> Turn:
     return between(began, ends, loss)
 
 
+def fitted(fit: Callable[..., Any], *data: Any, **settings: Any) -> Train:
+    """Return the contestant whose epochs are those of a ``fit``, timed from one's end to the next's."""
+
+    def train(epochs: int) -> Turn:
+        import keras
+
+        began, ends = time.perf_counter(), []
+        clock = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: ends.append(time.perf_counter()))
+        history = fit(*data, epochs=epochs + 1, callbacks=[clock], verbose=0, **settings)
+        return between(began, ends, history.history["loss"][-1])
+
+    return train
+
+
 def descending(objective: Any, parameters: Any, data: Any, **settings: Any) -> Train:
     """Return the contestant that is `steepest.minimize`, timed from the end of an epoch to the next's.
 
