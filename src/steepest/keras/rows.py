@@ -284,13 +284,17 @@ def _is_dense(leaf: Any) -> bool:
 
 
 def _gathered(adapter: ArrayDataAdapter) -> Any:
-    """Return the adapter's arrays as the one array that its batches are slices of."""
+    """Return the adapter's arrays as the one array that its batches are slices of, in JAX's own types."""
     whole = slice(0, adapter._num_samples)
-    return keras.tree.map_structure(
-        lambda each: None if each is None else np.asarray(each.convert_to_jax_compatible(each[whole])),
-        array_slicing.convert_to_sliceable(adapter._inputs, target_backend="jax"),
-        none_is_leaf=False,
-    )
+
+    def gather(each: Any) -> np.ndarray | None:
+        if each is None:
+            return None
+        array = np.asarray(each.convert_to_jax_compatible(each[whole]))
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+
+    sliceable = array_slicing.convert_to_sliceable(adapter._inputs, target_backend="jax")
+    return keras.tree.map_structure(gather, sliceable, none_is_leaf=False)
 
 
 def _after(windows: Iterator[Held], skip: int) -> Iterator[Held]:
