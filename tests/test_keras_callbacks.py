@@ -365,3 +365,60 @@ def test_an_error_in_a_callback_reaches_the_caller(pair):
     with pytest.raises(RuntimeError, match="enough"):
         steepest.keras.fit(pair.models["ours"], x, y, callbacks=[Fail()], verbose=0)
     pair.fit(epochs=2)
+
+
+@pytest.mark.parametrize("hook", ["on_test_begin", "on_test_end", "on_epoch_begin", "on_epoch_end"])
+@pytest.mark.parametrize("use", ["predict", "evaluate", "set_weights"])
+def test_a_model_is_used_by_another_name_than_the_callbacks_own(hook, use):
+    """As in a function that closes over it: then the callback can't be asked to bring it up to date first."""
+    pair, x = Pair(), table()[0]
+
+    def callbacks() -> list[Any]:
+        model = next(unused)
+
+        def act(*_: Any, **__: Any) -> None:
+            if use == "predict":
+                model.predict(x, verbose=0)
+            elif use == "evaluate":
+                model.evaluate(*table(), verbose=0)
+            else:
+                model.set_weights([0.9 * each for each in model.get_weights()])
+
+        callback = Callback()
+        setattr(callback, hook, act)
+        return [callback]
+
+    unused = iter(pair.models.values())
+    histories = pair.fit(callbacks, epochs=3, validation_data=HELD_OUT)
+    assert histories["ours"].history["loss"][0] != histories["ours"].history["loss"][-1]
+
+
+def test_stopped_before_it_begins(pair):
+    class Stop(Callback):
+        def on_train_begin(self, logs=None):
+            self.model.stop_training = True
+
+    histories = pair.fit(lambda: [Stop()], epochs=3, validation_data=HELD_OUT)
+    assert len(histories["ours"].steps) == 1
+
+
+class Seen(keras.metrics.Metric):
+    """Rows seen since the model was made: it is never reset."""
+
+    def __init__(self):
+        super().__init__(name="seen")
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(keras.ops.cast(keras.ops.shape(y_true)[0], "float32"))
+
+    def result(self):
+        return keras.ops.add(self.total, 0)
+
+    def reset_state(self):
+        pass
+
+
+def test_a_metrics_own_way_to_be_reset():
+    histories = Pair(lambda: network(metrics=[Seen()])).fit(epochs=3)
+    assert histories["ours"].history["seen"] == [90.0, 180.0, 270.0]

@@ -16,7 +16,19 @@ import scipy.sparse
 import steepest.data.blocks
 import steepest.keras
 import steepest.keras.rows
-from keras_manners import BATCH, FITS, ROWS, STEPS, Pair, assert_close, assert_same, bits, network, table
+from keras_manners import (
+    BATCH,
+    FITS,
+    ROWS,
+    STEPS,
+    Pair,
+    assert_close,
+    assert_same,
+    bits,
+    network,
+    table,
+    variables,
+)
 from steepest.data.order import epoch_order, order_within_batches
 
 X, Y = table()
@@ -333,3 +345,30 @@ def test_every_steps_loss():
     for epoch, loss in enumerate(history.history["loss"], start=1):
         losses = steps.loc[steps["epoch"] == epoch, "loss"]
         assert np.average(losses, weights=sizes) == pytest.approx(loss, rel=1e-5)
+
+
+class Refilled(keras.utils.PyDataset):
+    """Fills the same arrays for every batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.data = table(STEPS * BATCH)
+        self.batch = tuple(np.empty((BATCH, each.shape[1]), "float32") for each in self.data)
+
+    @property
+    def num_batches(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        for whole, part in zip(self.data, self.batch, strict=True):
+            part[:] = whole[index * BATCH : (index + 1) * BATCH]
+        return self.batch
+
+
+def test_a_dataset_that_fills_the_same_arrays_again(pair):
+    pair.fit(lambda: [], *table(STEPS * BATCH), epochs=2)
+    wanted = bits(pair.models["ours"])
+    for variable, value in zip(variables(pair.models["ours"]), pair.start, strict=True):
+        variable.assign(jnp.array(value))
+    steepest.keras.fit(pair.models["ours"], Refilled(), epochs=2, shuffle=False, verbose=0)
+    assert_same(bits(pair.models["ours"]), wanted)

@@ -7,6 +7,7 @@ Who owns what: this module looks at the arguments; `steepest.keras.rows` knows w
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any, Literal
 
 import jax
@@ -94,7 +95,7 @@ def fit(
         size = validation_batch_size or batch_size
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
-    descent = _begin(model, rows, held_out, callbacks, verbose, epochs, validation_freq)
+    descent = _begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
     try:
         return run(descent, initial_epoch)
     finally:
@@ -130,7 +131,10 @@ def _knows_its_weights(model: keras.Model) -> bool:
 def _fewest(epochs: int) -> int:
     """Return the number of epochs, capped as Keras' own setting for trial runs says."""
     cap = config.max_epochs()
-    return min(epochs, cap) if cap else epochs
+    if not cap or epochs <= cap:
+        return epochs
+    warnings.warn(f"Limiting epochs to {cap}", stacklevel=3)
+    return int(cap)
 
 
 def _steps_taken(model: keras.Model) -> int:
@@ -168,7 +172,7 @@ def _begin(
     start = jax.tree.map(np.array, state_of(model))
     quiet = any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks.callbacks)
     return Fit(
-        *(model, program_of(model), rows, held_out, callbacks, _fewest(epochs), validation_freq),
+        *(model, program_of(model), rows, held_out, callbacks, epochs, validation_freq),
         *(stride, start, quiet, backup),
     )
 

@@ -7,7 +7,7 @@ an epoch, and whenever a callback asks for its model before that.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any, NamedTuple, cast
@@ -145,7 +145,7 @@ def _epochs(fit: Fit, begin: Position) -> dict[str, Any]:
     """Go through the epochs; return the last one's figures."""
     model, callbacks = fit.model, fit.callbacks
     logs: dict[str, Any] = {}
-    while begin.epoch < fit.epochs and not model.stop_training:
+    while begin.epoch < fit.epochs and not begin.stopped:
         epoch = begin.epoch
         logs = _train(fit, begin)
         if fit.held_out is not None and model._should_eval(epoch, fit.validation_freq):
@@ -188,7 +188,7 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
             state = state_of(model)
         state, record, last = _take(fit, state, _until_stop(fit, stretch), begin.epoch)
         logs = record.logs
-        hand_over(model, state)
+        _hand_over(fit, state)
         fit.steps.add(begin.epoch, np.asarray(record.losses))
         fit.taken += len(record.losses)
         fit.unsaved += len(record.losses)
@@ -254,22 +254,37 @@ def _program(fit: Fit, step: str) -> Callable[[State, Parts], tuple[State, Any]]
     return fit.program.test
 
 
+def _hand_over(fit: Fit, state: State) -> None:
+    """Let the model have its state when it asks for it; at once, where callbacks look at every batch."""
+    hand_over(fit.model, state)
+    if fit.stride is not None or _tests_by_batch(fit):
+        fit.model.jax_state_sync()
+
+
 def _reset_metrics(fit: Fit) -> None:
     """Reset the metrics; Keras' own go back to the same values, kept because making them is slow."""
     variables = fit.model.metrics_variables
-    if fit._fresh is None or len(fit._fresh) != len(variables):
+    usable = fit._fresh is not None and len(fit._fresh) == len(variables)
+    if not usable or any(value.is_deleted() for value in fit._fresh or ()):
         fit.model.reset_metrics()
-        if all(type(metric).__module__.startswith("keras.") for metric in fit.model.metrics):
+        if all(type(metric).__module__.startswith("keras.") for metric in _each_metric(fit.model.metrics)):
             fit._fresh = [variable.value for variable in variables]
         return
-    for variable, value in zip(variables, fit._fresh, strict=True):
+    for variable, value in zip(variables, fit._fresh or (), strict=True):
         variable.assign(value)
 
 
+def _each_metric(metrics: Iterable[Any]) -> Iterator[Any]:
+    """Yield metrics, and those within them: what compile() was given is within a metric of Keras' own."""
+    for metric in metrics:
+        yield metric
+        yield from _each_metric(getattr(metric, "metrics", None) or getattr(metric, "_metrics", None) or ())
+
+
 def _figures(model: keras.Model, step: str, logs: dict[str, jax.Array]) -> dict[str, Any]:
-    """Return what the metrics say, as plain numbers."""
+    """Return what the metrics say, as plain numbers; bring the model up to date."""
+    model.jax_state_sync()
     if not asks_metrics(model, step):
-        model.jax_state_sync()
         logs = model._get_metrics_result_or_logs(logs)
     return dict(pythonify_logs(logs))
 
@@ -307,7 +322,7 @@ def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
             state = state_of(model)
         state, logs = _compute(fit, "test", state, stretch.parts)
         jax.block_until_ready(logs)  # type: ignore[no-untyped-call]  # the stretch's arrays are used again
-        hand_over(model, state)
+        _hand_over(fit, state)
         callbacks.on_test_batch_end(stretch.last, logs)
         if model.stop_evaluating:
             break

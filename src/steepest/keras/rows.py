@@ -348,7 +348,7 @@ def _stretches(batches: Iterator[Any], stride: int | None, first: int) -> Iterat
         if group and stride is None and _shapes(batch) != _shapes(group[0]):
             yield _stack(group, first, len(group))
             first, group, size = first + len(group), [], 0
-        group.append(batch)
+        group.append(jax.tree.map(np.array, batch))  # a copy: generators may fill the same arrays again
         size += sum(leaf.nbytes for leaf in jax.tree.leaves(batch))
         if len(group) == stride or size >= WINDOW_BYTES:
             yield _stack(group, first, len(group))
@@ -363,8 +363,5 @@ def _shapes(batch: Any) -> Any:
 
 
 def _stack(group: list[Any], first: int, count: int) -> Stretch:
-    parts = [
-        jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *alike)
-        for _, alike in groupby(group, _shapes)
-    ]
+    parts = [jax.tree.map(lambda *leaves: np.stack(leaves), *alike) for _, alike in groupby(group, _shapes)]
     return Stretch(first, first + count - 1, tuple(parts), [])

@@ -113,7 +113,7 @@ class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
             "rows": self.rows,
             "loss": logs.pop("loss"),
             "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),
-            **{name.replace("val_", "validation_", 1): float(value) for name, value in logs.items()},
+            **{_in_full(name): float(value) for name, value in logs.items()},
             "seconds": seconds,
             "rows_per_second": self.rows / seconds,
         }
@@ -133,6 +133,10 @@ class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
     def _stop(self, why: str) -> None:
         self.why = why
         self.model.stop_training = True
+
+
+def _in_full(name: str) -> str:
+    return f"validation_{name.removeprefix('val_')}" if name.startswith("val_") else name
 
 
 def _fit(
