@@ -369,9 +369,9 @@ def test_an_error_in_a_callback_reaches_the_caller(pair):
 
 @pytest.mark.parametrize("hook", ["on_test_begin", "on_test_end", "on_epoch_begin", "on_epoch_end"])
 @pytest.mark.parametrize("use", ["predict", "evaluate", "set_weights"])
-def test_a_model_is_used_by_another_name_than_the_callbacks_own(hook, use):
+def test_a_model_is_used_by_another_name_than_the_callbacks_own(pair, hook, use):
     """As in a function that closes over it: then the callback can't be asked to bring it up to date first."""
-    pair, x = Pair(), table()[0]
+    x = table()[0]
 
     def callbacks() -> list[Any]:
         model = next(unused)
