@@ -124,3 +124,21 @@ def test_a_class_of_ones_own_inherits_fit(cancer) -> None:
     history = model.fit(*cancer, epochs=3, verbose=0)
     assert len(history.steps) == 3 * 18
     assert history.history["loss"][-1] < history.history["loss"][0]
+
+
+def test_saved_and_loaded_it_goes_on_as_if_nothing_had_been(cancer, tmp_path) -> None:
+    """Also in the order of rows, which goes on with the optimizer's own count of steps."""
+    from steepest import keras as ours
+
+    whole, first = (run("steepest.", cancer, ", verbose=0")["model"] for _ in range(2))
+    whole.fit(*cancer, epochs=2, batch_size=32, verbose=0)
+    first.fit(*cancer, batch_size=32, verbose=0)
+    first.save(tmp_path / "model.keras")
+    loaded = ours.models.load_model(tmp_path / "model.keras")
+    history = loaded.fit(*cancer, batch_size=32, verbose=0)
+    assert len(history.steps) == 18
+    for mine, wanted in zip(loaded.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+    for name in ("evaluate", "train_on_batch"):
+        mine, wanted = (getattr(model, name)(*cancer) for model in (loaded, whole))
+        assert mine == wanted
