@@ -92,7 +92,7 @@ def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) 
         )
     rates = rate if settings.schedule == "constant" else Rates(schedule(np.arange(steps)).tolist())
     clip = {} if settings.clip_norm is None else {"global_clipnorm": settings.clip_norm}
-    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=rates, **clip)
+    optimizer = OPTIMIZERS[settings.optimizer](learning_rate=rates, name=settings.optimizer, **clip)
     model.compile(optimizer, LOSSES[task.loss](), metrics=[METRICS[task.kind]])
 
 
