@@ -15,6 +15,7 @@ import steepest.data.blocks
 import steepest.keras
 from expecting import fails
 from keras_manners import BATCH, FITS, STEPS, Pair, assert_same, bits, network, table
+from steepest.errors import SteepestError
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +283,26 @@ def test_without_keras():
     said = run("import sys; sys.modules['keras'] = None; import steepest.keras")
     assert "SteepestError" in said
     assert "steepest[keras]" in said
+
+
+@pytest.mark.parametrize("own_step", [False, True])
+def test_a_model_that_knows_nothing_of_training(own_step):
+    """Its ``call`` takes no ``training``; what is not finite is found all the same."""
+
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.out = keras.layers.Dense(1)
+
+        def call(self, rows):
+            return self.out(rows) * 1e30
+
+    class OwnStep(Plain):
+        def train_step(self, state, data):
+            return super().train_step(state, data)
+
+    model = (OwnStep if own_step else Plain)()
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x, y = table()
+    with pytest.raises(SteepestError, match=r"step 1 of epoch 1.*rows 0, 1, 2"):
+        steepest.keras.fit(model, x, y, batch_size=8, shuffle=False, verbose=0)

@@ -14,7 +14,7 @@ import numpy as np
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.errors import SteepestError
-from steepest.keras.program import Parts, Program, Record, State
+from steepest.keras.program import Parts, Program, Record, State, call, inherits
 from steepest.keras.rows import Stretch, first_steps
 
 SHOWN = 5
@@ -133,11 +133,13 @@ def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: 
     """Say which layer's output, gradient or weights are the first that are not finite."""
     x, y, sample_weight = batch
     with _listening(model) as heard:
-        model.stateless_call(state[0], state[1], x, training=True)
+        call(model, state[0], state[1], x, training=True)
     for path, output in heard:
         wrong = _rows_not_finite(output, len(rows))
         if len(wrong):
             return f"the output of layer {path!r} is not, for {_named(rows[wrong])}"
+    if not inherits(model, "train_step"):  # what it does with the outputs is its own
+        return f"every layer's output is, but its own train_step's result is not, for {_named(rows)}"
     (loss, _), gradients = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)(
         *(state[0], state[1], state[3], x, y, sample_weight), training=True, optimizer_variables=state[2]
     )

@@ -112,6 +112,12 @@ def state_of(model: keras.Model) -> State:
     return state
 
 
+def call(model: keras.Model, trainable: Variables, other: Variables, x: Any, *, training: bool) -> Any:
+    """Return the model's output for rows; a model's own ``call`` need not know of training."""
+    known = {"training": training} if model._call_has_training_arg else {}
+    return model.stateless_call(trainable, other, x, **known)[0]
+
+
 def hand_over(model: keras.Model, state: State) -> None:
     """Let the model fetch these values when it needs them, as Keras' own loop does."""
     # Past Keras, which would look for parts of the model in them.

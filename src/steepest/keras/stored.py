@@ -19,6 +19,7 @@ import numpy as np
 from steepest.data.columns import Plan
 from steepest.descent.models import Model
 from steepest.errors import SteepestError
+from steepest.keras.program import call
 from steepest.tasks import Task
 
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -61,23 +62,16 @@ def model_from_json(form: dict[str, Any], task: Task) -> Model:
         import_builder(form["builder"])
     model = keras.saving.deserialize_keras_object(form["config"])
     output_shape(model, form["features"])
-    groups = {"trainable": model.trainable_variables, "other": model.non_trainable_variables}
-    values = {
-        group: {str(index): jnp.asarray(variable.value) for index, variable in enumerate(variables)}
-        for group, variables in groups.items()
-        if variables
-    }
+    start = nested(arrays_of(model))
 
     def apply(parameters: Any, features: jax.Array, key: jax.Array | None = None) -> jax.Array:  # noqa: ARG001
-        state = (
-            [parameters[group][str(index)] for index in range(len(variables))] if variables else []
-            for group, variables in groups.items()
+        trainable, other = (
+            [parameters[group][str(index)] for index in range(len(start.get(group, ())))]
+            for group in ("trainable", "other")
         )
-        training = {"training": False} if model._call_has_training_arg else {}
-        outputs, _ = model.stateless_call(*state, features, **training)
-        return _linked(task, outputs, form["logits"])
+        return _linked(task, call(model, trainable, other, features, training=False), form["logits"])
 
-    return Model(lambda _: values, apply)
+    return Model(lambda _: jax.tree.map(jnp.asarray, start), apply)
 
 
 def import_builder(name: str) -> ModuleType:
