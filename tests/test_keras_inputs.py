@@ -259,7 +259,7 @@ def test_which_rows_a_batch_holds(shuffle, seed):
     for epoch in range(2):
         order = np.arange(20)
         if shuffle == "batch":
-            order = order_within_batches(seed, epoch, 20, 6)
+            order = np.concatenate([*order_within_batches(seed, epoch, 20, 6)])
         elif shuffle:
             order = np.concatenate(list(epoch_order(seed, epoch, 20)))
         wanted += expected(order)

@@ -277,7 +277,7 @@ def _batches(
     shuffle = shuffle and size < rows
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
     count = len(blocks.shapes())
-    limit, weightless = f"the last epoch ({epochs:,})", not blocks.weights.all()
+    limit, weightless = f"the last epoch ({epochs:,})", weights is not None and not np.all(weights)
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
 
     def shaped(window: Window) -> Window:

@@ -1,12 +1,14 @@
-"""Windows of batches from memory: fixed-shape arrays for the compiled epoch to run over.
+"""Windows of batches, from memory or mapped files: fixed-shape arrays for the compiled epoch to run over.
 
 A window is a run of whole batches, ``[steps, batch_size, ...]``. Rows are gathered in the order of
 `steepest.data.order` into buffers that are used again and again, because touching fresh memory costs more
-than the copy itself; a thread fills the next window while the descent runs over this one.
+than the copy itself; a thread fills the next window while the descent runs over this one, and the system
+reads ahead what the window after needs of a mapped file.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 from collections.abc import Generator, Iterator
@@ -17,7 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.order import Rows, epoch_order, order_within_batches
+from steepest.data.gather import Gathered, advise, gather, mapped
+from steepest.data.order import BLOCK, Rows, epoch_order, in_order, order_within_batches
 
 WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
@@ -49,14 +52,14 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows in memory, cut into windows.
+    """Rows, cut into windows.
 
     Parameters
     ----------
     arrays
-        Arrays whose first axis is the rows.
+        Arrays whose first axis is the rows, in memory or mapped, or other rows that can be gathered.
     weights
-        Row weights ``[rows]``.
+        Row weights ``[rows]``, or the number of rows where each weighs 1.
     batch_size
         Rows of a step.
     seed
@@ -68,20 +71,23 @@ class Blocks:
         Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
     buffers
         Windows alive at once.
+    resident
+        Whether mapped rows may stay in this process's memory once they were used.
     """
 
-    arrays: tuple[Array, ...]
-    weights: Array
+    arrays: tuple[Array | Gathered, ...]
+    weights: Array | int
     batch_size: int
     seed: int = 0
     shuffle: bool | Literal["batch"] = True
     padded: bool = True
     buffers: int = BUFFERS
+    resident: bool = True
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return len(self.weights)
+        return self.weights if isinstance(self.weights, int) else len(self.weights)
 
     @property
     def steps(self) -> int:
@@ -115,11 +121,12 @@ class Blocks:
 
     def _cut(self, epoch: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Rows]]:
         """Yield each window's shape and the row numbers in it."""
-        order = iter([np.arange(self.rows)])
+        order = in_order(self.rows)
         if self.shuffle == "batch":
-            order = iter([order_within_batches(self.seed, epoch, self.rows, self.batch_size)])
+            order = order_within_batches(self.seed, epoch, self.rows, self.batch_size)
         elif self.shuffle:
             order = epoch_order(self.seed, epoch, self.rows)
+        order = self._read_ahead(order)
         waiting = next(order)
         for shape in shapes:
             wanted = math.prod(shape)
@@ -128,8 +135,27 @@ class Blocks:
             yield shape, waiting[:wanted]
             waiting = waiting[wanted:]
 
+    def _read_ahead(self, order: Iterator[Rows]) -> Iterator[Rows]:
+        """Yield the order's pieces; of mapped files, have the next one read and let go of the one before."""
+        sources = (*self.arrays, self.weights) if isinstance(self.weights, np.ndarray) else self.arrays
+        files = [array for source in sources for array in mapped(source)]
+        if not files:
+            yield from order
+            return
+        current, before = next(order), None
+        _advise(files, current, mmap.MADV_WILLNEED)
+        for following in itertools.chain(order, [None]):
+            if following is not None:
+                _advise(files, following, mmap.MADV_WILLNEED)
+            yield current
+            if before is not None and not self.resident:
+                _advise(files, before, mmap.MADV_DONTNEED)
+            if following is not None:
+                current, before = following, current
+
     def _buffers(self, rows: int) -> tuple[Array, ...]:
-        return tuple(_mapped((rows, *array.shape[1:]), array.dtype) for array in (*self.arrays, self.weights))
+        weights = _mapped((rows,), np.dtype(np.float32))
+        return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in self.arrays), weights)
 
     def _fill(self, buffers: tuple[Array, ...], shape: tuple[int, int], members: Rows) -> Window:
         """Gather rows into the buffers; padding repeats a real row, because zeros may not be valid data."""
@@ -137,13 +163,26 @@ class Blocks:
         padding = wanted - len(members)
         sources = np.concatenate([members, np.repeat(members[:1], padding)]) if padding else members
         views = []
-        for array, buffer in zip((*self.arrays, self.weights), buffers, strict=True):
-            np.take(array, sources, axis=0, out=buffer[:wanted], mode="clip")
+        for array, buffer in zip(self.arrays, buffers, strict=False):
+            gather(array, sources, buffer[:wanted])
             views.append(buffer[:wanted].reshape(*shape, *array.shape[1:]))
-        *arrays, weights = views
+        weights = buffers[-1][:wanted]
+        if isinstance(self.weights, int):
+            weights[:] = 1
+        else:
+            gather(self.weights, sources, weights)
+        weights = weights.reshape(shape)
         rows = np.concatenate([members, np.full(padding, -1)]).reshape(shape)
         weights[rows < 0] = 0
-        return Window(tuple(arrays), weights, rows)
+        return Window(tuple(views), weights, rows)
+
+
+def _advise(files: list[Array], rows: Rows, advice: int) -> None:
+    """Tell the system of the blocks that these rows lie in, neighbouring ones together."""
+    blocks = np.unique(rows // BLOCK)
+    for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
+        for array in files:
+            advise(array, int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, len(array)), advice)
 
 
 def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -76,14 +76,29 @@ def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
         yield members[permutation(bits, len(members))]
 
 
-def order_within_batches(seed: int, epoch: int, rows: int, batch_size: int) -> Rows:
-    """Return the row numbers of an epoch whose batches hold consecutive rows, each in an order of its own.
+def in_order(rows: int) -> Iterator[Rows]:
+    """Yield the row numbers as they are, a window at a time.
 
     Examples
     --------
-    >>> sorted(order_within_batches(seed=0, epoch=0, rows=5, batch_size=2)[2:4].tolist())
+    >>> [window.tolist() for window in in_order(3)]
+    [[0, 1, 2]]
+    """
+    for first in range(0, rows, WINDOW):
+        yield np.arange(first, min(first + WINDOW, rows))
+
+
+def order_within_batches(seed: int, epoch: int, rows: int, batch_size: int) -> Iterator[Rows]:
+    """Yield the row numbers of an epoch whose batches hold consecutive rows, each in an order of its own.
+
+    Examples
+    --------
+    >>> order = np.concatenate(list(order_within_batches(seed=0, epoch=0, rows=5, batch_size=2)))
+    >>> sorted(order[2:4].tolist())
     [2, 3]
     """
     bits = generator(seed, ORDER, epoch).bit_generator
     firsts = range(0, rows, batch_size)
-    return np.concatenate([first + permutation(bits, min(batch_size, rows - first)) for first in firsts])
+    for some in range(0, len(firsts), max(1, WINDOW // batch_size)):
+        parts = firsts[some : some + max(1, WINDOW // batch_size)]
+        yield np.concatenate([first + permutation(bits, min(batch_size, rows - first)) for first in parts])

@@ -1,0 +1,145 @@
+"""Rows that are gathered a window at a time, wherever they are: in memory, mapped, packed or sparse.
+
+An array of NumPy is such rows as it is. Anything else that has a shape, a type and ``gather`` is, too.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from steepest.data.order import Rows
+
+Array = npt.NDArray[Any]
+
+
+class Gathered(Protocol):
+    """Rows that write themselves into a window.
+
+    Attributes
+    ----------
+    shape
+        ``(rows, ...)``, as an array's.
+    dtype
+        The type that `gather` writes.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the rows of these numbers, ``[len(rows), ...]``."""
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the arrays of mapped files that these rows are read from."""
+
+
+def is_gathered(rows: object) -> TypeGuard[Gathered]:
+    """Tell whether these are rows that gather themselves, and no array."""
+    return hasattr(rows, "gather")
+
+
+def gather(source: Array | Gathered, rows: Rows, out: Array) -> None:
+    """Write the rows of these numbers into ``out``.
+
+    Examples
+    --------
+    >>> out = np.empty((2, 1), np.float32)
+    >>> gather(np.array([[1], [2], [3]], np.float32), np.array([2, 0]), out)
+    >>> out.tolist()
+    [[3.0], [1.0]]
+    """
+    if isinstance(source, np.ndarray):
+        np.take(source, rows, axis=0, out=out, mode="clip")
+    else:
+        source.gather(rows, out)
+
+
+def mapped(source: Array | Gathered) -> tuple[Array, ...]:
+    """Return the arrays of mapped files that rows are read from; none where they are in memory."""
+    if not isinstance(source, np.ndarray):
+        return source.mapped()
+    return (source,) if _mapping(source) is not None else ()
+
+
+def _mapping(array: Array) -> mmap.mmap | None:
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def advise(array: Array, first: int, last: int, advice: int) -> None:
+    """Tell the system of the rows ``first`` to ``last - 1`` of an array in a mapped file.
+
+    Parameters
+    ----------
+    advice
+        ``mmap.MADV_WILLNEED``: read them ahead; ``mmap.MADV_DONTNEED``: they need not stay in this process's
+        memory (they stay in the system's cache as long as that has room).
+    """
+    mapping = _mapping(array)
+    if mapping is None or not array.flags.c_contiguous:
+        return
+    begins = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
+    stride = array.strides[0]
+    inside = mmap.PAGESIZE if advice == mmap.MADV_DONTNEED else 1
+    start = -(-(begins + first * stride) // inside) * inside // mmap.PAGESIZE * mmap.PAGESIZE
+    end = min((begins + last * stride) // inside * inside, len(mapping))
+    if end > start:
+        mapping.madvise(advice, start, end - start)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """An array of a type that the device does not take, such as float64, converted as it is gathered."""
+
+    array: Array
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the rows of these numbers."""
+        out[...] = self.array[rows]
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the array if it is mapped."""
+        return mapped(self.array)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A sparse matrix of SciPy in compressed rows, of which only a window is ever dense."""
+
+    matrix: Any
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the matrix."""
+        rows, columns = self.matrix.shape
+        return rows, columns
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the rows of these numbers."""
+        out[...] = self.matrix[rows].toarray()
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return none: a sparse matrix is in memory."""
+        return ()
