@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Gathered, advise, gather, mapped
+from steepest.data.gather import Gathered, advise, gather, is_fleeting, mapped
 from steepest.data.order import BLOCK, Rows, epoch_order, in_order, order_within_batches
 
 WINDOW_BYTES = 2**25
@@ -71,8 +71,6 @@ class Blocks:
         Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
     buffers
         Windows alive at once.
-    resident
-        Whether mapped rows may stay in this process's memory once they were used.
     """
 
     arrays: tuple[Array | Gathered, ...]
@@ -82,7 +80,6 @@ class Blocks:
     shuffle: bool | Literal["batch"] = True
     padded: bool = True
     buffers: int = BUFFERS
-    resident: bool = True
 
     @property
     def rows(self) -> int:
@@ -139,6 +136,7 @@ class Blocks:
         """Yield the order's pieces; of mapped files, have the next one read and let go of the one before."""
         sources = (*self.arrays, self.weights) if isinstance(self.weights, np.ndarray) else self.arrays
         files = [array for source in sources for array in mapped(source)]
+        fleeting = [array for source in sources if is_fleeting(source) for array in mapped(source)]
         if not files:
             yield from order
             return
@@ -148,8 +146,8 @@ class Blocks:
             if following is not None:
                 _advise(files, following, mmap.MADV_WILLNEED)
             yield current
-            if before is not None and not self.resident:
-                _advise(files, before, mmap.MADV_DONTNEED)
+            if before is not None:
+                _advise(fleeting, before, mmap.MADV_DONTNEED)
             if following is not None:
                 current, before = following, current
 

@@ -68,6 +68,11 @@ def mapped(source: Array | Gathered) -> tuple[Array, ...]:
     return (source,) if _mapping(source) is not None else ()
 
 
+def is_fleeting(source: Array | Gathered) -> bool:
+    """Tell whether the pages of these rows are let go once they were used, because there are too many."""
+    return bool(getattr(source, "fleeting", False))
+
+
 def _mapping(array: Array) -> mmap.mmap | None:
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -88,12 +93,72 @@ def advise(array: Array, first: int, last: int, advice: int) -> None:
     if mapping is None or not array.flags.c_contiguous:
         return
     begins = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
-    stride = array.strides[0]
-    inside = mmap.PAGESIZE if advice == mmap.MADV_DONTNEED else 1
-    start = -(-(begins + first * stride) // inside) * inside // mmap.PAGESIZE * mmap.PAGESIZE
-    end = min((begins + last * stride) // inside * inside, len(mapping))
+    places = (begins + row * array.strides[0] for row in (first, last))
+    start, end = pages(*places, whole=advice == mmap.MADV_DONTNEED)
     if end > start:
-        mapping.madvise(advice, start, end - start)
+        mapping.madvise(advice, start, min(end, len(mapping)) - start)
+
+
+def pages(first: int, last: int, *, whole: bool) -> tuple[int, int]:
+    """Return where the pages begin and end in which the bytes ``first`` to ``last - 1`` lie.
+
+    Parameters
+    ----------
+    whole
+        Whether only pages count that hold no other bytes.
+
+    Examples
+    --------
+    >>> pages(10, mmap.PAGESIZE + 10, whole=False) == (0, 2 * mmap.PAGESIZE)
+    True
+    >>> pages(10, 3 * mmap.PAGESIZE, whole=True) == (mmap.PAGESIZE, 3 * mmap.PAGESIZE)
+    True
+    """
+    size = mmap.PAGESIZE
+    down = (first // size * size, last // size * size)
+    up = (-(-first // size) * size, -(-last // size) * size)
+    return (up[0], down[1]) if whole else (down[0], up[1])
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An array in a mapped file.
+
+    Parameters
+    ----------
+    array
+        ``[rows, ...]``.
+    fleeting
+        Whether its pages are let go once they were used.
+    """
+
+    array: Array
+    fleeting: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the array."""
+        return self.array.dtype
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: Any) -> Array:
+        """Return rows as an array."""
+        return np.asarray(self.array[rows])
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the rows of these numbers."""
+        np.take(self.array, rows, axis=0, out=out, mode="clip")
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the array."""
+        return mapped(self.array)
 
 
 @dataclass(frozen=True)

@@ -1,105 +1,167 @@
-"""Which rows are held out for validation."""
+"""Which rows are held out for validation, decided as they stream by: the rows themselves need not be kept."""
 
 from __future__ import annotations
+
+import collections
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from steepest.data.summary import type_of
+from steepest.data.order import generator, permutation
+from steepest.data.summary import plain_values, type_of
 from steepest.errors import SteepestError
 
-STREAM = 0x5917
-"""Sets the draws of the split apart from all others that come from the same seed."""
+RUN = 2**14
+"""Consecutive rows among which some are drawn."""
+
+PLACES = 2**20
+"""Places among which the groups are strewn by their hash."""
+
+SPLIT = 0x5917
+"""The purpose of the stream that holds rows out."""
+
+Mask = npt.NDArray[np.bool_]
 
 
-def held_out(
-    rows: int, fraction: float, seed: int, groups: pa.ChunkedArray | None = None
-) -> npt.NDArray[np.bool_]:
-    """Choose the rows that are held out for validation.
-
-    Without groups, ``round(fraction * rows)`` rows, at least one and all but one at most: a pure function of
-    the number of rows, the fraction and the seed. With groups, whole groups: the groups are put in an order
-    that depends only on the seed and on which groups there are, and as many of them are taken, from the
-    first on, as bring the number of rows nearest to the fraction.
-
-    Parameters
-    ----------
-    rows
-        The number of rows.
-    fraction
-        The part of the rows to hold out, between 0 and 1.
-    seed
-        Not negative.
-    groups
-        The group of each row [rows]; rows without one are a group of their own. None: each row by itself.
-
-    Returns
-    -------
-    numpy.ndarray
-        Bool [rows]: True where a row is held out.
+def check_fraction(fraction: float) -> None:
+    """Refuse a part to hold out that is not between 0 and 1.
 
     Raises
     ------
     SteepestError
-        If the fraction is not between 0 and 1, or there are fewer than two rows or two groups.
-
-    Examples
-    --------
-    >>> int(held_out(10, 0.2, seed=0).sum())
-    2
-    >>> days = pa.chunked_array([["Mon", "Mon", "Tue", "Tue", "Wed", "Wed"]])
-    >>> mask = held_out(6, 0.3, seed=0, groups=days)
-    >>> sorted(set(days.filter(pa.array(mask)).to_pylist()) & set(days.filter(pa.array(~mask)).to_pylist()))
-    []
+        With another to try.
     """
     if not 0 < fraction < 1:
         raise SteepestError(
             f"the part of the rows to hold out is {fraction}, which is not between 0 and 1.",
             hint="Try --validation 0.2, or name a file of rows to validate on.",
         )
-    bits = np.random.Philox(np.random.SeedSequence([seed, STREAM]))
-    if groups is not None:
-        return _held_out_groups(groups, fraction * rows, bits)
-    if rows < 2:
-        raise SteepestError(
-            "one row is too few to hold some out for validation.", hint="Give at least two rows."
-        )
-    count = min(max(round(fraction * rows), 1), rows - 1)
+
+
+def rows_held_out(run: int, rows: int, fraction: float, seed: int) -> Mask:
+    """Choose the rows of one run that are held out.
+
+    Among the first n rows of a table, ``round(fraction * n)`` are, at least one and all but one at most.
+
+    Parameters
+    ----------
+    run
+        The number of the run, from 0: each but the last has `RUN` rows.
+    rows
+        Its number of rows.
+    fraction
+        The part of the rows to hold out, between 0 and 1.
+    seed
+        Not negative.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bool [rows]: True where a row is held out.
+
+    Examples
+    --------
+    >>> int(rows_held_out(0, 10, 0.2, seed=0).sum())
+    2
+    """
+
+    def count(end: int) -> int:
+        return min(max(round(fraction * end), min(end, 1)), max(end - 1, 0))
+
+    first = run * RUN
+    order = permutation(generator(seed, SPLIT, run).bit_generator, rows)
     mask = np.zeros(rows, np.bool_)
-    mask[_shuffled(rows, bits)[:count]] = True
+    mask[order[: count(first + rows) - count(first)]] = True
     return mask
 
 
-def _shuffled(count: int, bits: np.random.Philox) -> npt.NDArray[np.intp]:
-    """Return 0, ..., count − 1 in an order that no later version of NumPy changes: the raw bits are fixed."""
-    return np.argsort(bits.random_raw(count), kind="stable")
+def in_places(groups: pa.ChunkedArray | pa.Array, seed: int) -> npt.NDArray[np.int64]:
+    """Return the place of each row's group, drawn with the seed: int64 [rows], below `PLACES`.
 
+    Equal values have one place, whatever their type: 3 and 3.0, a date and its midnight. Rows without a value
+    have one, too.
 
-def _held_out_groups(groups: pa.ChunkedArray, wanted: float, bits: np.random.Philox) -> npt.NDArray[np.bool_]:
-    """Hold out the whole groups whose rows come nearest to the wanted number of rows."""
+    Raises
+    ------
+    SteepestError
+        If values of this type make no groups.
+    """
     if type_of(groups.type) == "unsupported":
         raise SteepestError(
             f"rows cannot be split by values of the type {groups.type}.",
             hint="Split by a column of text, numbers, booleans or times.",
         )
-    if pa.types.is_dictionary(groups.type):
-        groups = groups.cast(groups.type.value_type)
-    if pa.types.is_floating(groups.type):
-        groups = pc.if_else(pc.is_nan(groups), None, groups)
-    values = pc.unique(groups)
-    values = values.take(pc.array_sort_indices(values))
-    if len(values) < 2:
-        only = f"only the value {values[0].as_py()!r}" if len(values) else "no value"
-        raise SteepestError(
-            f"the column to split by has {only}, so no whole group can be held out.",
-            hint="Split by a column with at least two values, or by rows (without --split-by).",
-        )
-    group = pc.index_in(groups, value_set=values).to_numpy()
-    order = _shuffled(len(values), bits)
-    reached = np.cumsum(np.bincount(group, minlength=len(values))[order])
-    count = 1 + int(np.argmin(np.abs(reached[:-1] - wanted)))
-    chosen = np.zeros(len(values), np.bool_)
-    chosen[order[:count]] = True
-    return np.asarray(chosen[group])
+    encoded = plain_values(groups).dictionary_encode(null_encoding="encode")
+    chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    places = [
+        np.array([_place(value, seed) for value in chunk.dictionary.to_pylist()], np.int64)[
+            chunk.indices.to_numpy(zero_copy_only=False)
+        ]
+        for chunk in chunks
+        if len(chunk)
+    ]
+    return np.concatenate([*places, np.empty(0, np.int64)])
+
+
+def _place(value: object, seed: int) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    digest = hashlib.blake2b(
+        f"{seed}|{type(value).__name__}|{value}".encode("utf-8", "surrogatepass"), digest_size=8
+    )
+    return int.from_bytes(digest.digest(), "little") % PLACES
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How many rows lie in each place; counts of several parts of a table add up.
+
+    Parameters
+    ----------
+    seed
+        Draws the places.
+    counts
+        Place -> rows.
+    """
+
+    seed: int
+    counts: collections.Counter[int] = field(default_factory=collections.Counter)
+
+    def add(self, groups: pa.ChunkedArray | pa.Array) -> None:
+        """Count more rows."""
+        places, rows = np.unique(in_places(groups, self.seed), return_counts=True)
+        self.counts.update(dict(zip(places.tolist(), rows.tolist(), strict=True)))
+
+    def held_out(self, fraction: float) -> Callable[[pa.ChunkedArray], Mask]:
+        """Return what tells the rows that are held out, by their groups.
+
+        Whole groups are: as many, in the order of their places, as bring the number of rows nearest to the
+        fraction.
+
+        Raises
+        ------
+        SteepestError
+            If there is but one group.
+
+        Examples
+        --------
+        >>> groups = Groups(seed=0)
+        >>> days = pa.array(["Mon", "Mon", "Tue", "Tue", "Wed", "Wed"])
+        >>> groups.add(days)
+        >>> mask = groups.held_out(0.3)(days).tolist()
+        >>> mask[0] == mask[1], mask[2] == mask[3], mask[4] == mask[5], sum(mask)
+        (True, True, True, 2)
+        """
+        places = sorted(self.counts)
+        if len(places) < 2:
+            raise SteepestError(
+                "the column to split by has one value only, so no whole group can be held out.",
+                hint="Split by a column with at least two values, or by rows (without --split-by).",
+            )
+        reached = np.cumsum([self.counts[place] for place in places])
+        last = places[int(np.argmin(np.abs(reached[:-1] - fraction * reached[-1])))]
+        return lambda groups: in_places(groups, self.seed) <= last

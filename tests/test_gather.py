@@ -1,0 +1,106 @@
+"""Rows in mapped files, of other types, and sparse ones come out of the windows like those in memory."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steepest.data import blocks, order
+from steepest.data.blocks import Blocks
+from steepest.data.gather import Converted, Mapped, Sparse, advise, pages
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Return an array as it is in a mapped file."""
+
+    def store(array: np.ndarray, offset: int = 0) -> np.ndarray:
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.bin"
+        file.write_bytes(b"\0" * offset + array.tobytes())
+        return np.memmap(file, array.dtype, "r", offset=offset, shape=array.shape)
+
+    return store
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(order, "WINDOW", 64)
+    monkeypatch.setattr(order, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 400)
+
+
+def gathered(arrays, weights, **options) -> list[tuple[np.ndarray, ...]]:
+    source = Blocks(arrays, weights, batch_size=3, seed=1, **options)
+    return [(*map(np.copy, each.arrays), each.weights.copy(), each.rows) for each in source.epochs(0, 2)]
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+@pytest.mark.parametrize("rows", [1, 63, 64, 200])
+def test_rows_come_alike_from_everywhere(mapped, small, shuffle, rows):
+    table = np.random.default_rng(0).normal(size=(rows, 4)) * (np.arange(4) % 2)
+    wanted, weights = table.astype(np.float32), np.arange(rows, dtype=np.float32)
+    expected = gathered((wanted,), weights, shuffle=shuffle)
+    kinds = {
+        "mapped": (mapped(wanted), mapped(weights)),
+        "let go": (Mapped(mapped(wanted, 4096 + 12), True), mapped(weights)),
+        "kept": (Mapped(mapped(wanted), False), weights),
+        "float64": (Converted(mapped(table), np.dtype(np.float32)), weights),
+        "sparse": (Sparse(scipy.sparse.csr_array(wanted), np.dtype(np.float32)), weights),
+    }
+    for name, (array, weight) in kinds.items():
+        for window, other in zip(gathered((array,), weight, shuffle=shuffle), expected, strict=True):
+            for mine, theirs in zip(window, other, strict=True):
+                assert mine.dtype == theirs.dtype, name
+                np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
+def test_rows_that_all_weigh_one():
+    array = np.arange(7, dtype=np.float32)
+    for one, other in zip(gathered((array,), 7), gathered((array,), np.ones(7, np.float32)), strict=True):
+        for mine, theirs in zip(one, other, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_system_is_told_what_comes_and_what_is_done(mapped, small, monkeypatch):
+    told = []
+    monkeypatch.setattr(blocks, "advise", lambda array, *what: told.append(what))
+    array = mapped(np.arange(200, dtype=np.float32))
+    gathered((array,), 200)
+    assert {advice for *_, advice in told} == {mmap.MADV_WILLNEED}
+    ahead = sorted((first, last) for first, last, _ in told[: len(told) // 2])
+    assert ahead[0][0] == 0
+    assert ahead[-1][1] == 200
+    assert sum(last - first for first, last in ahead) == 200, "every row once"
+    told.clear()
+    gathered((Mapped(array, True),), 200)
+    assert sum(last - first for first, last, advice in told if advice == mmap.MADV_DONTNEED) > 0
+    told.clear()
+    gathered((np.arange(200, dtype=np.float32),), 200)
+    assert not told, "memory needs no advice"
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6))
+def test_pages(first, more):
+    last = first + more
+    start, end = pages(first, last, whole=False)
+    assert start % mmap.PAGESIZE == end % mmap.PAGESIZE == 0
+    assert first - mmap.PAGESIZE < start <= first < last <= end < last + mmap.PAGESIZE
+    start, end = pages(first, last, whole=True)
+    assert start % mmap.PAGESIZE == end % mmap.PAGESIZE == 0
+    assert first <= start < first + mmap.PAGESIZE
+    assert last - mmap.PAGESIZE < end <= last
+
+
+def test_advice_on_any_rows_of_a_file_leaves_them_as_they_are(mapped):
+    rows = np.arange(5000, dtype=np.int32)
+    array = mapped(rows, 1236)
+    for first, last in ((0, 5000), (0, 1), (4999, 5000), (1000, 3000), (7, 7)):
+        for advice in (mmap.MADV_WILLNEED, mmap.MADV_DONTNEED):
+            advise(array, first, last, advice)
+    np.testing.assert_array_equal(array, rows)
