@@ -24,6 +24,9 @@ class Callback:
     ...             raise steepest.StopDescent("the loss is low enough")
     """
 
+    def on_rows_seen(self, doing: str, rows: int, of: int | None) -> None:
+        """While data is read: what is being done, the rows so far, and of how many where that is known."""
+
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Before the first step; ``rows`` is the number of rows of an epoch."""
 

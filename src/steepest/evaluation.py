@@ -157,7 +157,7 @@ def permutation_importance(
         raise SteepestError("there are no rows to measure importances on.", hint="Hold more rows out.")
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed])))
     positions = curves.sample_rows(generator, len(features), rows)
-    sampled = np.asarray(features)[positions]
+    sampled = features[positions]
     # Every column meets the same shuffles, so that columns differ only by what they hold.
     shuffles = [generator.permutation(len(positions)) for _ in range(repeats)]
     untouched = float(loss_of(sampled, positions))

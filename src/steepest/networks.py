@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,20 +15,21 @@ from steepest.callbacks import Callback
 from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
-from steepest.errors import SteepestError
 from steepest.minimization import Result, minimize
 from steepest.preparation import Prepared
 from steepest.run import Shape
 from steepest.settings import Settings
-from steepest.trained import Trained
+from steepest.trained import DivergenceError, Trained
 
 
-def train(settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequence[Callback]) -> Trained:
-    """Train a linear or a multilayer model.
+def train(
+    settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequence[Callback], checkpoint: Path
+) -> Trained:
+    """Train a linear or a multilayer model; ``checkpoint`` is the folder to go on from.
 
     Raises
     ------
-    SteepestError
+    DivergenceError
         If a step is not finite.
     """
     hidden = settings.hidden if settings.model == "mlp" else ()
@@ -35,7 +37,7 @@ def train(settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequen
     shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
     model = shape.build(tasks.output_bias(task))
     optimizer = _optimizer(settings, len(prepared.training.target), epochs)
-    result = _descend(settings, prepared, model, optimizer, epochs, callbacks)
+    result = _descend(settings, prepared, model, optimizer, epochs, callbacks, checkpoint)
     arrays = {
         f"{layer}.{name}": np.asarray(values)
         for layer, parts in result.parameters.items()
@@ -78,6 +80,7 @@ def _descend(
     optimizer: Optimizer,
     epochs: int,
     callbacks: Sequence[Callback],
+    checkpoint: Path,
 ) -> Result:
     """Minimise the task's loss over the training rows."""
     task, loss = prepared.task, tasks.loss_of(prepared.task)
@@ -107,13 +110,17 @@ def _descend(
         validation_weights=validation.weights if validation else None,
         metrics={tasks.METRICS[task.kind]: measure} if validation else None,
         callbacks=callbacks,
+        patience=settings.patience,
+        monitor=settings.monitor,
+        checkpoint=checkpoint,
+        checkpoint_every=settings.checkpoint_every,
     )
     if result.failure:
         raise _diverged(result)
     return result
 
 
-def _diverged(result: Result) -> SteepestError:
+def _diverged(result: Result) -> DivergenceError:
     """Return the error for a descent that met a step that was not finite."""
     assert result.failure is not None  # noqa: S101 - the caller looked
     rate = result.failure.learning_rate
@@ -121,7 +128,7 @@ def _diverged(result: Result) -> SteepestError:
     grew = (
         f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
     )
-    return SteepestError(
+    return DivergenceError(
         f"The descent diverged at step {result.failure.step:,} (epoch {result.failure.epoch}): "
         f"the loss or its gradient was not finite at a learning rate of {rate:g}.{grew}",
         hint=f"Try --learning-rate {rate / 10:g}, or --clip-norm 1.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,16 +14,25 @@ import pyarrow as pa
 
 from steepest import tasks
 from steepest.data.columns import Plan
-from steepest.data.source import read_table
+from steepest.data.order import generator
+from steepest.data.packed import PackedRows
+from steepest.data.source import RowSource, Stretch, open_source
 from steepest.descent.models import Model
 from steepest.evaluation import evaluate, permutation_importance
-from steepest.preparation import labelled_rows
+from steepest.passes import Count, Table
+from steepest.preparation import Rows, require_columns
 from steepest.run import Run
 from steepest.tasks import Task
 from steepest.trained import Trained
 
-CHUNK = 2**16
-"""Rows that are predicted at a time."""
+CHUNK = 2**25
+"""Bytes of features that are predicted at a time."""
+
+MOST_JUDGED = 2**20
+"""Rows by which a model is judged at most: so many are drawn of more."""
+
+JUDGING = 0x3D6E
+"""The purpose of the stream that draws the rows to judge by."""
 
 LINEAR = {"layer_1.weights", "layer_1.bias"}
 """The parameters of Steepest's linear model."""
@@ -39,13 +48,31 @@ def _apply(apply: Callable[..., jax.Array], parameters: Any, features: jax.Array
     return apply(parameters, features)
 
 
-def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32]) -> Floats:
+def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] | PackedRows) -> Floats:
     """Return the model's outputs, ``[rows]`` or ``[rows, outputs]``."""
-    parts = [
-        np.asarray(_apply(model.apply, parameters, features[first : first + CHUNK]))
-        for first in range(0, len(features), CHUNK)
-    ]
+    rows, width = features.shape
+    most = 1 << max(0, (CHUNK // (4 * max(width, 1))).bit_length() - 1)
+    parts = []
+    for first in range(0, rows, most):
+        chunk = features[first : first + most]
+        # Sizes are powers of two, so that few are compiled.
+        size = min(most, 1 << (len(chunk) - 1).bit_length())
+        padded = np.concatenate([chunk, np.zeros((size - len(chunk), width), np.float32)])
+        parts.append(np.asarray(_apply(model.apply, parameters, padded))[: len(chunk)])
     return np.concatenate(parts)
+
+
+def judged(rows: Rows, seed: int) -> tuple[npt.NDArray[np.float32] | PackedRows, npt.NDArray[Any], list[str]]:
+    """Return the features and targets of the rows to judge by, and what is to be said of them."""
+    count = len(rows.features)
+    if count <= MOST_JUDGED:
+        return rows.features, rows.target[:], []
+    drawn = np.unique(generator(seed, JUDGING).bit_generator.random_raw(MOST_JUDGED) % np.uint64(count))
+    chosen = drawn.astype(np.int64)
+    note = f"These figures are of {len(chosen):,} rows, drawn from {count:,}."
+    packed = rows.features
+    part = PackedRows(packed.layout, type(packed.packed)(*(each[chosen] for each in packed.packed)))
+    return part, rows.target[chosen], [note]
 
 
 def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[str, Any]:
@@ -105,6 +132,28 @@ def predict(run: Run, rows: pa.Table, locate: Callable[[int], str] | None = None
     return tasks.predictions(run.task, outputs_of(run.model, run.parameters, features))
 
 
+def predictions(run: Run, source: RowSource) -> Iterator[pa.Table]:
+    """Yield a row for each row of a source, in the same order: see `prediction_table`.
+
+    Raises
+    ------
+    SteepestError
+        If a column is missing or holds what it did not in training.
+    """
+    for stretch in wanted(run, source):
+        if stretch.rows.num_rows:
+            yield prediction_table(run.task, predict(run, stretch.rows, stretch.locate))
+
+
+def wanted(run: Run, source: RowSource, *more: str) -> Iterator[Stretch]:
+    """Yield a source's rows with the columns that a run's model needs, and more."""
+    columns = [*(column.name for column in run.plan.columns), *more]
+    require_columns(
+        source.schema.names, dict.fromkeys(columns, "the model was trained with it"), source.names
+    )
+    return iter(source.stretches(columns))
+
+
 def prediction_table(task: Task, predicted: Floats) -> pa.Table:
     """Return predictions as a table: ``prediction``, and for classes the probability of each.
 
@@ -136,8 +185,47 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
     SteepestError
         If the files can't be read, or have no such target.
     """
-    table = read_table(patterns, columns=[run.task.target, *(column.name for column in run.plan.columns)])
-    part, left_out = labelled_rows(table, run.task.target)
-    target = tasks.encode_target(run.task, part.rows[run.task.target], part.locate)
-    outputs = outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate))
-    return figures_of(run.task, outputs, target) | {"left_out": left_out}
+    task, columns = run.task, [column.name for column in run.plan.columns]
+    source = open_source(list(patterns), max_rejected=0.0)
+    roles = {task.target: "target"} | dict.fromkeys(columns, "the model was trained with it")
+    require_columns(source.schema.names, roles, source.names)
+    count, sample = Count(), _Sample()
+    for part in Table(source, task.target).parts(
+        "judging", lambda *_: None, columns=list(roles), count=count
+    ):
+        target = tasks.encode_target(task, part.rows[task.target], part.locate)
+        sample.add(outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate)), target)
+    outputs, targets = sample.parts()
+    figures = figures_of(task, outputs, targets)
+    if sample.rows > MOST_JUDGED:
+        figures["notes"].append(f"These figures are of {len(targets):,} rows, drawn from {sample.rows:,}.")
+    missing = {"reason": f"the target {task.target!r} is missing", "rows": count.unlabelled}
+    return figures | {"left_out": [missing] if count.unlabelled else []}
+
+
+class _Sample:
+    """At most `MOST_JUDGED` of the rows that are added, each as likely as any other, in their order."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._draws = generator(0, JUDGING).bit_generator
+        self._kept: list[tuple[npt.NDArray[Any], ...]] = []
+
+    def add(self, *parts: npt.NDArray[Any]) -> None:
+        """Add rows: arrays ``[rows, ...]``."""
+        self._kept.append((self._draws.random_raw(len(parts[0])), *parts))
+        self.rows += len(parts[0])
+        if sum(len(draws) for draws, *_ in self._kept) > 2 * MOST_JUDGED:
+            self._thin()
+
+    def parts(self) -> tuple[npt.NDArray[Any], ...]:
+        """Return the rows' arrays."""
+        self._thin()
+        return self._kept[0][1:]
+
+    def _thin(self) -> None:
+        arrays = [np.concatenate(each) for each in zip(*self._kept, strict=True)]
+        if len(arrays[0]) > MOST_JUDGED:
+            limit = np.partition(arrays[0], MOST_JUDGED)[MOST_JUDGED]
+            arrays = [each[arrays[0] < limit] for each in arrays]
+        self._kept = [tuple(arrays)]

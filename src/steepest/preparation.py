@@ -1,30 +1,46 @@
-"""From files to what a descent needs: labelled rows, a split, a column plan, features and targets."""
+"""From data of any size to what a descent needs: a split, a column plan, encoded rows and targets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
+import steepest
 from steepest import tasks
-from steepest.data.columns import Plan, learn
-from steepest.data.encode import infinite_values
-from steepest.data.source import Table, read_table
-from steepest.data.split import held_out
-from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.data import cache
+from steepest.data.columns import Plan, plan_from_json
+from steepest.data.gather import Mapped
+from steepest.data.layout import Packed
+from steepest.data.packed import PackedRows
+from steepest.data.rejected import FILE, Rejects
+from steepest.data.source import Reconsidered, open_source
+from steepest.data.split import check_fraction
 from steepest.errors import SteepestError, nearest
+from steepest.memory import memory_budget
+from steepest.passes import TRAINING, VALIDATION, Learned, Seen, Table, encode, forms, learn
 from steepest.settings import Settings
 
+CACHED_FROM = 2**26
+"""Bytes of encoded rows from which on they are kept on disk for the next run, if they come from files."""
 
-class Part(NamedTuple):
-    """Rows of a table that have a target, and how to name the place of each."""
-
-    rows: pa.Table
-    locate: Callable[[int], str]
+DECIDES = (
+    "target",
+    "drop",
+    "split_by",
+    "validation",
+    "seed",
+    "weights",
+    "class_weight",
+    "loss",
+    "max_rejected",
+)
+"""The settings that decide how rows are encoded."""
 
 
 class Rows(NamedTuple):
@@ -33,78 +49,238 @@ class Rows(NamedTuple):
     Attributes
     ----------
     features
-        float32 ``[rows, features]``.
+        float32 ``[rows, features]``, expanded when they are gathered.
     target
         See `steepest.tasks.encode_target`.
     weights
         float32 ``[rows]``, or ``None`` where all weigh the same.
     """
 
-    features: npt.NDArray[np.float32]
-    target: npt.NDArray[Any]
-    weights: npt.NDArray[np.float32] | None
+    features: PackedRows
+    target: npt.NDArray[Any] | Mapped
+    weights: npt.NDArray[np.float32] | Mapped | None
 
     @property
-    def data(self) -> dict[str, npt.NDArray[Any]]:
+    def data(self) -> dict[str, Any]:
         """What `steepest.minimize` takes as data."""
         return {"features": self.features, "target": self.target}
 
 
-class Prepared(NamedTuple):
-    """What a fit needs of its files; ``facts`` is the part of the record that describes them."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a fit needs of its data.
+
+    Parameters
+    ----------
+    task, plan
+        What was learned.
+    training, validation
+        The rows.
+    facts
+        The part of the record that describes the data.
+    key
+        Names the data and what decides how it is encoded; None where nothing tells when the data changes.
+    rejected
+        Writes the list of rows that can't be used into a folder, if there are any.
+    """
 
     task: tasks.Task
     plan: Plan
     training: Rows
     validation: Rows | None
     facts: dict[str, Any]
+    key: str | None
+    rejected: Callable[[Path], None]
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(
+    settings: Settings,
+    data: Any = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    seen: Seen = lambda *_: None,
+) -> Prepared:
     """Read, split and encode; the column plan is learned from the training rows alone.
+
+    Parameters
+    ----------
+    settings
+        What to do.
+    data
+        What to read instead of ``settings.data``: anything that `steepest.data.source.open_source` takes.
+    say, seen
+        Are told of surprises, and how far the passes are.
 
     Raises
     ------
     SteepestError
         If the files, the columns or the target can't be used.
     """
-    roles = _named(settings)
-    table = read_table(settings.data, drop=settings.drop)
-    require_columns(table, roles, settings.data)
-    labelled, left_out = labelled_rows(table, settings.target)
-    training, validation, how, more_left_out = _split(settings, labelled)
-    task = _task(settings, training, validation)
-    set_aside = [name for name in (settings.target, settings.split_by, settings.weights) if name]
-    plan = learn(training.rows, leave_out=set_aside, locate=training.locate)
-    by_class = tasks.class_weights(task, settings.class_weight)
-    facts = {
+    roles = named(settings)
+    if settings.validation and not isinstance(settings.validation, str):
+        check_fraction(settings.validation)
+    table = _open(settings, list(settings.data) if data is None else data, roles)
+    held = None
+    if isinstance(settings.validation, str):
+        if settings.split_by:
+            raise SteepestError("--split-by has nothing to split where --validation names a file.")
+        held = _open(settings, [settings.validation], roles, f" in {settings.validation}")
+    budget = memory_budget(settings.memory)
+    key = _key(settings, table, held)
+    entry = cache.find(key) if key else None
+    if entry is not None:
+        return _from_entry(entry, key, budget)
+    rejects = Rejects()
+    while True:
+        try:
+            learned = learn(settings, table, held, list(roles), rejects, seen)
+            break
+        except Reconsidered as surprise:
+            say(f"{surprise}; what was read is read anew.")
+            table, held = _replaced(table, held, surprise)
+            rejects = Rejects()
+    return _encoded(settings, table, held, learned, rejects, key, budget, seen)
+
+
+def _open(settings: Settings, data: Any, roles: dict[str, str], of: str = "") -> Table:
+    source = open_source(data, drop=settings.drop, max_rejected=settings.max_rejected)
+    require_columns(source.schema.names, roles, source.names)
+    return Table(source, settings.target, of)
+
+
+def _replaced(table: Table, held: Table | None, surprise: Reconsidered) -> tuple[Table, Table | None]:
+    """Return the tables with the source that was judged wrongly replaced."""
+    if held and surprise.source.names == held.source.names:
+        return table, Table(surprise.source, held.target, held.of)
+    return Table(surprise.source, table.target, table.of), held
+
+
+def _key(settings: Settings, table: Table, held: Table | None) -> str | None:
+    """Return the name of the cache's entry for these rows; None where nothing tells when they change."""
+    prints = [each.source.fingerprint() for each in (table, held) if each]
+    if None in prints:
+        return None
+    decides = {name: getattr(settings, name) for name in DECIDES}
+    return cache.key_of({"steepest": steepest.__version__, "data": prints, **decides})
+
+
+def _encoded(
+    settings: Settings,
+    table: Table,
+    held: Table | None,
+    learned: Learned,
+    rejects: Rejects,
+    key: str | None,
+    budget: int,
+    seen: Seen,
+) -> Prepared:
+    """Encode the rows: small ones in memory, large ones in the cache."""
+    shapes = forms(settings, learned)
+    size = sum(form.size for form in shapes.values())
+    facts = _facts(settings, table, held, learned, rejects)
+    if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
+        with cache.Filling(shapes, None) as filling:
+            encode(settings, table, held, learned, filling, seen)
+            arrays = filling.finish()
+        return _prepared(learned.task, learned.plan, facts, arrays, False, key, rejects.write)
+    name = key or cache.unique_key()
+    with cache.new_entry(name) as aside, cache.Filling(shapes, aside) as filling:
+        encode(settings, table, held, learned, filling, seen)
+        filling.finish()
+        rejects.write(aside)
+        made = {"task": asdict(learned.task), "plan": learned.plan.to_json(), "facts": facts}
+        cache.seal(aside, shapes, made | {"sources": list(table.source.names)})
+    entry = cache.find(name)
+    if entry is None:
+        raise SteepestError(
+            f"The cache {cache.cache_folder()} was cleared while it was written.", hint="Run it again."
+        )
+    prepared = _from_entry(entry, key, budget)
+    if key is None:  # nobody can use it again; its files stay for this process as long as it maps them
+        shutil.rmtree(entry.path, ignore_errors=True)
+    return prepared
+
+
+def _from_entry(entry: cache.Entry, key: str | None, budget: int) -> Prepared:
+    def rejected(folder: Path) -> None:
+        if (entry.path / FILE).is_file():
+            shutil.copyfile(entry.path / FILE, folder / FILE)
+
+    facts = entry.facts
+    task, plan = tasks.task_from_json(facts["task"]), plan_from_json(facts["plan"])
+    return _prepared(task, plan, facts["facts"], entry.arrays(), entry.size > budget // 2, key, rejected)
+
+
+def _prepared(
+    task: tasks.Task,
+    plan: Plan,
+    facts: dict[str, Any],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    fleeting: bool,
+    key: str | None,
+    rejected: Callable[[Path], None],
+) -> Prepared:
+    def rows(part: str) -> Rows | None:
+        if not len(arrays[f"{part}.target"]):
+            return None
+        packed = Packed(arrays[f"{part}.numbers"], arrays[f"{part}.codes"])
+        target, weights = (
+            Mapped(array, fleeting) if isinstance(array, np.memmap) else array
+            for array in (arrays[f"{part}.target"], arrays.get(f"{part}.weights"))
+        )
+        return Rows(PackedRows(plan.layout, packed, fleeting), target, weights)
+
+    training = rows(TRAINING)
+    assert training is not None  # noqa: S101 - the target was learned from its rows
+    return Prepared(task, plan, training, rows(VALIDATION), facts, key, rejected)
+
+
+def _facts(
+    settings: Settings, table: Table, held: Table | None, learned: Learned, rejects: Rejects
+) -> dict[str, Any]:
+    """Return what the record says of the data."""
+    left_out = [
+        {
+            "reason": f"the target {settings.target!r} is missing{each.of}",
+            "rows": learned.counts[part].unlabelled,
+        }
+        for part, each in ((TRAINING, table), (VALIDATION, held))
+        if each and learned.counts[part].unlabelled
+    ]
+    if rejects.count:
+        left_out.append({"reason": f"they can't be used: {FILE} says why", "rows": rejects.count})
+    roles = named(settings)
+    return {
         "data": {
-            "files": list(table.files),
-            "rows": table.rows.num_rows,
-            "left_out": left_out + more_left_out,
+            "files": list(table.source.names),
+            "rows": learned.counts[TRAINING].rows + rejects.count,
+            "left_out": left_out,
         },
         "split": {
-            "training_rows": training.rows.num_rows,
-            "validation_rows": validation.rows.num_rows if validation else 0,
-            "how": how,
+            "training_rows": learned.rows[TRAINING],
+            "validation_rows": learned.rows[VALIDATION],
+            "how": _how(settings),
         },
-        "columns": _describe_columns(plan, training.rows),
-        "dropped": [{"name": each.name, "reason": each.reason} for each in plan.dropped]
+        "columns": _describe_columns(learned),
+        "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
         + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
         + [
             {"name": name, "reason": f"It is the {role}."} for name, role in roles.items() if role != "target"
         ],
     }
-    return Prepared(
-        task,
-        plan,
-        _encode(settings, task, plan, training, by_class),
-        _encode(settings, task, plan, validation, None) if validation else None,
-        facts,
-    )
 
 
-def _named(settings: Settings) -> dict[str, str]:
+def _how(settings: Settings) -> str:
+    """Return how the rows to judge by were chosen."""
+    if isinstance(settings.validation, str):
+        return f"the rows of {settings.validation} are held out"
+    if settings.validation == 0:
+        return "no rows are held out"
+    whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
+    return f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
+
+
+def named(settings: Settings) -> dict[str, str]:
     """Return the columns that the settings name, and what for."""
     roles: dict[str, str] = {}
     for name, role in (
@@ -124,7 +300,7 @@ def _named(settings: Settings) -> dict[str, str]:
     return roles
 
 
-def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -> None:
+def require_columns(known: Sequence[str], roles: Mapping[str, str], files: Sequence[str]) -> None:
     """Refuse names that the table does not have.
 
     Raises
@@ -132,7 +308,6 @@ def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -
     SteepestError
         With the nearest name.
     """
-    known = table.rows.column_names
     for name, role in roles.items():
         if name not in known:
             raise SteepestError(
@@ -140,102 +315,15 @@ def require_columns(table: Table, roles: dict[str, str], files: Sequence[str]) -
             )
 
 
-def labelled_rows(table: Table, target: str, of: str = "") -> tuple[Part, list[dict[str, Any]]]:
-    """Return the rows that have a target, and a count of those that have none.
-
-    Raises
-    ------
-    SteepestError
-        If none has one, or one is infinite.
-    """
-    present = np.asarray(pc.is_valid(plain_values(table.rows[target])))
-    part = _subset(Part(table.rows, table.locate), present)
-    missing = int(len(present) - present.sum())
-    if missing == len(present):
-        raise SteepestError(
-            f"The target {target!r} is missing in every row{of}.", hint="Name another target."
-        )
-    column = part.rows[target]
-    if type_of(column.type) == "number" and np.isinf(numbers_of(plain_values(column))).any():
-        raise infinite_values(target, column, part.locate)
-    return part, [{"reason": f"the target {target!r} is missing{of}", "rows": missing}] if missing else []
-
-
-def _subset(part: Part, chosen: npt.NDArray[np.bool_]) -> Part:
-    if chosen.all():
-        return part
-    numbers = np.flatnonzero(chosen)
-    return Part(part.rows.filter(pa.array(chosen)), lambda row: part.locate(int(numbers[row])))
-
-
-def _split(settings: Settings, labelled: Part) -> tuple[Part, Part | None, str, list[dict[str, Any]]]:
-    """Divide the rows into those to train on and those to judge by, and say how."""
-    if isinstance(settings.validation, str):
-        if settings.split_by:
-            raise SteepestError("--split-by has nothing to split where --validation names a file.")
-        table = read_table([settings.validation], drop=settings.drop)
-        require_columns(table, _named(settings), [settings.validation])
-        held, left_out = labelled_rows(table, settings.target, f" in {settings.validation}")
-        return labelled, held, f"the rows of {settings.validation} are held out", left_out
-    if settings.validation == 0:
-        return labelled, None, "no rows are held out", []
-    groups = labelled.rows[settings.split_by] if settings.split_by else None
-    chosen = held_out(labelled.rows.num_rows, settings.validation, settings.seed, groups)
-    whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
-    how = f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
-    return _subset(labelled, ~chosen), _subset(labelled, chosen), how, []
-
-
-def _task(settings: Settings, training: Part, validation: Part | None) -> tasks.Task:
-    """Learn what the target asks for; its classes come from all labelled rows."""
-    parts = [part.rows.select([settings.target]) for part in (training, validation) if part]
-    try:
-        target = pa.concat_tables(parts, promote_options="permissive")[settings.target]
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        kinds = " and ".join(str(part.schema.types[0]) for part in parts)
-        raise SteepestError(f"The target {settings.target!r} holds {kinds} in the two files.") from None
-    in_training = np.arange(len(target)) < training.rows.num_rows
-    return tasks.learn_task(settings.target, target, in_training, settings.loss)
-
-
-def _encode(
-    settings: Settings, task: tasks.Task, plan: Plan, part: Part, by_class: npt.NDArray[np.float64] | None
-) -> Rows:
-    """Turn rows into features, targets and weights."""
-    target = tasks.encode_target(task, part.rows[settings.target], part.locate)
-    weights = _row_weights(settings.weights, part) if settings.weights else None
-    if by_class is not None:
-        weights = by_class[target.astype(np.int64)] * (1.0 if weights is None else weights)
-    features = plan.encode(part.rows, part.locate)
-    return Rows(features, target, None if weights is None else weights.astype(np.float32))
-
-
-def _row_weights(name: str, part: Part) -> npt.NDArray[np.float64]:
-    column = part.rows[name]
-    if type_of(column.type) not in tasks.NUMERIC:
-        raise SteepestError(f"The column of row weights {name!r} holds {column.type}; weights are numbers.")
-    weights = numbers_of(plain_values(column))
-    wrong = np.flatnonzero(~((weights >= 0) & (weights <= tasks.MOST_WEIGHT)))
-    if len(wrong):
-        raise SteepestError(
-            f"The column of row weights {name!r} holds {weights[wrong[0]]} at {part.locate(int(wrong[0]))} "
-            f"({len(wrong):,} such rows); weights lie between 0 and {tasks.MOST_WEIGHT:g}.",
-            hint="Correct them, or take these rows out.",
-        )
-    if not weights.any():
-        raise SteepestError(f"The row weights in {name!r} are all 0.")
-    return weights
-
-
-def _describe_columns(plan: Plan, rows: pa.Table) -> list[dict[str, Any]]:
+def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
     """Return what the record says of each column that is used."""
-    widths = {name: span.stop - span.start for name, span in plan.groups.items()}
+    widths = {name: span.stop - span.start for name, span in learned.plan.groups.items()}
     return [
         {
             "name": column.name,
             "kind": column.kind,
             "features": widths[column.name],
-            "missing": rows.num_rows - int(pc.count(plain_values(rows[column.name])).as_py()),
+            "missing": learned.missing[column.name],
         }
-        for column in plan.columns
+        for column in learned.plan.columns
     ]

@@ -1,4 +1,4 @@
-"""A run's folder: what a fit leaves behind, complete or absent.
+"""A run's folder: what a fit leaves behind, complete or absent (see `steepest.unfinished`).
 
 ====================  ==============================================================
 ``settings.toml``     everything needed to run it again
@@ -9,17 +9,15 @@
 ``model.safetensors`` the parameters
 ``columns.json``      the column plan
 ``report.html``       the same for a person
+``rejected.csv``      rows that can't be used, if there were any: file, line, reason
+``checkpoints``       where the descent ended, for more epochs
 ====================  ==============================================================
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -194,74 +192,6 @@ def _known_runs(near: Path) -> str:
         {str(each) for place in places if place.is_dir() for each in place.iterdir() if is_run(each)}
     )
     return f"Known runs: {', '.join(known[:8])}." if known else "steepest fit makes one."
-
-
-def free_name(data: str) -> Path:
-    """Return a folder under ``runs`` that is named after the data and does not exist."""
-    stem = Path(data).name.split(".")[0].strip("*?[]- ") or "run"
-    number = 1
-    while (folder := Path("runs", stem if number == 1 else f"{stem}-{number}")).exists():
-        number += 1
-    return folder
-
-
-def check_out(folder: Path, overwrite: bool) -> None:
-    """Refuse to write a run where something else stands, or where nothing can be written.
-
-    Raises
-    ------
-    SteepestError
-        If the folder exists and is not a run that may be overwritten, or if it can't be made.
-    """
-    try:
-        exists = folder.exists()
-        above = next(each for each in folder.absolute().parents if each.exists())
-    except OSError as error:
-        raise _unwritable(folder, error.strerror) from None
-    if not above.is_dir():
-        raise _unwritable(folder, f"{above} is no folder")
-    if not os.access(above, os.W_OK):
-        raise _unwritable(folder, f"the folder {above} takes no files from you")
-    if not exists:
-        return
-    if not (folder.is_dir() and is_run(folder)):
-        raise SteepestError(
-            f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
-        )
-    if not overwrite:
-        raise SteepestError(f"The run {folder} exists.", hint="Choose another --out, or add --overwrite.")
-
-
-def _unwritable(folder: Path, why: object) -> SteepestError:
-    return SteepestError(f"The run {folder} can't be written: {why}.", hint="Choose another --out.")
-
-
-@contextmanager
-def written_aside(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write a run into; it takes its name only once all is written.
-
-    Raises
-    ------
-    SteepestError
-        If it can't be written: see `check_out`.
-    """
-    check_out(folder, overwrite)
-    name = f".{folder.name}.{secrets.token_hex(4)}"
-    aside, old = folder.with_name(f"{name}.partial"), folder.with_name(f"{name}.old")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        if folder.exists():
-            check_out(folder, overwrite)
-            folder.rename(old)
-            aside.rename(folder)
-            shutil.rmtree(old)
-        else:
-            aside.rename(folder)
-    except OSError as error:
-        raise _unwritable(folder, error.strerror or error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_model(

@@ -52,6 +52,17 @@ class Settings:
         ``"balanced"``, or ``"label=weight,label=weight"``.
     drop
         Columns to leave out.
+    max_rejected
+        The greatest share of rows that may be unusable, such as lines with too many fields.
+    patience
+        Epochs running without a better ``monitor`` after which the descent stops, with the best epoch's
+        parameters; ``None`` never stops it so.
+    monitor
+        The figure of an epoch that patience looks at: see `steepest.minimize`.
+    memory
+        What the process may use, such as ``"4GB"``; ``None`` is a quarter of what is free.
+    checkpoint_every
+        Seconds between two checkpoints.
     seed
         Decides every random draw.
     out
@@ -79,6 +90,11 @@ class Settings:
     weights: str | None = None
     class_weight: str | None = None
     drop: tuple[str, ...] = ()
+    max_rejected: float = 0.01
+    patience: int | None = None
+    monitor: str = "validation_loss"
+    memory: str | None = None
+    checkpoint_every: float = 60.0
     seed: int = 0
     out: str | None = None
 
@@ -98,10 +114,13 @@ KINDS: dict[str, tuple[type, ...]] = {
     "split_by": (str,),
     "weights": (str,),
     "class_weight": (str,),
+    "monitor": (str,),
+    "memory": (str,),
     "out": (str,),
     "batch_size": (int, str),
     "validation": (int, float, str),
     "epochs": (int,),
+    "patience": (int,),
     "seed": (int,),
     "dropout": (int, float),
     "learning_rate": (int, float),
@@ -109,6 +128,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "tolerance": (int, float),
     "l1": (int, float),
     "l2": (int, float),
+    "max_rejected": (int, float),
+    "checkpoint_every": (int, float),
 }
 """What each setting may be in a settings file."""
 

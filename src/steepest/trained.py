@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from steepest.descent.models import Model
+from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class DivergenceError(SteepestError):
+    """The descent met a step that was not finite: going on from a checkpoint would meet it again."""
 
 
 @dataclass(frozen=True)

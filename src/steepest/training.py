@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,25 +17,17 @@ import numpy as np
 
 import steepest
 from steepest import networks
-from steepest.callbacks import Callback
+from steepest.callbacks import Callback, notifier
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
-from steepest.prediction import figures_of, importances, outputs_of
+from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
-from steepest.run import (
-    FORMAT,
-    Run,
-    check_out,
-    free_name,
-    write_history,
-    write_json,
-    write_model,
-    written_aside,
-)
+from steepest.run import FORMAT, Run, write_history, write_json, write_model
 from steepest.settings import NAMES, Settings, to_toml
-from steepest.trained import Trained
+from steepest.trained import DivergenceError, Trained
+from steepest.unfinished import CHECKPOINTS, check_out, free_name, in_the_making
 
 MODELS = ("linear", "mlp")
 
@@ -47,52 +40,81 @@ FEWEST_STEPS, MOST_EPOCHS, EPOCHS = 5_000, 500, 10
 
 def fit(
     settings: Settings,
+    data: Any = None,
     *,
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
 ) -> Run:
-    """Train on files and write a run's folder.
+    """Train on data of any size and write a run's folder; go on where the same run was interrupted.
 
     Parameters
     ----------
     settings
         What to do.
+    data
+        What to train on instead of the files of ``settings.data``: see `steepest.data.source.open_source`.
     callbacks
         See `steepest.Callback`.
     say
         Is told, in a sentence each, what a reader would want to know on the way.
     overwrite
-        Whether a run of the same name may be replaced.
+        Whether a run of the same name, complete or interrupted, may be replaced.
 
     Raises
     ------
     SteepestError
-        If the input is bad or the descent fails; then nothing is written.
+        If the input is bad or the descent fails; then no run is written.
     """
     began = time.perf_counter()
     _check(settings)
-    folder = Path(settings.out) if settings.out else None
-    check_out(folder or free_name(settings.data[0]), overwrite)
-    prepared = prepare(settings)
+    folder = Path(settings.out) if settings.out else free_name(settings)
+    check_out(folder, settings, overwrite)
+    notify = notifier(callbacks)
+
+    def seen(doing: str, rows: int, of: int | None) -> None:
+        notify("rows_seen", doing=doing, rows=rows, of=of)
+
+    prepared = prepare(settings, data, say=say, seen=seen)
     seconds = {"reading and encoding": time.perf_counter() - began}
     _announce(prepared, say)
     threading.Thread(target=_import_ahead, daemon=True).start()
-    trained = _trainer(settings)(settings, prepared, _epochs(settings, prepared), callbacks)
-    seconds["descent"] = trained.seconds
-    record = _record(settings, prepared, trained)
-    judging = time.perf_counter()
-    record |= _judge(settings, prepared, trained)
-    seconds["evaluation"] = time.perf_counter() - judging
-    record["seconds"] = seconds
-    folder = folder or free_name(settings.data[0])
-    with written_aside(folder, overwrite) as aside:
-        write_model(aside, trained.form, trained.arrays, prepared.task, prepared.plan)
-        write_history(aside, trained.history, trained.epochs)
-        (aside / "settings.toml").write_text(to_toml(settings), "utf-8")
-        write_json(aside / "record.json", record)
-        _write_report(aside / "report.html", record, trained)
+    with in_the_making(folder, settings, prepared.key, overwrite) as work:
+        trained = _train(settings, prepared, callbacks, work, say)
+        seconds["descent"] = trained.seconds
+        record = _record(settings, prepared, trained)
+        judging = time.perf_counter()
+        record |= _judge(settings, prepared, trained)
+        seconds["evaluation"] = time.perf_counter() - judging
+        record["seconds"] = seconds
+        write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
+        write_history(work, trained.history, trained.epochs)
+        prepared.rejected(work)
+        _write_report(work / "report.html", record, trained)
+        write_json(work / "record.json", record)
     return Run(folder)
+
+
+def _train(
+    settings: Settings,
+    prepared: Prepared,
+    callbacks: Sequence[Callback],
+    work: Path,
+    say: Callable[[str], None],
+) -> Trained:
+    """Train, and say how to go on if that is interrupted."""
+    checkpoints = work / CHECKPOINTS
+    try:
+        return _trainer(settings)(settings, prepared, _epochs(settings, prepared), callbacks, checkpoints)
+    except DivergenceError:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        if any(checkpoints.glob("checkpoint-*")):
+            say(
+                f"Interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(str(work))}"
+            )
+        raise
 
 
 def _check(settings: Settings) -> None:
@@ -106,6 +128,17 @@ def _check(settings: Settings) -> None:
         loss_by_name(settings.loss)
     optimizer_by_name(settings.optimizer)
     schedule_by_name(settings.schedule, 1.0, 1)
+    _check_numbers(settings)
+    _check_patience(settings)
+    if not settings.hidden or min(settings.hidden) < 1:
+        asked = ",".join(map(str, settings.hidden))
+        raise SteepestError(
+            f"Each hidden layer needs at least one unit, and there is at least one; --hidden is {asked!r}.",
+            hint="Try --hidden 64,32, or --model linear, which has none.",
+        )
+
+
+def _check_numbers(settings: Settings) -> None:
     rate = settings.learning_rate
     if rate is not None and not (rate > 0 and math.isfinite(rate)):
         raise SteepestError(
@@ -115,13 +148,27 @@ def _check(settings: Settings) -> None:
         raise SteepestError(f"A batch size is a whole number from 1, or 'all', not {settings.batch_size!r}.")
     if settings.epochs is not None and settings.epochs < 1:
         raise SteepestError(f"A fit needs at least one epoch, not {settings.epochs}.")
+    if not 0 <= settings.max_rejected <= 1:
+        raise SteepestError(
+            f"--max-rejected is a share of the rows, between 0 and 1, not {settings.max_rejected}."
+        )
+    if not settings.checkpoint_every >= 0:
+        raise SteepestError(f"Checkpoints are seconds apart, 0 or more, not {settings.checkpoint_every}.")
     if not 0 <= settings.seed <= MOST_SEED:
         raise SteepestError(f"A seed is a whole number from 0 to {MOST_SEED}, not {settings.seed}.")
-    if not settings.hidden or min(settings.hidden) < 1:
-        asked = ",".join(map(str, settings.hidden))
+
+
+def _check_patience(settings: Settings) -> None:
+    if settings.patience is not None and settings.patience < 1:
+        raise SteepestError(f"Patience lasts at least one epoch, not {settings.patience}.")
+    if (
+        settings.patience is not None
+        and not settings.validation
+        and settings.monitor.startswith("validation")
+    ):
         raise SteepestError(
-            f"Each hidden layer needs at least one unit, and there is at least one; --hidden is {asked!r}.",
-            hint="Try --hidden 64,32, or --model linear, which has none.",
+            f"--patience watches {settings.monitor}, but no rows are held out.",
+            hint="Hold some out (--validation 0.2), or add --monitor loss.",
         )
 
 
@@ -242,14 +289,18 @@ def command(settings: Settings) -> str:
 def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     """Return the figures on training and held-out rows, and what the model uses."""
     task = prepared.task
-    figures = {}
-    for name, rows in (("training", prepared.training), ("validation", prepared.validation)):
-        figures[name] = rows and figures_of(
-            task, outputs_of(trained.model, trained.parameters, rows.features), rows.target
-        )
-    judged = prepared.validation or prepared.training
-    used = importances(task, trained, prepared.plan, judged.features, judged.target, settings.seed)
-    return {"figures": figures, "importances": used}
+    figures: dict[str, Any] = {}
+    for name, rows in (("validation", prepared.validation), ("training", prepared.training)):
+        if rows is None:
+            figures[name] = None
+            continue
+        features, target, notes = judged(rows, settings.seed)
+        found = figures_of(task, outputs_of(trained.model, trained.parameters, features), target)
+        found["notes"] += notes
+        if not any(figures.values()):
+            used = importances(task, trained, prepared.plan, features, target, settings.seed)
+        figures[name] = found
+    return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
 
 
 def _write_report(path: Path, record: dict[str, Any], trained: Trained) -> None:

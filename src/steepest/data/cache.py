@@ -68,6 +68,11 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
+def unique_key() -> str:
+    """Return a name that no other entry has."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True)
 class Entry:
     """Encoded rows on disk.

@@ -15,7 +15,7 @@ from steepest.data.order import generator, permutation
 from steepest.data.summary import plain_values, type_of
 from steepest.errors import SteepestError
 
-RUN = 2**14
+RUN = 2**16
 """Consecutive rows among which some are drawn."""
 
 PLACES = 2**20

@@ -1,0 +1,69 @@
+"""Encoded rows as they are kept, packed, in memory or a mapped file, and expanded when they are gathered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from steepest.data.gather import Array, mapped
+from steepest.data.layout import Layout, Packed
+from steepest.data.order import Rows
+
+ROWS_AT_ONCE = 2**12
+"""Rows that are expanded at a time: few enough for what was gathered of them to stay in the cache."""
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Features ``[rows, features]``, float32, of which only what is asked for is ever expanded.
+
+    Parameters
+    ----------
+    layout
+        How a row is expanded.
+    packed
+        The rows.
+    fleeting
+        Whether the pages of mapped rows are let go once they were used.
+    """
+
+    layout: Layout
+    packed: Packed
+    fleeting: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return len(self.packed.numbers), self.layout.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.packed.numbers)
+
+    def __getitem__(self, rows: slice | Rows) -> npt.NDArray[np.float32]:
+        """Return the features of some rows."""
+        chosen = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        features = np.empty((len(chosen), self.layout.width), np.float32)
+        self.gather(chosen, features)
+        return features
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the features of the rows of these numbers."""
+        if self.layout.plain:
+            np.take(self.packed.numbers, rows, axis=0, out=out, mode="clip")
+            return
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[first : first + ROWS_AT_ONCE]
+            chosen = Packed(*(np.take(part, some, axis=0, mode="clip") for part in self.packed))
+            self.layout.expand(chosen, out[first : first + ROWS_AT_ONCE])
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the arrays of mapped files that the rows are read from."""
+        return tuple(array for part in self.packed for array in mapped(part))

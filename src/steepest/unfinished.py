@@ -1,0 +1,207 @@
+"""A run while it is made: a folder beside the run's, named ``RUN.unfinished``, that becomes the run.
+
+So a run's folder is complete or absent, and an interrupted run can be seen, resumed and removed. The folder
+holds the settings, the fingerprint of the data and the checkpoints; a lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from steepest.errors import SteepestError
+from steepest.run import is_run
+from steepest.settings import NAMES, Settings, read_settings, to_toml
+
+ENDING = ".unfinished"
+
+CHECKPOINTS = "checkpoints"
+
+MAY_DIFFER = ("out", "memory", "checkpoint_every")
+"""Settings that do not change what a run ends with."""
+
+
+def unfinished_of(folder: Path) -> Path:
+    """Return where the run of this folder is made.
+
+    Examples
+    --------
+    >>> unfinished_of(Path("runs/flights")) == unfinished_of(Path("runs/flights.unfinished"))
+    True
+    """
+    return folder if folder.name.endswith(ENDING) else folder.with_name(folder.name + ENDING)
+
+
+def interrupted(folder: Path) -> Settings:
+    """Return the settings of an interrupted run, of which ``out`` is the run's folder.
+
+    Raises
+    ------
+    SteepestError
+        If there is none.
+    """
+    work = unfinished_of(folder)
+    if not (work / "settings.toml").is_file():
+        whole = is_run(folder)
+        raise SteepestError(
+            f"The run {folder} is complete." if whole else f"There is no interrupted run {folder}.",
+            hint="steepest fit --from RUN goes on with a complete one."
+            if whole
+            else "steepest fit begins one; an interrupted one has a folder RUN.unfinished.",
+        )
+    out = str(work.with_name(work.name.removesuffix(ENDING)))
+    return replace(Settings(), **{**read_settings(str(work / "settings.toml")), "out": out})
+
+
+def free_name(settings: Settings) -> Path:
+    """Return a folder under ``runs`` that is named after the data.
+
+    It does not exist, or these very settings were interrupted there.
+    """
+    stem = Path(settings.data[0]).name.split(".")[0].strip("*?[]- ") or "run"
+    number = 1
+    while True:
+        folder = Path("runs", stem if number == 1 else f"{stem}-{number}")
+        taken = unfinished_of(folder).exists() and _differences(unfinished_of(folder), settings)
+        if not (folder.exists() or taken):
+            return folder
+        number += 1
+
+
+def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
+    """Refuse to write a run where something else stands, or where nothing can be written.
+
+    Raises
+    ------
+    SteepestError
+        If the folder exists and is not a run that may be overwritten, if another run was interrupted there,
+        or if it can't be made.
+    """
+    try:
+        exists = folder.exists()
+        above = next(each for each in folder.absolute().parents if each.exists())
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    if not above.is_dir():
+        raise _unwritable(folder, f"{above} is no folder")
+    if not os.access(above, os.W_OK):
+        raise _unwritable(folder, f"the folder {above} takes no files from you")
+    if exists and not (folder.is_dir() and is_run(folder)):
+        raise SteepestError(
+            f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
+        )
+    if exists and not overwrite:
+        raise SteepestError(
+            f"The run {folder} exists.",
+            hint="Choose another --out, add --overwrite, or go on with it: --from RUN --out ANOTHER.",
+        )
+    work = unfinished_of(folder)
+    if work.exists() and not overwrite and (differences := _differences(work, settings)):
+        raise SteepestError(
+            f"{work} is an interrupted run with other settings: {differences}.",
+            hint=f"steepest resume {folder} goes on with it; --overwrite begins anew.",
+        )
+
+
+def _differences(work: Path, settings: Settings) -> str:
+    """Return in what an interrupted run's settings differ from these, as a sentence, or nothing."""
+    if not (work / "settings.toml").is_file():
+        return "it has none"
+    theirs = replace(Settings(), **read_settings(str(work / "settings.toml")))
+    pairs = [
+        (name, getattr(theirs, name), getattr(settings, name)) for name in NAMES if name not in MAY_DIFFER
+    ]
+    return ", ".join(f"{name} was {was} and is now {now}" for name, was, now in pairs if was != now)
+
+
+@contextmanager
+def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite: bool) -> Iterator[Path]:
+    """Give a folder to make a run in; it takes the run's name only once all is written.
+
+    What was interrupted there is found again. When it is interrupted anew, or fails, the folder stays if it
+    holds a checkpoint.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+    settings
+        Those of the run.
+    data
+        A fingerprint of the data; ``None`` where there is none.
+    overwrite
+        Whether a complete or an interrupted run may be replaced.
+
+    Raises
+    ------
+    SteepestError
+        As `check_out`, or if the data has changed, or another process makes this run.
+    """
+    check_out(folder, settings, overwrite)
+    work = unfinished_of(folder)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with _lock(work, folder):
+            _begin(work, settings, data, overwrite)
+            try:
+                yield work
+            except BaseException:
+                if not any((work / CHECKPOINTS).glob("checkpoint-*")):
+                    shutil.rmtree(work, ignore_errors=True)
+                raise
+            _finish(work, folder, settings, overwrite)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror or error) from error
+
+
+@contextmanager
+def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
+    with (work / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SteepestError(
+                f"Another process is making the run {folder}.", hint="Wait for it, or choose another --out."
+            ) from None
+        yield lock
+
+
+def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) -> None:
+    """Write down what the run is made of, or see that it is what was interrupted."""
+    fingerprint = work / "data.json"
+    if fingerprint.is_file():
+        differences = _differences(work, settings)
+        changed = json.loads(fingerprint.read_text("utf-8")) != data
+        if overwrite and (differences or changed):
+            shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+        elif changed:
+            raise SteepestError(
+                f"The data of the interrupted run {work} has changed since it was begun.",
+                hint="--overwrite begins anew with the data as it is now.",
+            )
+    (work / "settings.toml").write_text(to_toml(settings), "utf-8")
+    fingerprint.write_text(json.dumps(data), "utf-8")
+
+
+def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> None:
+    """Let the run take its name, in place of an older one."""
+    for name in ("lock", "data.json"):
+        (work / name).unlink()
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        check_out(folder, settings, overwrite)
+        folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unwritable(folder: Path, why: object) -> SteepestError:
+    return SteepestError(f"The run {folder} can't be written: {why}.", hint="Choose another --out.")
