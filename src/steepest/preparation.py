@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest import tasks
-from steepest.data.columns import Plan, learn
+from steepest.data.columns import Plan
 from steepest.data.encode import infinite_values
+from steepest.data.learning import learn
 from steepest.data.source import Table, read_table
 from steepest.data.split import held_out
 from steepest.data.summary import numbers_of, plain_values, type_of

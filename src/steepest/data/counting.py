@@ -1,4 +1,4 @@
-"""How often values occur: counts of parts add up, and of too many different integers a fair sample is counted."""
+"""How often values occur: counts of parts add up; of too many different integers a fair sample is counted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:
 def sample(counted: pa.StructArray) -> pa.StructArray:
     """Choose the integers with the smallest hashes; the same ones in whatever order and parts they come.
 
-    These are the values of a k-minimum-values sketch (Bar-Yossef et al., "Counting distinct elements in a data
+    These are what a k-minimum-values sketch keeps (Bar-Yossef et al., "Counting distinct elements in a data
     stream", 2002). Whichever is among the smallest in the end was so in every part, so its count is exact.
 
     Parameters
@@ -92,7 +92,8 @@ def hashes_of(integers: pa.Array) -> npt.NDArray[np.uint64]:
     [16294208416658607535, 10451216379200822465]
     """
     wide = integers if pa.types.is_uint64(integers.type) else integers.cast(pa.int64())
-    mixed = wide.to_numpy(zero_copy_only=False).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed: npt.NDArray[np.uint64] = wide.to_numpy(zero_copy_only=False).view(np.uint64)
+    mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(30)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)
