@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from steepest import tasks
 from steepest.data.columns import Plan
 from steepest.data.encode import infinite_values
-from steepest.data.learning import learn
+from steepest.data.learning import Learner, learn
 from steepest.data.source import Table, read_table
 from steepest.data.split import held_out
 from steepest.data.summary import numbers_of, plain_values, type_of
@@ -189,14 +189,14 @@ def _split(settings: Settings, labelled: Part) -> tuple[Part, Part | None, str, 
 
 def _task(settings: Settings, training: Part, validation: Part | None) -> tasks.Task:
     """Learn what the target asks for; its classes come from all labelled rows."""
-    parts = [part.rows.select([settings.target]) for part in (training, validation) if part]
-    try:
-        target = pa.concat_tables(parts, promote_options="permissive")[settings.target]
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        kinds = " and ".join(str(part.schema.types[0]) for part in parts)
-        raise SteepestError(f"The target {settings.target!r} holds {kinds} in the two files.") from None
-    in_training = np.arange(len(target)) < training.rows.num_rows
-    return tasks.learn_task(settings.target, target, in_training, settings.loss)
+    learners = [Learner(leave_out=[settings.target]) for _ in range(2)]
+    for learner, part in zip(learners, (training, validation), strict=True):
+        if part:
+            learner.update(part.rows.select([settings.target]), part.locate)
+    of_training = learners[0].summaries[settings.target]
+    learners[0].merge(learners[1])
+    everything = learners[0].summaries[settings.target]
+    return tasks.learn_task(settings.target, everything, of_training, settings.loss)
 
 
 def _encode(

@@ -14,7 +14,7 @@ from steepest.data.columns import Dropped, Plan
 from steepest.data.counting import in_common
 from steepest.data.deciding import decide
 from steepest.data.encode import CALLED, Column, Locate, infinite_values, where
-from steepest.data.summary import Summary, common_type, merge, plain_values, summarise, type_of
+from steepest.data.summary import Summary, common_type, merge, numbers_of, plain_values, summarise, type_of
 from steepest.errors import SteepestError, nearest
 
 BLOCK = 1 << 16
@@ -200,8 +200,8 @@ class Learner:
             )
         self._types[name] = common
         if kind == "number" and name not in self._leave_out:
-            bounds = pc.min_max(values if pa.types.is_float64(values.type) else plain_values(values))
-            if any(each.is_valid and np.isinf(each.as_py()) for each in bounds.values()):
+            bare = values if pa.types.is_float64(values.type) else plain_values(values)
+            if any(np.isinf(numbers_of(chunk)).any() for chunk in bare.chunks):
                 raise infinite_values(name, values, locate)
 
     def _now(self) -> Seen:

@@ -179,7 +179,7 @@ def summarise(
     if name in ("null", "unsupported") or missing == rows:
         none = count(pa.nulls(0)) if missing == rows else None
         return Summary(name, rows, missing, 0, None, None, None, None, 0, none, None)
-    return _summarise_numbers(name, plain_values(column), counting)
+    return _summarise_numbers(name, column, counting)
 
 
 def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
@@ -200,21 +200,26 @@ def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summa
     )  # fmt: skip
 
 
-def _summarise_numbers(name: str, values: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
-    """Summarise values that `plain_values` returned, other than text."""
-    rows, missing = len(values), values.null_count
-    values = values.drop_null() if missing else values
+def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
+    """Summarise numbers, booleans and times, of which there is at least one."""
+    bare = pa.types.is_float64(column.type) and not counting
+    values = column if bare else plain_values(column)
+    whole = not pa.types.is_floating(values.type)
     counted = count(values) if counting or pa.types.is_integer(values.type) else None
     few = counting and counted is not None and len(counted) <= MOST_VALUES
-    infinite = 0
-    if pa.types.is_floating(values.type):
-        finite = np.isfinite(numbers_of(values))
-        infinite = rows - missing - int(np.count_nonzero(finite))
-        values = values.filter(pa.array(finite)) if infinite else values
-    bounds = pc.min_max(values).as_py()
-    mean, squared_deviation = _moments(values) if len(values) else (None, None)
+    numbers, missing, infinite = numbers_of(values), 0, 0
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        missing = int(np.count_nonzero(np.isnan(numbers)))
+        infinite = len(numbers) - missing - int(np.count_nonzero(finite))
+        numbers = numbers[finite]
+    minimum = maximum = mean = squared_deviation = None
+    if len(numbers):
+        bounds = pc.min_max(values).as_py().values() if whole else (numbers.min(), numbers.max())
+        minimum, maximum = bounds if whole else (float(each) + 0.0 for each in bounds)
+        mean, squared_deviation = _moments(numbers)
     return Summary(
-        name, rows, missing, infinite, mean, squared_deviation, bounds["min"], bounds["max"], 0,
+        name, len(column), missing, infinite, mean, squared_deviation, minimum, maximum, 0,
         counted if few else None, None if few else _sample_of(counted),
     )  # fmt: skip
 
@@ -282,13 +287,13 @@ def merge(a: Summary, b: Summary) -> Summary:
     )
 
 
-def _moments(values: pa.ChunkedArray | pa.Array) -> tuple[float, float]:
-    """Return the mean and the squared deviation of at least one value."""
-    numbers = numbers_of(values)
+def _moments(numbers: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean and the squared deviation of at least one number."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(numbers.mean())
+        mean = float(numbers.mean()) + 0.0
         numbers = numbers - mean
-        return mean, float(np.dot(numbers, numbers))
+        numbers *= numbers
+        return mean, float(numbers.sum())  # a product of vectors depends on the number of threads
 
 
 def _merge_moments(a: Summary, b: Summary) -> tuple[float | None, float | None]:
