@@ -54,36 +54,46 @@ def add(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:
     return _added(values, np.concatenate([a.field(1).to_numpy(), b.field(1).to_numpy()]))
 
 
-def sample(counted: pa.StructArray) -> pa.StructArray:
-    """Choose the integers with the smallest hashes; the same ones in whatever order and parts they come.
+def sample(
+    integers: pa.ChunkedArray | pa.Array, counts: npt.NDArray[np.int64] | None = None
+) -> pa.StructArray:
+    """Choose the integers with the smallest hashes: the same ones in whatever order and parts they come.
 
     These are what a k-minimum-values sketch keeps (Bar-Yossef et al., "Counting distinct elements in a data
     stream", 2002). Whichever is among the smallest in the end was so in every part, so its count is exact.
 
     Parameters
     ----------
-    counted
-        What `count` returned for integers.
+    integers
+        Values, none missing.
+    counts
+        How often each of them occurs; once each by default.
 
     Returns
     -------
     pyarrow.StructArray
         As of `count`, with the hashes (uint64, ascending) in the place of the values, at most `MOST_SAMPLED`.
     """
-    return _smallest(_counts(pa.array(hashes_of(counted.field(0))), counted.field(1)))
+    return _smallest(hashes_of(integers), np.ones(len(integers), np.int64) if counts is None else counts)
 
 
 def add_samples(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:
     """Return the sample of the rows of both, from what `sample` returned for each."""
-    return _smallest(add(a, b))
+    hashes, counts = (np.concatenate([each.field(at).to_numpy() for each in (a, b)]) for at in (0, 1))
+    return _smallest(hashes, counts)
 
 
-def _smallest(counted: pa.StructArray) -> pa.StructArray:
-    order = np.argsort(counted.field(0).to_numpy())[:MOST_SAMPLED]
-    return _counts(*(each.take(pa.array(order)) for each in counted.flatten()))
+def _smallest(hashes: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> pa.StructArray:
+    order = np.argsort(hashes)
+    hashes = hashes[order]
+    is_first = np.ones(len(hashes), bool)
+    is_first[1:] = hashes[1:] != hashes[:-1]
+    begins = np.flatnonzero(is_first)
+    sums = np.add.reduceat(counts[order], begins)
+    return _counts(pa.array(hashes[begins][:MOST_SAMPLED]), pa.array(sums[:MOST_SAMPLED]))
 
 
-def hashes_of(integers: pa.Array) -> npt.NDArray[np.uint64]:
+def hashes_of(integers: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
     """Return a hash of each integer: splitmix64 (Steele, Lea and Flood, 2014), which maps no two to one.
 
     Examples
@@ -92,8 +102,7 @@ def hashes_of(integers: pa.Array) -> npt.NDArray[np.uint64]:
     [16294208416658607535, 10451216379200822465]
     """
     wide = integers if pa.types.is_uint64(integers.type) else integers.cast(pa.int64())
-    mixed: npt.NDArray[np.uint64] = wide.to_numpy(zero_copy_only=False).view(np.uint64)
-    mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.asarray(wide).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(30)
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(27)

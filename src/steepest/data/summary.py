@@ -205,8 +205,9 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
     bare = pa.types.is_float64(column.type) and not counting
     values = column if bare else plain_values(column)
     whole = not pa.types.is_floating(values.type)
-    counted = count(values) if counting or pa.types.is_integer(values.type) else None
-    few = counting and counted is not None and len(counted) <= MOST_VALUES
+    counted = count(values) if counting else None
+    few = counted is not None and len(counted) <= MOST_VALUES
+    sampling = not few and pa.types.is_integer(values.type)
     numbers, missing, infinite = numbers_of(values), 0, 0
     finite = np.isfinite(numbers)
     if not finite.all():
@@ -220,7 +221,7 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
         mean, squared_deviation = _moments(numbers)
     return Summary(
         name, len(column), missing, infinite, mean, squared_deviation, minimum, maximum, 0,
-        counted if few else None, None if few else _sample_of(counted),
+        counted if few else None, sample(values.drop_null()) if sampling else None,
     )  # fmt: skip
 
 
@@ -308,7 +309,7 @@ def _merge_moments(a: Summary, b: Summary) -> tuple[float | None, float | None]:
     return mean, a.squared_deviation + b.squared_deviation + between
 
 
-def _merge_counts(a: Summary, b: Summary) -> tuple[pa.StructArray | None, pa.StructArray | None]:
+def _merge_counts(name: str, a: Summary, b: Summary) -> tuple[pa.StructArray | None, pa.StructArray | None]:
     """Return the counts of all values, and those of a sample where there are too many different integers."""
     if a.counted is not None and b.counted is not None:
         counted = add(a.counted, b.counted)
@@ -321,7 +322,9 @@ def _merge_counts(a: Summary, b: Summary) -> tuple[pa.StructArray | None, pa.Str
 
 def _sample_of(counted: pa.StructArray | None) -> pa.StructArray | None:
     """Return a sample of integers, and None for anything else."""
-    return sample(counted) if counted is not None and pa.types.is_integer(counted.type[0].type) else None
+    if counted is None or not pa.types.is_integer(counted.type[0].type):
+        return None
+    return sample(counted.field(0), counted.field(1).to_numpy())
 
 
 def _seconds(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
