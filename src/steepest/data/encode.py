@@ -190,7 +190,8 @@ def _time(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
     seconds = seconds[there]
     for part in column.parts:
         for run, packed in zip(PARTS[part].runs, PARTS[part].pack(column, seconds), strict=True):
-            whole = np.full(len(there), 0 if run.source == "numbers" else run.width, packed.dtype)
+            whole: Kept = np.empty(len(there), packed.dtype)
+            whole.fill(0 if run.source == "numbers" else run.width)
             whole[there] = packed
             yield whole
 

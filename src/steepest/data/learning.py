@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +61,7 @@ class Learner:
 
     def __init__(self, leave_out: Sequence[str] = ()) -> None:
         self._leave_out = tuple(leave_out)
-        self._schema: pa.Schema | None = None
+        self._schema: Any = None  # pyarrow.Schema, once there are rows
         self._types: dict[str, str] = {}  # of the values so far; "null" where there was none yet
         self._seen: Seen | None = None
         self._held: list[pa.Table] = []

@@ -207,7 +207,7 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
     whole = not pa.types.is_floating(values.type)
     counted = count(values) if counting else None
     few = counted is not None and len(counted) <= MOST_VALUES
-    sampling = not few and pa.types.is_integer(values.type)
+    sampling = not few and name == "integer" and pa.types.is_integer(values.type)
     numbers, missing, infinite = numbers_of(values), 0, 0
     finite = np.isfinite(numbers)
     if not finite.all():
@@ -272,7 +272,7 @@ def merge(a: Summary, b: Summary) -> Summary:
             hint="Give the column one type throughout.",
         )
     mean, squared_deviation = _merge_moments(a, b)
-    counted, sampled = _merge_counts(a, b)
+    counted, sampled = _merge_counts(name, a, b)
     return Summary(
         type=name,
         rows=rows,
@@ -284,7 +284,7 @@ def merge(a: Summary, b: Summary) -> Summary:
         maximum=max((each.maximum for each in (a, b) if each.maximum is not None), default=None),
         characters=a.characters + b.characters,
         counted=counted,
-        sampled=sampled if name == "integer" else None,
+        sampled=sampled,
     )
 
 
@@ -310,12 +310,14 @@ def _merge_moments(a: Summary, b: Summary) -> tuple[float | None, float | None]:
 
 
 def _merge_counts(name: str, a: Summary, b: Summary) -> tuple[pa.StructArray | None, pa.StructArray | None]:
-    """Return the counts of all values, and those of a sample where there are too many different integers."""
+    """Return the counts of all values, or those of a sample where there are too many different integers."""
     if a.counted is not None and b.counted is not None:
         counted = add(a.counted, b.counted)
         if len(counted) <= MOST_VALUES:
             return counted, None
-        return None, _sample_of(counted)
+        return None, _sample_of(counted) if name == "integer" else None
+    if name != "integer":
+        return None, None
     samples = [_sample_of(each.counted) if each.sampled is None else each.sampled for each in (a, b)]
     return None, None if any(each is None for each in samples) else add_samples(*samples)
 
