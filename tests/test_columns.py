@@ -19,8 +19,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import real_data
 from expecting import fails
-from steepest.data import columns, summary
-from steepest.data.columns import Plan, learn, plan_from_json
+from steepest.data import columns, deciding, summary
+from steepest.data.columns import Plan, plan_from_json
+from steepest.data.learning import learn
 from steepest.data.summary import merge, summarise
 from steepest.errors import SteepestError
 
@@ -147,7 +148,7 @@ def test_numbers_agree_with_scikit_learn(flights, rows, plan):
 def test_categories_agree_with_scikit_learn(flights, rows, plan):
     features = plan.encode(rows)
     for name in ("origin", "carrier", "dest"):
-        encoder = OneHotEncoder(min_frequency=columns.MINIMUM_COUNT, sparse_output=False)
+        encoder = OneHotEncoder(min_frequency=deciding.MINIMUM_COUNT, sparse_output=False)
         expected = encoder.fit_transform(flights[[name]])
         names = encoder.get_feature_names_out([name])
         theirs = {
@@ -164,7 +165,7 @@ def test_categories_agree_with_scikit_learn(flights, rows, plan):
         assert kept == sorted(kept, key=lambda value: (-counts[value], value))
     missing = flights["tailnum"].isna().to_numpy()
     place = plan.groups["tailnum"]
-    assert place.stop - place.start == columns.MOST_FEATURES + 2
+    assert place.stop - place.start == deciding.MOST_FEATURES + 2
     assert plan.feature_names[place][-2:] == ("tailnum = other", "tailnum is missing")
     np.testing.assert_array_equal(features[:, place.stop - 1], missing)
     np.testing.assert_array_equal(features[:, place].sum(axis=1), 1)
@@ -365,13 +366,13 @@ def test_one_value_and_missing_ones_leave_the_indicator():
 
 
 def test_too_many_values_and_values_that_are_all_rare(monkeypatch):
-    monkeypatch.setattr(columns, "MOST_VALUES", 100)
+    monkeypatch.setattr(deciding, "MOST_VALUES", 100)
     monkeypatch.setattr(summary, "MOST_VALUES", 100)
     many = [f"v{i % 101}" for i in range(300)]
     rare = [f"v{i % 2}" for i in range(300)]
-    assert "101 different values" in learn(pa.table({"x": many, "y": rare})).dropped[0].reason
+    assert "over 100 different values" in learn(pa.table({"x": many, "y": rare})).dropped[0].reason
     rare = [f"v{i // 3}" for i in range(1200)]
-    monkeypatch.setattr(columns, "MOST_VALUES", 1000)
+    monkeypatch.setattr(deciding, "MOST_VALUES", 1000)
     monkeypatch.setattr(summary, "MOST_VALUES", 1000)
     assert "rare" in learn(pa.table({"x": rare, "y": [1, 2] * 600})).dropped[0].reason
 

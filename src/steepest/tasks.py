@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steepest.data.summary import Summary, numbers_of, plain_values, summarise, type_of
+from steepest.data.summary import Summary, numbers_of, plain_values, type_of
 from steepest.descent.losses import Loss, loss_by_name
 from steepest.errors import SteepestError, nearest
 
@@ -96,17 +96,18 @@ class Task:
         return len(self.labels) if self.kind == "classes" else 1
 
 
-def learn_task(name: str, target: pa.ChunkedArray, training: npt.NDArray[np.bool_], loss: str | None) -> Task:
+def learn_task(name: str, everything: Summary, training: Summary, loss: str | None) -> Task:
     """Decide what the target asks for.
 
     Parameters
     ----------
     name
         The target's name.
-    target
-        Its values, all finite. Their type is judged, and the classes are listed, over all of them.
+    everything
+        The summary of all its values, all finite and none missing: their type is judged, and the classes are
+        listed, over all of them.
     training
-        Which of them are training rows; the baseline and the scale come from these alone.
+        The summary of the training rows' values; the baseline and the scale come from these alone.
     loss
         A loss by name, or ``None`` for the one that fits.
 
@@ -115,33 +116,28 @@ def learn_task(name: str, target: pa.ChunkedArray, training: npt.NDArray[np.bool
     SteepestError
         If there is nothing to learn, or the loss does not fit the target.
     """
-    summary = summarise(target)
-    _refuse(name, summary)
-    kind, seen = _kind(name, summary)
+    _refuse(name, everything)
+    kind, seen = _kind(name, everything)
     if loss is not None:
-        kind = _agree(name, kind, summary, loss)
+        kind = _agree(name, kind, everything, loss)
     chosen = loss or KIND_LOSSES[kind]
     why = f"{name!r} holds {seen}: {_KIND_TITLES[kind]}, {chosen.replace('_', ' ')}" + (
         " as asked" if loss else ""
     )
+    if training.minimum == training.maximum:
+        raise _one_value(name, _plain(training.minimum))
     if kind in ("binary", "classes"):
-        assert summary.value_counts is not None  # noqa: S101 - classes are few
-        labels = tuple(sorted(map(_plain, summary.value_counts)))
-        task = Task(name, kind, chosen, why, labels)
-        codes = encode_target(task, target)[training].astype(np.int64)
-        shares = np.bincount(codes, minlength=len(labels)) / len(codes)
-        if np.count_nonzero(shares) < 2:
-            raise _one_value(name, labels[int(np.argmax(shares))])
-        return Task(name, kind, chosen, why, labels, baseline=tuple(map(float, shares)))
-    values = numbers_of(plain_values(target))[training]
-    if values.min() == values.max():
-        raise _one_value(name, _plain(float(values[0])))
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = float(values.mean()), float(values.std())
+        assert everything.value_counts is not None  # noqa: S101 - classes are few
+        assert training.value_counts is not None  # noqa: S101
+        classes = sorted(everything.value_counts)
+        shares = tuple(training.value_counts.get(value, 0) / training.rows for value in classes)
+        return Task(name, kind, chosen, why, tuple(map(_plain, classes)), baseline=shares)
+    mean, squares = training.mean or 0.0, training.squared_deviation or 0.0
+    deviation = math.sqrt(squares / training.rows)
     if not 0 < deviation < math.inf:
         raise SteepestError(
-            f"The target {name!r} holds numbers from {values.min():.4g} to {values.max():.4g}, which are too "
-            f"{'small' if deviation == 0 else 'large'} to compute with.",
+            f"The target {name!r} holds numbers from {training.minimum:.4g} to {training.maximum:.4g}, which "
+            f"are too {'small' if deviation == 0 else 'large'} to compute with.",
             hint="Give it in another unit.",
         )
     if kind == "counts":

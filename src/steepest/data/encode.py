@@ -1,8 +1,8 @@
-"""One column to features: what is known of a column, and a pure function for each kind of column."""
+"""One column to numbers and codes: what is known of a column, and a pure function for each kind of column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.faults import PATTERNS, looks_like
+from steepest.data.layout import Run
 from steepest.data.summary import DAY, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
 
@@ -18,8 +19,8 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 DAYS_PER_YEAR = 365.2425
 
-Features = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float64]
+Kept = npt.NDArray[np.float64] | npt.NDArray[np.integer]
 Locate = Callable[[int], str]
 
 GOES_WITH = {
@@ -89,13 +90,17 @@ class Kind:
     ----------
     names
         Column -> the names of its features, except that which says that the value is missing.
-    encode
-        (column, values [rows], features float32 [rows, features], all zeros) -> nothing; writes the features.
-        The values are as `steepest.data.summary.plain_values` returns them.
+    runs
+        Column -> where these features come from, from left to right.
+    pack
+        (column, values [rows]) -> for each run what is kept, [rows]: a number, or a code of
+        `steepest.data.layout.Packed`. The values are as `steepest.data.summary.plain_values` returns them,
+        but that float64 may hold NaN and -0.0.
     """
 
     names: Callable[[Column], tuple[str, ...]]
-    encode: Callable[[Column, pa.ChunkedArray, Features], None]
+    runs: Callable[[Column], tuple[Run, ...]]
+    pack: Callable[[Column, pa.ChunkedArray], Iterable[Kept]]
 
 
 def feature_names(column: Column) -> tuple[str, ...]:
@@ -109,39 +114,51 @@ def feature_names(column: Column) -> tuple[str, ...]:
     return KINDS[column.kind].names(column) + ((f"{column.name} is missing",) if column.missing else ())
 
 
-def encode(column: Column, values: pa.ChunkedArray, features: Features) -> None:
-    """Write the features of a column's values.
+def runs(column: Column) -> tuple[Run, ...]:
+    """Return where a column's features come from, in their order; numbers one by one.
+
+    Examples
+    --------
+    >>> runs(Column("origin", "category", "string", values=("EWR", "JFK"), other=True, missing=True))
+    (Run(source='code', width=3), Run(source='code', width=1))
+    """
+    return KINDS[column.kind].runs(column) + ((Run("code", 1),) if column.missing else ())
+
+
+def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
+    """Yield what is kept of a column's values, for each of its `runs`.
 
     Parameters
     ----------
     column
         What was learned.
     values
-        Values [rows] from `steepest.data.summary.plain_values`.
-    features
-        float32 [rows, len(feature_names(column))], all zeros.
+        Values [rows]; see `Kind`.
     """
-    KINDS[column.kind].encode(column, values, features)
+    yield from KINDS[column.kind].pack(column, values)
     if column.missing:
-        features[:, -1] = pc.is_null(values).to_numpy()
+        there = pc.invert(pc.is_null(values, nan_is_null=True))
+        yield there.to_numpy().view(np.uint8)  # 0, the only place, where the value is missing
 
 
 def standardise(column: Column, numbers: Numbers) -> Numbers:
     """Return (x − mean) / deviation, and 0 where x is NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled = (numbers - column.mean) / column.deviation
-    scaled[np.isnan(numbers)] = 0.0
+        scaled = numbers + (0.0 - column.mean)  # so that -0.0 is 0.0 also where the mean is
+        scaled /= column.deviation
+    missing = np.isnan(numbers)
+    if missing.any():
+        scaled[missing] = 0.0
     return scaled
 
 
-def _number(column: Column, values: pa.ChunkedArray, features: Features) -> None:
-    with np.errstate(over="ignore"):
-        features[:, 0] = standardise(column, numbers_of(values))
+def _number(column: Column, values: pa.ChunkedArray) -> Iterator[Numbers]:
+    yield standardise(column, numbers_of(values))
 
 
-def _boolean(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+def _boolean(column: Column, values: pa.ChunkedArray) -> Iterator[Numbers]:
     numbers = numbers_of(values)
-    features[:, 0] = np.where(np.isnan(numbers), column.mean, numbers)
+    yield np.where(np.isnan(numbers), column.mean, numbers)
 
 
 def _category_names(column: Column) -> tuple[str, ...]:
@@ -149,29 +166,34 @@ def _category_names(column: Column) -> tuple[str, ...]:
     return tuple(f"{column.name} = {value}" for value in (*column.values, *([rest] if column.other else [])))
 
 
-def _category(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+def _category(column: Column, values: pa.ChunkedArray) -> Iterator[npt.NDArray[np.integer]]:
+    none = len(column.values) + column.other
     texts = values if pa.types.is_large_string(values.type) else values.cast(pa.string())
-    index = pc.index_in(texts, value_set=pa.array(column.values, texts.type))
-    place = pc.fill_null(index, len(column.values) if column.other else -1).to_numpy()
+    places = pc.index_in(texts, value_set=pa.array(column.values, texts.type))
+    places = pc.fill_null(places, len(column.values)).to_numpy()  # the place of "other", or none
     if column.missing and values.null_count:
-        place = np.where(pc.is_null(values).to_numpy(), -1, place)
-    rows = np.flatnonzero(place >= 0)
-    features[rows, place[rows]] = 1.0
+        places = np.where(pc.is_null(values).to_numpy(), none, places)
+    yield places
 
 
 def _time_names(column: Column) -> tuple[str, ...]:
     return tuple(f"{column.name} {name}" for part in column.parts for name in PARTS[part].names)
 
 
-def _time(column: Column, values: pa.ChunkedArray, features: Features) -> None:
+def _time_runs(column: Column) -> tuple[Run, ...]:
+    return tuple(run for part in column.parts for run in PARTS[part].runs)
+
+
+def _time(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
     seconds = numbers_of(values)
-    there = np.flatnonzero(~np.isnan(seconds))
+    there = ~np.isnan(seconds)
     seconds = seconds[there]
-    place = 0
     for part in column.parts:
-        for feature in PARTS[part].features(column, seconds):
-            features[there, place] = feature
-            place += 1
+        for run, packed in zip(PARTS[part].runs, PARTS[part].pack(column, seconds), strict=True):
+            whole: Kept = np.empty(len(there), packed.dtype)
+            whole.fill(0 if run.source == "numbers" else run.width)
+            whole[there] = packed
+            yield whole
 
 
 @dataclass(frozen=True)
@@ -182,12 +204,15 @@ class Part:
     ----------
     names
         The names of its features.
-    features
-        (column, seconds since 1970 or midnight [rows], none missing) -> the features [rows], one by one.
+    runs
+        Where they come from.
+    pack
+        (column, seconds since 1970 or midnight [rows], none missing) -> for each run what is kept [rows].
     """
 
     names: tuple[str, ...]
-    features: Callable[[Column, Numbers], Iterator[Numbers]]
+    runs: tuple[Run, ...]
+    pack: Callable[[Column, Numbers], Iterator[Kept]]
 
 
 def _elapsed(column: Column, seconds: Numbers) -> Iterator[Numbers]:
@@ -198,9 +223,8 @@ def _time_of_day(_: Column, seconds: Numbers) -> Iterator[Numbers]:
     return _circle(np.mod(seconds, DAY) / DAY)
 
 
-def _weekday(_: Column, seconds: Numbers) -> Iterator[Numbers]:
-    weekday = np.mod(np.floor(seconds / DAY) + 3, 7)  # 1970 began on a Thursday
-    return ((weekday == day).astype(np.float64) for day in range(7))
+def _weekday(_: Column, seconds: Numbers) -> Iterator[npt.NDArray[np.integer]]:
+    yield np.mod(np.floor(seconds / DAY) + 3, 7).astype(np.uint8)  # 1970 began on a Thursday
 
 
 def _time_of_year(_: Column, seconds: Numbers) -> Iterator[Numbers]:
@@ -214,20 +238,24 @@ def _circle(turns: Numbers) -> Iterator[Numbers]:
     yield np.cos(2 * np.pi * turns)
 
 
+NUMBER = Run("numbers", 1)
+
 PARTS = {
-    "elapsed": Part(("elapsed",), _elapsed),
-    "time of day": Part(("time of day (sine)", "time of day (cosine)"), _time_of_day),
-    "weekday": Part(tuple(f"= {day}" for day in WEEKDAYS), _weekday),
-    "time of year": Part(("time of year (sine)", "time of year (cosine)"), _time_of_year),
+    "elapsed": Part(("elapsed",), (NUMBER,), _elapsed),
+    "time of day": Part(("time of day (sine)", "time of day (cosine)"), (NUMBER, NUMBER), _time_of_day),
+    "weekday": Part(tuple(f"= {day}" for day in WEEKDAYS), (Run("code", 7),), _weekday),
+    "time of year": Part(("time of year (sine)", "time of year (cosine)"), (NUMBER, NUMBER), _time_of_year),
 }
 """Name of a part of a time -> how it is computed."""
 
 KINDS = {
-    "number": Kind(lambda column: (column.name,), _number),
-    "boolean": Kind(lambda column: (column.name,), _boolean),
-    "category": Kind(_category_names, _category),
-    "time": Kind(_time_names, _time),
-    "missing": Kind(lambda _: (), lambda *_: None),
+    "number": Kind(lambda column: (column.name,), lambda _: (NUMBER,), _number),
+    "boolean": Kind(lambda column: (column.name,), lambda _: (NUMBER,), _boolean),
+    "category": Kind(
+        _category_names, lambda column: (Run("code", len(column.values) + column.other),), _category
+    ),
+    "time": Kind(_time_names, _time_runs, _time),
+    "missing": Kind(lambda _: (), lambda _: (), lambda *_: ()),
 }
 """Name of a kind of column -> how it is turned into features."""
 
@@ -258,7 +286,7 @@ def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.Chunke
     row = pc.index(odd, True).as_py()
     raise SteepestError(
         f"column {column.name!r} holds {CALLED[found]} where {wanted} were learned:"
-        f" {values[row].as_py()!r} ({_where(row, locate)}).",
+        f" {values[row].as_py()!r} ({where(row, locate)}).",
         hint="Give the column the type that it had in training.",
     )
 
@@ -272,7 +300,7 @@ def too_large(column: Column, values: pa.ChunkedArray, locate: Locate | None) ->
     row = int(np.argmax(large))
     return SteepestError(
         f"column {column.name!r} has values too far from those it was trained with to compute with"
-        f" ({large.sum():,}); the first is {numbers[row]:.3g} ({_where(row, locate)}).",
+        f" ({large.sum():,}); the first is {numbers[row]:.3g} ({where(row, locate)}).",
         hint="Correct them, or leave them empty.",
     )
 
@@ -283,10 +311,11 @@ def infinite_values(name: str, values: pa.ChunkedArray, locate: Locate | None) -
     count, row = int(infinite.sum()), int(np.argmax(infinite))
     what = "1 infinite value:" if count == 1 else f"{count:,} infinite values, the first:"
     return SteepestError(
-        f"column {name!r} has {what} {_where(row, locate)}.",
+        f"column {name!r} has {what} {where(row, locate)}.",
         hint="Leave such cells empty (missing), replace them by a number, or leave the column out.",
     )
 
 
-def _where(row: int, locate: Locate | None) -> str:
+def where(row: int, locate: Locate | None) -> str:
+    """Return where a row stands: what `locate` says, or its number."""
     return f"row {row + 1:,}" if locate is None else locate(row)

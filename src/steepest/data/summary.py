@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.counting import add, add_samples, count, sample
 from steepest.errors import SteepestError
 
 MOST_VALUES = 100_000
 """The number of different values up to which each is counted."""
 
 DAY = 86_400
+
+MIXTURES = {frozenset({"integer", "number"}): "number", frozenset({"date", "timestamp"}): "timestamp"}
+"""Types that a column may have in its parts, and the type that it has then."""
 
 TYPES = (
     (pa.types.is_null, "null"),
@@ -57,8 +63,14 @@ class Summary:
         Σ(x − mean)², so that the variance is ``squared_deviation / (rows - missing - infinite)``.
     minimum, maximum
         The least and the greatest value, in the unit of the mean; exact for integers. Text by code point.
-    value_counts
-        How often each value occurs, or None where there are more than `MOST_VALUES` different ones.
+    characters
+        The number of characters of all values of text; 0 for other types.
+    counted
+        How often each value occurs: a struct array of ``values`` and ``counts``, or None where there are more
+        than `MOST_VALUES` different ones.
+    sampled
+        How often some integers occur where there are too many to count each: the those that
+        `steepest.data.counting.sample` chooses, with their hashes as the values. None for other types.
     """
 
     type: str
@@ -69,7 +81,16 @@ class Summary:
     squared_deviation: float | None
     minimum: Any
     maximum: Any
-    value_counts: dict[Any, int] | None
+    characters: int
+    counted: pa.StructArray | None
+    sampled: pa.StructArray | None
+
+    @functools.cached_property
+    def value_counts(self) -> dict[Any, int] | None:
+        """Value -> how often it occurs, or None where there are more than `MOST_VALUES` different ones."""
+        if self.counted is None:
+            return None
+        return dict(zip(*(self.counted.field(each).to_pylist() for each in (0, 1)), strict=True))
 
 
 def type_of(column_type: pa.DataType) -> str:
@@ -110,8 +131,9 @@ def plain_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Arr
     elif pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         return _seconds(column)
     if pa.types.is_floating(column.type):
-        # The sum with 0.0 makes -0.0 and 0.0 one value.
-        return pc.if_else(pc.is_nan(column), None, pc.add(column, 0.0))
+        nan = pc.is_nan(column)
+        column = pc.add(column, 0.0)  # makes -0.0 and 0.0 one value
+        return pc.if_else(nan, None, column) if pc.any(nan).as_py() else column
     return column
 
 
@@ -125,13 +147,19 @@ def numbers_of(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.float64]:
     )
 
 
-def summarise(column: pa.ChunkedArray | pa.Array) -> Summary:
+def summarise(
+    column: pa.ChunkedArray | pa.Array, *, stands_for: str | None = None, counting: bool = True
+) -> Summary:
     """Summarise a column, or a part of one.
 
     Parameters
     ----------
     column
         The values [rows].
+    stands_for
+        The type of the values before `plain_values`, where they are plain already.
+    counting
+        Whether to count each value: in vain once the parts before have more than `MOST_VALUES`.
 
     Returns
     -------
@@ -140,30 +168,73 @@ def summarise(column: pa.ChunkedArray | pa.Array) -> Summary:
 
     Examples
     --------
-    >>> summarise(pa.array([1, 2, None, 2]))
-    Summary(type='integer', rows=4, missing=1, infinite=0, mean=1.66..., squared_deviation=0.66...,
-            minimum=1, maximum=2, value_counts={1: 1, 2: 2})
+    >>> found = summarise(pa.array([1, 2, None, 2]))
+    >>> found.rows, found.missing, found.mean, found.squared_deviation, found.value_counts
+    (4, 1, 1.66..., 0.66..., {1: 1, 2: 2})
     """
-    name, rows = type_of(column.type), len(column)
-    if name in ("null", "unsupported"):
-        missing = column.null_count
-        counts: dict[Any, int] | None = {} if missing == rows else None
-        return Summary(name, rows, missing, 0, None, None, None, None, counts)
-    values = plain_values(column).drop_null()
-    missing = rows - len(values)
-    counted = pc.value_counts(values)
-    few = len(counted) <= MOST_VALUES
-    counts = dict(zip(*(counted.field(each).to_pylist() for each in (0, 1)), strict=True)) if few else None
-    infinite = 0
-    if pa.types.is_floating(values.type):
-        finite = pc.is_finite(values)
-        infinite = len(values) - pc.sum(finite, min_count=0).as_py()
-        values = values.filter(finite) if infinite else values
+    name = stands_for or type_of(column.type)
+    if name == "string":
+        return _summarise_text(column, counting)
+    rows, missing = len(column), column.null_count
+    if name in ("null", "unsupported") or missing == rows:
+        none = count(pa.nulls(0)) if missing == rows else None
+        return Summary(name, rows, missing, 0, None, None, None, None, 0, none, None)
+    return _summarise_numbers(name, column, counting)
+
+
+def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
+    counted = None
+    if counting:
+        counted = count(column if pa.types.is_dictionary(column.type) else plain_values(column))
+        values, times = counted.field(0), counted.field(1)
+    else:
+        values = plain_values(column).drop_null()
+        times = pa.scalar(1)
     bounds = pc.min_max(values).as_py()
-    mean, squared_deviation = (None, None) if name == "string" or not len(values) else _moments(values)
+    characters = pc.sum(pc.multiply(pc.utf8_length(values), times), min_count=0).as_py()
+    missing = len(column) - (len(values) if counted is None else pc.sum(times, min_count=0).as_py())
+    few = counted is not None and len(counted) <= MOST_VALUES
     return Summary(
-        name, rows, missing, infinite, mean, squared_deviation, bounds["min"], bounds["max"], counts
-    )
+        "string", len(column), missing, 0, None, None, bounds["min"], bounds["max"], characters,
+        counted if few else None, None,
+    )  # fmt: skip
+
+
+def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
+    """Summarise numbers, booleans and times, of which there is at least one."""
+    bare = pa.types.is_float64(column.type) and not counting
+    values = column if bare else plain_values(column)
+    whole = not pa.types.is_floating(values.type)
+    counted = count(values) if counting else None
+    few = counted is not None and len(counted) <= MOST_VALUES
+    sampling = not few and name == "integer" and pa.types.is_integer(values.type)
+    numbers, missing, infinite = numbers_of(values), 0, 0
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        missing = int(np.count_nonzero(np.isnan(numbers)))
+        infinite = len(numbers) - missing - int(np.count_nonzero(finite))
+        numbers = numbers[finite]
+    minimum = maximum = mean = squared_deviation = None
+    if len(numbers):
+        bounds = pc.min_max(values).as_py().values() if whole else (numbers.min(), numbers.max())
+        minimum, maximum = bounds if whole else (float(each) + 0.0 for each in bounds)
+        mean, squared_deviation = _moments(numbers)
+    return Summary(
+        name, len(column), missing, infinite, mean, squared_deviation, minimum, maximum, 0,
+        counted if few else None, sample(values.drop_null()) if sampling else None,
+    )  # fmt: skip
+
+
+def common_type(a: str, b: str) -> str | None:
+    """Return the type of a column whose parts have these types, or None if they do not go together.
+
+    Examples
+    --------
+    >>> common_type("integer", "number"), common_type("date", "null"), common_type("string", "boolean")
+    ('number', 'date', None)
+    """
+    types = {a, b} - {"null"} or {"null"}
+    return types.pop() if len(types) == 1 else MIXTURES.get(frozenset(types))
 
 
 def merge(a: Summary, b: Summary) -> Summary:
@@ -176,7 +247,8 @@ def merge(a: Summary, b: Summary) -> Summary:
     Parameters
     ----------
     a, b
-        Summaries of two parts of one column. "null" merges with every type and "integer" with "number".
+        Summaries of two parts of one column. Types merge as in `common_type`; a part without any value merges
+        with every type.
 
     Raises
     ------
@@ -188,33 +260,41 @@ def merge(a: Summary, b: Summary) -> Summary:
     >>> merge(summarise(pa.array([1, 2])), summarise(pa.array([6, 7]))).squared_deviation
     26.0
     """
-    types = {a.type, b.type} - {"null"} or {"null"}
-    if len(types) > 1 and types != {"integer", "number"}:
+    rows, missing = a.rows + b.rows, a.missing + b.missing
+    if a.missing == a.rows and b.type != "null":
+        return dataclasses.replace(b, rows=rows, missing=missing)
+    if b.missing == b.rows:
+        return dataclasses.replace(a, rows=rows, missing=missing)
+    name = common_type(a.type, b.type)
+    if name is None:
         raise SteepestError(
             f"a column mixes types: {a.type} in one part and {b.type} in another.",
             hint="Give the column one type throughout.",
         )
     mean, squared_deviation = _merge_moments(a, b)
+    counted, sampled = _merge_counts(name, a, b)
     return Summary(
-        type="number" if len(types) > 1 else types.pop(),
-        rows=a.rows + b.rows,
-        missing=a.missing + b.missing,
+        type=name,
+        rows=rows,
+        missing=missing,
         infinite=a.infinite + b.infinite,
         mean=mean,
         squared_deviation=squared_deviation,
         minimum=min((each.minimum for each in (a, b) if each.minimum is not None), default=None),
         maximum=max((each.maximum for each in (a, b) if each.maximum is not None), default=None),
-        value_counts=_merge_counts(a.value_counts, b.value_counts),
+        characters=a.characters + b.characters,
+        counted=counted,
+        sampled=sampled,
     )
 
 
-def _moments(values: pa.ChunkedArray | pa.Array) -> tuple[float, float]:
-    """Return the mean and the squared deviation of at least one value."""
-    numbers = numbers_of(values)
+def _moments(numbers: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean and the squared deviation of at least one number."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(numbers.mean())
+        mean = float(numbers.mean()) + 0.0
         numbers = numbers - mean
-        return mean, float(np.dot(numbers, numbers))
+        numbers *= numbers
+        return mean, float(numbers.sum())  # a product of vectors depends on the number of threads
 
 
 def _merge_moments(a: Summary, b: Summary) -> tuple[float | None, float | None]:
@@ -229,13 +309,24 @@ def _merge_moments(a: Summary, b: Summary) -> tuple[float | None, float | None]:
     return mean, a.squared_deviation + b.squared_deviation + between
 
 
-def _merge_counts(a: dict[Any, int] | None, b: dict[Any, int] | None) -> dict[Any, int] | None:
-    if a is None or b is None:
+def _merge_counts(name: str, a: Summary, b: Summary) -> tuple[pa.StructArray | None, pa.StructArray | None]:
+    """Return the counts of all values, or those of a sample where there are too many different integers."""
+    if a.counted is not None and b.counted is not None:
+        counted = add(a.counted, b.counted)
+        if len(counted) <= MOST_VALUES:
+            return counted, None
+        return None, _sample_of(counted) if name == "integer" else None
+    if name != "integer":
+        return None, None
+    samples = [_sample_of(each.counted) if each.sampled is None else each.sampled for each in (a, b)]
+    return None, None if any(each is None for each in samples) else add_samples(*samples)
+
+
+def _sample_of(counted: pa.StructArray | None) -> pa.StructArray | None:
+    """Return a sample of integers, and None for anything else."""
+    if counted is None or not pa.types.is_integer(counted.type[0].type):
         return None
-    merged = dict(a)
-    for value, count in b.items():
-        merged[value] = merged.get(value, 0) + count
-    return merged if len(merged) <= MOST_VALUES else None
+    return sample(counted.field(0), counted.field(1).to_numpy())
 
 
 def _seconds(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

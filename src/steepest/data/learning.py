@@ -1,0 +1,321 @@
+"""Learning the column plan in one pass over rows that come in any pieces, in bounded memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steepest.data.columns import Dropped, Plan
+from steepest.data.counting import in_common
+from steepest.data.deciding import decide
+from steepest.data.encode import CALLED, Column, Locate, infinite_values, where
+from steepest.data.summary import Summary, common_type, merge, numbers_of, plain_values, summarise, type_of
+from steepest.errors import SteepestError, nearest
+
+BLOCK = 1 << 16
+"""How many rows are summarised at a time. The last bits of a mean depend on it, so it is always the same."""
+
+
+class Seen(NamedTuple):
+    """What is known of the rows so far.
+
+    Attributes
+    ----------
+    summaries
+        Name of a column -> its summary.
+    twins
+        Groups of columns that are equal to each other in every row.
+    """
+
+    summaries: dict[str, Summary]
+    twins: tuple[tuple[str, ...], ...]
+
+
+class Learner:
+    """Learns a column plan from rows that come piece by piece.
+
+    The same rows in the same order give the same plan to the last bit, however they are cut: they are
+    summarised in blocks of `BLOCK` rows, and less than a block is held back. What is kept besides does not
+    grow with the rows.
+
+    Parameters
+    ----------
+    leave_out
+        Columns that are no features, such as the target. They are summarised all the same.
+
+    Examples
+    --------
+    >>> learner = Learner(leave_out=["late"])
+    >>> learner.update(pa.table({"distance": [100, 300], "late": [True, False]}))
+    >>> learner.update(pa.table({"distance": [200.5, None], "late": [False, False]}))
+    >>> learner.plan().feature_names
+    ('distance', 'distance is missing')
+    >>> learner.summaries["late"].value_counts
+    {True: 1, False: 3}
+    """
+
+    def __init__(self, leave_out: Sequence[str] = ()) -> None:
+        self._leave_out = tuple(leave_out)
+        self._schema: Any = None  # pyarrow.Schema, once there are rows
+        self._types: dict[str, str] = {}  # of the values so far; "null" where there was none yet
+        self._seen: Seen | None = None
+        self._held: list[pa.Table] = []
+        self._rows_held = 0
+
+    def update(self, rows: pa.Table, locate: Locate | None = None) -> None:
+        """Learn from the next rows.
+
+        Parameters
+        ----------
+        rows
+            A table with the same columns each time. Their types may change where they go together: integers
+            and other numbers, dates and timestamps, nothing but missing values and any type.
+        locate
+            Row of this table -> where it stands, for messages.
+
+        Raises
+        ------
+        SteepestError
+            If a column is missing, is new, has infinite values, or a type that does not go with that before;
+            or `leave_out` names an unknown column. The learner is of no use then.
+        """
+        self._know(rows.schema)
+        for name in self._schema.names:
+            self._check(name, rows[name], locate)
+        begins = 0
+        while rows.num_rows - begins >= BLOCK - self._rows_held:
+            ends = begins + BLOCK - self._rows_held
+            self._seen = self._with([*self._held, rows.slice(begins, ends - begins)])
+            self._held, self._rows_held, begins = [], 0, ends
+        if begins < rows.num_rows:
+            self._held.append(rows.slice(begins))
+            self._rows_held += rows.num_rows - begins
+
+    def merge(self, other: Learner) -> None:
+        """Take over what another learner, which stays as it is, has learned from rows that come after these.
+
+        Counts, bounds and all else that is exact are those of one pass over all rows; means and deviations
+        agree up to rounding.
+
+        Raises
+        ------
+        SteepestError
+            If the columns do not go together.
+        """
+        if other._schema is None:
+            return
+        self._know(other._schema)
+        for name, kind in other._types.items():
+            before = self._types[name]
+            common = common_type(before, kind)
+            if common is None:
+                raise SteepestError(
+                    f"column {name!r} holds {CALLED[before]} in one part and {CALLED[kind]} in another.",
+                    hint="Give the column one type throughout.",
+                )
+            self._types[name] = common
+        if other._seen is not None:
+            rows = self._seen is not None or self._rows_held
+            self._seen = _merge_seen(self._now(), other._seen) if rows else other._seen
+        elif self._rows_held:
+            self._seen = self._now()
+        self._held, self._rows_held = [*other._held], other._rows_held
+
+    @property
+    def summaries(self) -> Mapping[str, Summary]:
+        """Name of a column -> the summary of all rows so far."""
+        return self._now().summaries
+
+    def plan(self) -> Plan:
+        """Return what was learned; more rows may follow.
+
+        Returns
+        -------
+        Plan
+            With the columns that say nothing in `Plan.dropped`.
+
+        Raises
+        ------
+        SteepestError
+            If nothing is left, or a column's values are too large to compute with.
+        """
+        seen = self._now()
+        twins = {name: group for group in seen.twins for name in group}
+        columns: dict[str, Column] = {}
+        dropped: list[Dropped] = []
+        for name, summary in seen.summaries.items():
+            if name in self._leave_out:
+                continue
+            learned = decide(name, self._schema.field(name).type, summary)
+            twin = next((other for other in twins.get(name, ()) if other in columns), None)
+            if isinstance(learned, Dropped):
+                dropped.append(learned)
+            elif twin is not None:
+                dropped.append(Dropped(name, f"It has the same value as {twin!r} in every row."))
+            else:
+                columns[name] = learned
+        if not columns:
+            reasons = " ".join(f"{each.name!r}: {each.reason}" for each in dropped[:3])
+            raise SteepestError(
+                f"the table has no column to learn from. {reasons or 'no other is there.'}",
+                hint="Add columns that say something about the target.",
+            )
+        return Plan(tuple(columns.values()), tuple(dropped))
+
+    def _know(self, schema: pa.Schema) -> None:
+        """Take the columns of the first rows, and see that others have the same."""
+        if self._schema is None:
+            if unknown := next((name for name in self._leave_out if name not in schema.names), None):
+                raise SteepestError(
+                    f"the table has no column {unknown!r}.", hint=nearest(unknown, schema.names)
+                )
+            self._schema = schema
+            self._types = dict.fromkeys(schema.names, "null")
+        for these, those, what in (
+            (self._schema.names, schema.names, "lack the column {!r}, which earlier rows have"),
+            (schema.names, self._schema.names, "have the column {!r}, which earlier rows lack"),
+        ):
+            if lacking := next((name for name in these if name not in those), None):
+                raise SteepestError(
+                    f"later rows {what.format(lacking)}.", hint="Give all parts the same columns."
+                )
+
+    def _check(self, name: str, values: pa.ChunkedArray, locate: Locate | None) -> None:
+        """Refuse values of another type than those before, and infinite ones."""
+        if values.null_count == len(values):
+            return
+        before, kind = self._types[name], type_of(values.type)
+        common = common_type(before, kind)
+        if common is None:
+            row = pc.index(pc.is_valid(values), True).as_py()
+            raise SteepestError(
+                f"column {name!r} holds {CALLED[kind]} where earlier rows hold {CALLED[before]}:"
+                f" {values[row].as_py()!r} ({where(row, locate)}).",
+                hint="Give the column one type throughout.",
+            )
+        self._types[name] = common
+        if kind == "number" and name not in self._leave_out:
+            bare = values if pa.types.is_float64(values.type) else plain_values(values)
+            if any(np.isinf(numbers_of(chunk)).any() for chunk in bare.chunks):
+                raise infinite_values(name, values, locate)
+
+    def _now(self) -> Seen:
+        """Return what is known of all rows, those held back among them."""
+        if self._schema is None:
+            return Seen({}, ())
+        if self._seen is not None and not self._held:
+            return self._seen
+        return self._with(self._held or [self._schema.empty_table()])
+
+    def _with(self, pieces: list[pa.Table]) -> Seen:
+        """Return what is known when the rows of these pieces are added."""
+        before = self._seen
+        block = {name: _joined([piece[name] for piece in pieces], kind) for name, kind in self._types.items()}
+        found = {
+            name: summarise(
+                values,
+                stands_for=kind,
+                counting=before is None or before.summaries[name].counted is not None,
+            )
+            for name, (values, kind) in block.items()
+        }
+        candidates = before.twins if before is not None else (tuple(block),)
+        alike = (names for group in candidates for names in _alike_by_summary(group, found))
+        values = {name: each for name, (each, _) in block.items()}
+        twins = tuple(names for group in alike for names in _equal_columns(group, values))
+        if before is None:
+            return Seen(found, twins)
+        return Seen({name: merge(before.summaries[name], found[name]) for name in found}, twins)
+
+
+def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | None = None) -> Plan:
+    """Learn from training rows how each column becomes features.
+
+    Numbers and elapsed time are standardised with the population's deviation; a missing value becomes the
+    mean. Categories get a 0/1 feature for each value, times their cycles as sine and cosine.
+
+    Parameters
+    ----------
+    table
+        Training rows.
+    leave_out
+        Columns that are no features, such as the target.
+    locate
+        Row -> where it stands, for messages.
+
+    Returns
+    -------
+    Plan
+        With the columns that say nothing in `Plan.dropped`.
+
+    Raises
+    ------
+    SteepestError
+        If a column holds infinite values, `leave_out` names an unknown column, or nothing is left.
+
+    Examples
+    --------
+    >>> learn(pa.table({"distance": [100, 300, 200], "origin": ["EWR", "JFK", "EWR"]})).feature_names
+    ('distance', 'origin = EWR', 'origin = JFK')
+    """
+    learner = Learner(leave_out)
+    learner.update(table, locate)
+    return learner.plan()
+
+
+def _joined(pieces: list[pa.ChunkedArray], kind: str) -> tuple[pa.ChunkedArray, str | None]:
+    """Return pieces of one column as one, and the type that it stands for where they had to be converted."""
+    if all(piece.type == pieces[0].type for piece in pieces):
+        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type), None
+    if kind == "unsupported":
+        pieces = [pc.if_else(pc.is_valid(piece), True, None) for piece in pieces]
+    return functools.reduce(_concatenated, map(plain_values, pieces)), kind
+
+
+def _concatenated(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
+    a, b = in_common(a, b)
+    return pa.chunked_array([*a.chunks, *b.chunks], a.type)
+
+
+def _merge_seen(a: Seen, b: Seen) -> Seen:
+    """Return what is known of the rows of both."""
+    groups = {name: number for number, group in enumerate(b.twins) for name in group}
+    twins: dict[tuple[int, int], list[str]] = {}
+    for number, group in enumerate(a.twins):
+        for name in group:
+            if name in groups:
+                twins.setdefault((number, groups[name]), []).append(name)
+    return Seen(
+        {name: merge(summary, b.summaries[name]) for name, summary in a.summaries.items()},
+        tuple(tuple(names) for names in twins.values() if len(names) > 1),
+    )
+
+
+def _alike_by_summary(names: Iterable[str], summaries: Mapping[str, Summary]) -> Iterable[list[str]]:
+    """Group columns that their summaries do not tell apart."""
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        each = summaries[name]
+        figures = (each.minimum, each.maximum, each.mean, each.squared_deviation, each.characters)
+        groups.setdefault((each.type, each.missing, figures), []).append(name)
+    return groups.values()
+
+
+def _equal_columns(names: list[str], values: Mapping[str, pa.ChunkedArray]) -> list[tuple[str, ...]]:
+    """Group the columns that are equal in every row."""
+    if len(names) < 2:
+        return []
+    plain = {name: plain_values(values[name]) for name in names}
+    groups: list[list[str]] = []
+    for name in names:
+        same = next((group for group in groups if plain[group[0]].equals(plain[name])), None)
+        if same is None:
+            groups.append([name])
+        else:
+            same.append(name)
+    return [tuple(group) for group in groups if len(group) > 1]
