@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from steepest.data.faults import require_distinct, standing
 from steepest.data.rows import Stretch, rows_per_stretch
+from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
     from steepest.data.files import File
@@ -54,6 +55,10 @@ class ParquetPart:
             for batch in read:
                 yield begin, pa.Table.from_batches([batch]).select(list(columns))
                 begin += batch.num_rows
+            if begin != self.rows:
+                raise SteepestError(
+                    f"{self.file.name} holds {begin:,} rows, but states {self.rows:,}.", hint="Write it again."
+                )
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def likeness(column: pa.ChunkedArray, kinds: Iterable[str] = PATTERNS) -> collec
 
     Examples
     --------
-    >>> sorted(likeness(pa.chunked_array([["1", "2013-02-28", None, "u"]])).items())
+    >>> sorted(likeness(pa.chunked_array([["7", "2013-02-28", None, "u"]])).items())
     [('dates', 1), ('numbers', 1), ('text', 3)]
     """
     counted = pc.value_counts(column.drop_null())

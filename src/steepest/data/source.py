@@ -173,7 +173,7 @@ class Table:
         if not 0 <= row < self.rows.num_rows:
             raise IndexError(row)
         try:
-            return next(self.source.stretches(first=row)).locate(0)
+            return next(each for each in self.source.stretches(first=row) if len(each.rows)).locate(0)
         except SteepestError:  # a file is no longer what it was
             return standing(self.files[0] if len(self.files) == 1 else "the files", row)
 

@@ -250,7 +250,9 @@ class TextPart:
                 parsed = self.parse(self, block, judging.kinds)
             judging.count(self, parsed)
             if first <= parsed.rows.num_rows:
-                yield self._stretch(parsed, first)
+                stretch = self._stretch(parsed, first)
+                if stretch.rows.num_rows or stretch.rejected:
+                    yield stretch
             first = max(0, first - parsed.rows.num_rows)
 
     def _stretch(self, parsed: Parsed, skipped: int) -> Stretch:
