@@ -60,7 +60,6 @@ def test_flights_come_back_from_every_format(flights, folder, ending):
     write(rows, f"flights.{ending}", ending)
     table = read_table([f"flights.{ending}"])
     assert table.files == (f"flights.{ending}",)
-    assert table.row_counts == (len(part),)
     assert table.rows.column_names == rows.column_names
     assert table.rows.schema.metadata is None  # what pandas notes down is not part of the rows
     for name, column in zip(rows.column_names, rows.columns, strict=True):
@@ -168,7 +167,6 @@ def test_several_files_are_one_table_in_the_order_named(folder):
     pq.write_table(pa.table({"x": pa.array([None, None], pa.null()), "y": ["d", "e"]}), "deep/z.parquet")
     table = read_table(["b.csv", "deep/**/*.csv", "deep/*.parquet"])
     assert table.files == ("b.csv", "deep/er/a.csv", "deep/z.parquet")
-    assert table.row_counts == (2, 1, 2)
     assert table.rows.to_pydict() == {"x": [1.0, 2.0, 3.5, None, None], "y": ["a", "b", "c", "d", "e"]}
     assert [table.locate(row) for row in range(5)] == [
         "b.csv, line 2",
@@ -225,11 +223,11 @@ def test_types_that_do_not_go_together_between_files(folder):
     with fails("'y'", "numbers", "2 values", "'late'", "b.csv, line 3", "--drop y"):
         read_table(["a.csv", "b.csv"])
     pq.write_table(pa.table({"x": [2], "y": [True]}), "c.parquet")
-    with fails("'y'", "numbers", "1 value", "True", "c.parquet, row 1"):
+    with fails("'y'", "booleans", "1 value", "'2'", "a.csv, line 2"):
         read_table(["a.csv", "c.parquet"])
     pq.write_table(pa.table({"x": [2], "y": pa.array([0], pa.timestamp("ms", "UTC"))}), "d.parquet")
     pq.write_table(pa.table({"x": [2], "y": pa.array([0], pa.timestamp("ms"))}), "e.parquet")
-    with fails("'y'", "timestamp[ms, tz=UTC]", "e.parquet, row 1"):
+    with fails("'y'", "dates with a time zone in d.parquet", "dates in e.parquet", "--drop y"):
         read_table(["d.parquet", "e.parquet"])
 
 
@@ -284,7 +282,7 @@ def test_times_in_json(folder):
     )
     rows = read(folder, lines + '{"d": null, "t": null, "z": null, "s": "2013-01-31"}\n', "x.jsonl").rows
     assert [str(rows[name].type) for name in "dtzs"] == [
-        "timestamp[s]",
+        "timestamp[us]",
         "timestamp[us]",
         "timestamp[us, tz=UTC]",
         "string",
@@ -393,6 +391,8 @@ def test_bytes_that_are_no_text(folder, name):
         ('{"a": 1}\n{"a": \n', ["x.jsonl, line 2", "broken JSON"]),
         ('[{"a": 1}]\n', ["x.jsonl, line 1", "list", "object"]),
         ('{"a": 1, "a": 2}\n', ["x.jsonl", "twice"]),
+        ('{"a": 1}{"a": 2}\n{"a": 3}\n', ["x.jsonl, line 1", "broken JSON"]),
+        ('{\n"a": 1\n}\n', ["x.jsonl, line 1", "broken JSON"]),
         ("\n\n", ["x.jsonl"]),
     ],
 )
@@ -401,10 +401,8 @@ def test_broken_json(folder, text, parts):
         read(folder, text, "x.jsonl")
 
 
-def test_a_json_row_is_named_by_its_line_only_where_that_is_certain(folder):
+def test_rows_are_named_by_their_lines_while_the_file_is_there(folder):
     assert read(folder, '{"a": 1}\n\n{"a": 2}\n', "x.jsonl").locate(1) == "x.jsonl, line 3"
-    assert read(folder, '{"a": 1}{"a": 2}\n{"a": 3}\n', "x.jsonl").locate(2) == "x.jsonl, row 3"
-    assert read(folder, '{\n"a": 1\n}\n', "x.jsonl").locate(0) == "x.jsonl, row 1"
     table = read(folder, "a\n1\n")
     (folder / "x.csv").unlink()
     assert table.locate(0) == "x.csv, row 1"
@@ -436,7 +434,6 @@ def test_rows_in_memory(flights):
     from_arrays = table_of({name: part[name].to_numpy() for name in part})
     from_arrow = table_of(from_frame.rows)
     assert from_frame.files == ("memory",)
-    assert from_frame.row_counts == (1000,)
     assert from_frame.rows["dep_time"].null_count == part["dep_time"].isna().sum() > 0
     assert from_arrow.rows.equals(from_frame.rows)
     assert from_arrays.rows.to_pydict() == from_frame.rows.to_pydict()
@@ -454,7 +451,7 @@ def test_rows_in_memory(flights):
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), ["more than one column named 'a'"]),
         ({"a": [1, 2, None, "late", "x", 3]}, ["'a'", "int", "2 values", "'late'", "memory, row 4"]),
         (pd.DataFrame({"a": [1, pd.NA, "late", 2]}), ["'a'", "int", "1 value", "'late'", "memory, row 3"]),
-        ({"a": np.zeros((2, 2))}, ["'a'"]),
+        ({"a": np.zeros((2, 2, 2))}, ["'a'"]),
         ({"a": 3}, ["'a'"]),
     ],
 )

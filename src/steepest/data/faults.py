@@ -14,9 +14,12 @@ from steepest.errors import SteepestError
 
 PATTERNS = {
     "numbers": r"^[ \t]*[+-]?(\d+\.?\d*|\.\d+|(?i:inf(inity)?))([eE][+-]?\d+)?[ \t]*$",
-    "dates": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:?\d{2}){0,2}(\.\d+)?(Z|[+-]\d{2}(:?\d{2})?)?)?$",
+    "dates": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?)?$",
+    "dates with a time zone": r"^\d{4}-\d{2}-\d{2}[T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}(:?\d{2})?)$",
+    "times": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$",
+    "booleans": r"^(true|True|TRUE|false|False|FALSE|0|1)$",
 }
-"""What numbers and dates look like in text."""
+"""What values of a kind look like in text."""
 
 
 def looks_like(kind: str, texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
@@ -42,7 +45,7 @@ def looks_like(kind: str, texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.Ch
     [True, False]
     """
     alike = pc.match_substring_regex(texts, PATTERNS[kind])
-    if kind == "dates" and pc.any(alike).as_py():
+    if kind.startswith("dates") and pc.any(alike).as_py():
         alike = pc.and_(alike, pa.array(map(_is_date, texts.to_pylist()), pa.bool_()))
     return alike
 
@@ -58,7 +61,9 @@ def standing(path: str, row: int, line: int | None = None) -> str:
     return f"{path}, row {row + 1}" if line is None else f"{path}, line {line}"
 
 
-def mixed_types(column: str, kind: str, value: object, where: str, count: int) -> SteepestError:
+def mixed_types(
+    column: str, kind: str, value: object, where: str, count: int, *, rejectable: bool = False
+) -> SteepestError:
     """Return the error about a column of one kind in which some values are of another.
 
     Parameters
@@ -73,12 +78,15 @@ def mixed_types(column: str, kind: str, value: object, where: str, count: int) -
         Where that stands.
     count
         How many there are.
+    rejectable
+        Whether such rows could be let go.
     """
     others = "1 value that is not:" if count == 1 else f"{count:,} values that are not, the first:"
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return SteepestError(
         f"column {column!r} mixes types: it holds {kind}, but has {others} {shown} ({where}).",
-        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}.",
+        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}"
+        + (", or allow a share of such rows with --max-rejected." if rejectable else "."),
     )
 
 

@@ -1,257 +1,289 @@
-"""Text files of rows, CSV and JSON lines: reading them, and naming the line that breaks one."""
+"""Text files of rows, a block at a time: what CSV and JSON lines have in common."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import csv
-import io
-import itertools
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
 
-from steepest.data.faults import PATTERNS, looks_like, mixed_types, require_distinct, standing
+from steepest.data.faults import PATTERNS
+from steepest.data.kinds import SINGULAR, converted, kind_of, likeness
+from steepest.data.rows import Rejected, Stretch
 from steepest.errors import SteepestError
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-"""The texts of a CSV cell that stand for a missing value, in columns of every type."""
+if TYPE_CHECKING:
+    from steepest.data.files import File
+    from steepest.data.judging import Judging
 
-Wanted = Callable[[str], bool]
+BLOCK_BYTES = 8 * 2**20
+"""How much of a file is parsed at a time."""
 
+LOOK_BYTES = 2**20
+"""How much of a file is looked at when it is opened."""
 
-def _text(path: str, errors: str = "strict") -> io.TextIOWrapper:
-    """Open a text file, compressed or not, without touching its line ends."""
-    stream = pa.input_stream(path, compression="detect")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
-
-
-def _undecodable(path: str) -> SteepestError | None:
-    """Return the error that names the first line that is not UTF-8, if there is one."""
-    with pa.input_stream(path, compression="detect") as stream:
-        for number, line in enumerate(io.BufferedReader(stream), start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                found = line[error.start : error.end].hex(" ")
-                return SteepestError(
-                    f"{path}, line {number}: bytes that are not UTF-8 text ({found}).",
-                    hint="Save the file as UTF-8.",
-                )
-    return None
+RECORD_BYTES = 64 * 2**20
+"""A record that is longer has a quote that is never closed."""
 
 
-# CSV ---------------------------------------------------------------------------------------------------
+class Block(NamedTuple):
+    """Whole records of a text file.
+
+    Parameters
+    ----------
+    data
+        Their bytes.
+    line
+        The line of the file, from 1, on which they begin.
+    last
+        Whether the file ends with them.
+    """
+
+    data: bytes
+    line: int
+    last: bool = False
 
 
-def _delimiter(path: str) -> str:
-    """Return what separates a file's fields: the likeliest of the marks in its first line, else a comma."""
-    if ".tsv" in Path(path.lower()).suffixes:
-        return "\t"
-    with _text(path, errors="replace") as lines:
-        header = lines.readline()
-    return max(",;\t|", key=header.count)
+class Fault(NamedTuple):
+    """Why a row can't be used.
+
+    Parameters
+    ----------
+    line
+        The line on which the row begins.
+    reason
+        What is wrong with it, for a person.
+    column, value
+        The column whose value is not of its kind, and the value; None if the row itself is broken.
+    hint
+        What to try next.
+    """
+
+    line: int
+    reason: str
+    column: str | None = None
+    value: object = None
+    hint: str = ""
 
 
-def _csv_records(path: str, lines: io.TextIOWrapper, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record that is not blank and the line that it begins on, as slowly as Python reads."""
-    reader = csv.reader(lines, delimiter=_delimiter(path), strict=strict)
-    begins = 1
-    for record in reader:
-        if record:
-            yield begins, record
-        begins = reader.line_num + 1
+class Parsed(NamedTuple):
+    """The rows of a block.
+
+    Parameters
+    ----------
+    rows
+        Those that can be used.
+    lines
+        () -> the line on which each of them begins, from 1; found when it is asked for.
+    faults
+        What is wrong with the others, in the order of the lines.
+    """
+
+    rows: pa.Table
+    lines: Callable[[], Sequence[int]]
+    faults: list[Fault]
 
 
-def csv_line(path: str, row: int) -> int | None:
-    """Return the line of a CSV file, from 1, on which a row, from 0, begins; None where Python cannot say."""
-    with _text(path, errors="replace") as lines:
-        records = itertools.islice(_csv_records(path, lines), row + 1, None)
-        try:
-            return next((line for line, _ in records), None)
-        except csv.Error:
-            return None
+def blocks(stream: Any, size: int, line: int, end_of_records: Callable[[bytes, int], int]) -> Iterator[Block]:
+    """Cut what is left of a stream into blocks of whole records.
+
+    Parameters
+    ----------
+    stream
+        What is read.
+    size
+        The bytes of a block, more or less.
+    line
+        The line of the file, from 1, on which the stream stands.
+    end_of_records
+        (bytes that begin with a record, the line they begin on) -> how many of them are whole records for
+        certain, whatever follows.
+
+    Yields
+    ------
+    Block
+        None of which is empty.
+    """
+    held = b""
+    while True:
+        fresh = stream.read(max(size, len(held)))
+        data = held + fresh
+        end = end_of_records(data, line) if fresh else len(data)
+        if end:
+            yield Block(data[:end], line, not fresh)
+            line += lines_in(data[:end])
+        elif len(data) > RECORD_BYTES:
+            raise SteepestError(
+                f"line {line} begins a row of more than {RECORD_BYTES >> 20} MiB.",
+                hint="Look for a quote that is never closed.",
+            )
+        if not fresh:
+            return
+        held = data[end:]
 
 
-def read_csv(path: str, wanted: Wanted) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read a CSV or TSV file, as `steepest.data.formats.read_file` says."""
-    names, filled = _csv_header(path)
-    kept = [name for name in names if wanted(name)]
-    if not filled:
-        return pa.table({name: pa.nulls(0) for name in kept}), names
-    try:
-        # Types are inferred from the whole file: a column is widened, and read anew, as often as needed.
-        rows = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(delimiter=_delimiter(path), newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=kept, null_values=list(MISSING), strings_can_be_null=True
-            ),
-        ).select(kept)
-    except pa.ArrowInvalid as error:
-        raise (_csv_fault(path, len(names)) or error) from None
-    if any(pa.types.is_binary(column.type) for column in rows.columns):
-        raise _undecodable(path) or SteepestError(f"{path} is not UTF-8 text.", hint="Save it as UTF-8.")
-    if _odd_quotes(path) and (fault := _csv_fault(path, len(names))):
-        raise fault  # the reader takes all that follows an open quote for one value: rows would be lost
-    for name in kept:
-        _require_one_type(path, name, rows[name])
-    return rows, names
+def lines_in(data: bytes) -> int:
+    r"""Return how many ends of lines there are: ``\n``, ``\r\n`` or ``\r``.
+
+    Examples
+    --------
+    >>> lines_in(b"a\r\nb\nc\rd")
+    3
+    """
+    return data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
 
 
-def _csv_header(path: str) -> tuple[tuple[str, ...], bool]:
-    """Return the names of a CSV file's columns, and whether a row follows."""
-    try:
-        with _text(path) as lines:
-            beginning = [record for _, record in itertools.islice(_csv_records(path, lines), 2)]
-    except UnicodeDecodeError as error:
-        raise (_undecodable(path) or error) from None
-    except csv.Error as error:
-        raise _open_quote(path, 0, error) from None
-    if not beginning:
-        raise SteepestError(f"{path} is empty: it has no line of column names.", hint="Name another file.")
-    require_distinct(beginning[0], path)
-    if len(beginning) == 1 and _odd_quotes(path):
-        raise _open_quote(path, 0, "unexpected end of data")
-    return tuple(beginning[0]), len(beginning) > 1
+def last_line_end(data: bytes, stop: int | None = None) -> int:
+    r"""Return where the last whole line before `stop` ends; 0 where none does.
+
+    Examples
+    --------
+    >>> last_line_end(b"one\ntwo\nthr"), last_line_end(b"one"), last_line_end(b"one\rtwo\r")
+    (8, 0, 4)
+    """
+    if b"\n" in data:
+        return data.rfind(b"\n", 0, stop) + 1
+    return (
+        data.rfind(b"\r", 0, len(data) - 1 if stop is None else stop) + 1
+    )  # a last one may be half a line end
 
 
-def _csv_fault(path: str, columns: int) -> SteepestError | None:
-    """Return the error about the first line that breaks the CSV file, if one does."""
-    with _text(path, errors="replace") as lines:
-        line, record = 1, [""]
-        try:
-            for line, record in _csv_records(path, lines, strict=True):
-                if len(record) != columns:
-                    return SteepestError(
-                        f"{path}, line {line}: {len(record)} cells for the {columns} columns of line 1.",
-                        hint="Correct the line; a cell that contains the delimiter needs quotes around it.",
-                    )
-        except csv.Error as error:
-            return _open_quote(path, line, error)
-    return None
+def usable(
+    columns: Mapping[str, pa.ChunkedArray], kinds: Mapping[str, str], lines: Callable[[], Sequence[int]]
+) -> Parsed:
+    """Take out the rows of a block that have a value that is not of its column's kind.
+
+    Parameters
+    ----------
+    columns
+        The columns, each in a type of its kind, or as text where something in it does not fit.
+    kinds
+        Column -> its kind, for columns that have one.
+    lines
+        () -> the line on which each row begins.
+    """
+    read, bad = dict(columns), {}
+    for name, column in columns.items():
+        kind = kinds.get(name)
+        if kind is not None and kind_of(column.type) not in (kind, None):
+            read[name], bad[name] = converted(kind, column)
+    if all(fits.all() for fits in bad.values()):
+        return Parsed(pa.table(read), lines, [])
+    keep = np.logical_and.reduce(list(bad.values()))
+    for name, column in read.items():
+        read[name] = column.filter(pa.array(keep[bad[name]] if name in bad else keep))
+    numbers = np.asarray(lines())
+    faults = [
+        misfit(int(numbers[row]), name, columns[name][int(row)].as_py(), kinds[name])
+        for name, fits in bad.items()
+        for row in np.flatnonzero(~fits)
+    ]
+    return Parsed(pa.table(read), lambda: numbers[keep], sorted(faults, key=lambda fault: fault.line))
 
 
-def _open_quote(path: str, line: int, error: object) -> SteepestError:
-    return SteepestError(
-        f"{path}, after line {line}: cells that cannot be told apart ({error}).",
-        hint="Look for a quote that is never closed.",
+def misfit(line: int, column: str, value: object, kind: str) -> Fault:
+    """Return the fault of a row whose value in a column is not of the column's kind."""
+    shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+    return Fault(line, f"column {column!r}: {shown} is not {SINGULAR.get(kind, kind)}", column, value)
+
+
+def votes(column: pa.ChunkedArray, likely: Sequence[str] = tuple(PATTERNS)) -> collections.Counter[str]:
+    """Return how many values of a column, read without knowing its kind, are of each kind.
+
+    Parameters
+    ----------
+    column
+        The values, in the type that the reader took them for.
+    likely
+        The kinds that values of text may be of.
+    """
+    kind = kind_of(column.type)
+    if kind == "text":
+        return likeness(column, likely)
+    values = len(column) - column.null_count
+    return collections.Counter({kind: values, "text": values} if kind else {})
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A text file, opened: its header or first rows were looked at.
+
+    Parameters
+    ----------
+    file
+        The file.
+    called
+        What a person calls its format.
+    names
+        The names of all of its columns.
+    schema
+        The columns that are read, in the types that the first look took them for.
+    votes
+        Column -> how many values of the first look were of each kind.
+    blocks
+        (part, size in bytes) -> the file in blocks of about this size.
+    parse
+        (part, block, kinds) -> the rows of a block, each column of its kind; a column without a kind in the
+        type that the reader takes it for.
+    likely
+        The kinds that values of text may be of.
+    """
+
+    file: File
+    called: str
+    names: tuple[str, ...]
+    schema: pa.Schema
+    votes: dict[str, collections.Counter[str]]
+    blocks: Callable[[TextPart, int], Iterator[Block]]
+    parse: Callable[[TextPart, Block, Mapping[str, str]], Parsed]
+    likely: tuple[str, ...]
+    rows: None = None
+
+    def read(self, first: int, judging: Judging) -> Iterator[Stretch]:
+        """Yield the rows from one on, with all columns."""
+        for block in self.blocks(self, BLOCK_BYTES):
+            parsed = self.parse(self, block, judging.kinds)
+            if judging.settle(parsed.rows, self.likely):
+                parsed = self.parse(self, block, judging.kinds)
+            judging.count(self, parsed)
+            if first <= parsed.rows.num_rows:
+                stretch = self._stretch(parsed, first)
+                if stretch.rows.num_rows or stretch.rejected:
+                    yield stretch
+            first = max(0, first - parsed.rows.num_rows)
+
+    def _stretch(self, parsed: Parsed, skipped: int) -> Stretch:
+        """Return the rows of a block, and the faults among them, but for some at its beginning."""
+        before = parsed.lines()[skipped - 1] if skipped else 0
+        reasons = {fault.line: fault.reason for fault in reversed(parsed.faults) if fault.line > before}
+
+        def locate(row: int) -> str:
+            return f"{self.file.name}, line {parsed.lines()[row + skipped]}"
+
+        rejected = tuple(Rejected(self.file.name, line, reasons[line]) for line in sorted(reasons))
+        return Stretch(parsed.rows.slice(skipped), locate, rejected)
+
+
+def look(part: TextPart) -> TextPart:
+    """Return a part with the types and votes of its first rows."""
+    block = next(part.blocks(part, LOOK_BYTES), None)
+    if block is None:
+        return part
+    rows = part.parse(part, block, {}).rows
+    return replace(
+        part, schema=rows.schema, votes={name: votes(rows[name], part.likely) for name in rows.column_names}
     )
 
 
-def _odd_quotes(path: str) -> bool:
-    """Return whether a CSV file has an odd number of quotes, as one with an open quote has."""
-    count = 0
-    with pa.input_stream(path, compression="detect") as stream:
-        while block := stream.read(1 << 22):
-            count += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord('"')))
-    return count % 2 == 1
+def not_utf8(line: int, error: UnicodeDecodeError) -> Fault:
+    """Return the fault of a row whose bytes are not UTF-8."""
+    found = error.object[error.start : error.end].hex(" ")
+    return Fault(line, f"bytes that are not UTF-8 text ({found})", hint="Save the file as UTF-8.")
 
 
-def _require_one_type(path: str, name: str, column: pa.ChunkedArray) -> None:
-    """Raise SteepestError if a column of text is for the most part numbers or dates."""
-    if not pa.types.is_string(column.type):
-        return
-    counts = pc.value_counts(column.drop_null())
-    for kind in PATTERNS:
-        likes = pc.sum(counts.field("counts").filter(looks_like(kind, counts.field("values")))).as_py() or 0
-        others = len(column) - column.null_count - likes
-        if likes >= others > 0:
-            row = pc.index(looks_like(kind, column), False).as_py()
-            where = standing(path, row, csv_line(path, row))
-            raise mixed_types(name, kind, column[row].as_py(), where, others)
-
-
-# JSON lines --------------------------------------------------------------------------------------------
-
-
-def json_line(path: str, row: int) -> int | None:
-    """Return the line of a JSON file, from 1, of a row, from 0; None where an object is not just a line."""
-    with _text(path, errors="replace") as lines:
-        filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-        passed = list(itertools.islice(filled, row + 1))
-    try:
-        for _, line in passed:
-            json.loads(line)
-    except ValueError:
-        return None
-    return passed[row][0]
-
-
-def read_json(path: str, wanted: Wanted) -> tuple[pa.Table, tuple[str, ...]]:
-    """Read a file of one JSON object a line, as `steepest.data.formats.read_file` says."""
-    try:
-        rows = pyarrow.json.read_json(path)
-    except pa.ArrowInvalid as error:
-        rows, names = _read_json_slowly(path, wanted, error)
-    else:
-        names = tuple(rows.column_names)
-    require_distinct(names, path)
-    try:
-        rows.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise (_undecodable(path) or error) from None
-    kept = [name for name in rows.column_names if wanted(name)]
-    return pa.table([_with_times(rows[name]) for name in kept], names=kept), names
-
-
-def _with_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return text that is all times as times: the reader of JSON itself knows none below a second."""
-    if not pa.types.is_string(column.type) or not pc.all(looks_like("dates", column.unique())).as_py():
-        return column
-    for zone in (None, "UTC"):
-        with contextlib.suppress(pa.ArrowInvalid):  # some times have a zone, or all do
-            return column.cast(pa.timestamp("us", zone))
-    return column
-
-
-def _read_json_slowly(path: str, wanted: Wanted, error: pa.ArrowInvalid) -> tuple[pa.Table, tuple[str, ...]]:
-    """Name the line that breaks a JSON file, or read it without the mixed columns that nobody wants."""
-    objects: list[dict[str, Any]] = []
-    with _text(path, errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                objects.append(_json_object(path, number, line))
-    if not objects:
-        raise SteepestError(f"{path} is empty: it has no rows.", hint="Name another file.")
-    names = tuple(dict.fromkeys(name for each in objects for name in each))
-    for name in filter(wanted, names):
-        _require_one_json_type(path, name, [each.get(name) for each in objects])
-    if all(map(wanted, names)):
-        raise error
-    left = "\n".join(json.dumps({name: each[name] for name in each if wanted(name)}) for each in objects)
-    return pyarrow.json.read_json(io.BytesIO(left.encode())), names
-
-
-def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise SteepestError(
-            f"{path}, line {number}: broken JSON ({error}).", hint="Write one JSON object a line."
-        ) from None
-    if not isinstance(value, dict):
-        raise SteepestError(
-            f"{path}, line {number}: a JSON {type(value).__name__} instead of an object.",
-            hint='Write one JSON object a line, such as {"name": value}.',
-        )
-    return value
-
-
-def _require_one_json_type(path: str, name: str, values: list[Any]) -> None:
-    """Raise SteepestError if the values of a column have more than one JSON type."""
-    kinds = {bool: "booleans", int: "numbers", float: "numbers", str: "text", list: "lists", dict: "objects"}
-    found = [(row, kinds[type(value)]) for row, value in enumerate(values) if value is not None]
-    counts = collections.Counter(kind for _, kind in found)
-    if len(counts) > 1:
-        usual = counts.most_common(1)[0][0]
-        row = next(row for row, kind in found if kind != usual)
-        others = len(found) - counts[usual]
-        raise mixed_types(name, usual, values[row], standing(path, row, json_line(path, row)), others)
+def line_error(file: str, fault: Fault) -> SteepestError:
+    """Return the error about a fault where none is let go."""
+    return SteepestError(f"{file}, line {fault.line}: {fault.reason}.", hint=fault.hint)

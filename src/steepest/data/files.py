@@ -1,0 +1,247 @@
+"""Files and where they are: names, patterns, folders and URLs become files that can be opened."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import importlib.util
+import os
+import posixpath
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from steepest.errors import SteepestError, nearest
+
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+"""Ending of a compressed file of text -> its compression."""
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z0-9+.-]+)*://")
+
+_MARKS = (
+    "size",
+    "mtime",
+    "modified",
+    "LastModified",
+    "last_modified",
+    "modification_time",
+    "updated",
+    "created",
+)
+_MARKS += ("ETag", "etag", "checksum", "Content-MD5", "Digest", "Last-Modified", "md5Hash", "crc32c")
+_MARKS += ("generation", "version_id", "VersionId")
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was when it was found.
+
+    Parameters
+    ----------
+    name
+        What a person calls it: a path or a URL.
+    path
+        Where it is in its file system.
+    keys
+        Column -> value, from the names of the folders of a data set ("year=2013"); None where missing.
+    remote
+        The fsspec file system; None for local files.
+    stamp
+        What changes whenever the file may have changed; None where the file system tells nothing of the kind.
+    """
+
+    name: str
+    path: str
+    keys: dict[str, str | None] = field(default_factory=dict)
+    remote: Any = None
+    stamp: str | None = None
+
+    def open(self) -> Any:
+        """Open the file's bytes for reading at any place."""
+        return (
+            pa.OSFile(self.path) if self.remote is None else pa.PythonFile(self.remote.open(self.path, "rb"))
+        )
+
+    def stream(self) -> Any:
+        """Open the file for reading from its beginning to its end, decompressed if its ending says so."""
+        if self.remote is None:
+            stream = pa.OSFile(self.path)
+        else:
+            # A web server need not be able to send a part of a file: block_size=0 asks for all in one go.
+            whole = {"block_size": 0} if "http" in self.remote.protocol else {}
+            stream = pa.PythonFile(self.remote.open(self.path, "rb", **whole))
+        compression = COMPRESSED.get(posixpath.splitext(self.name)[1].lower())
+        return pa.CompressedInputStream(stream, compression) if compression else stream
+
+    def require_unchanged(self) -> None:
+        """Raise SteepestError if the file is not what it was when it was opened."""
+        if self.stamp != _stamp(self.name, self.path, self.remote):
+            raise SteepestError(
+                f"{self.name} changed since it was opened.",
+                hint="Start again when nothing writes to it any more.",
+            )
+
+    @contextlib.contextmanager
+    def reading(self, format_name: str) -> Iterator[None]:
+        """Turn what goes wrong while the file is read into an error for a person."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            if isinstance(error, OSError) and not self.remote and not Path(self.path).exists():
+                raise SteepestError(f"there is no file {self.name} any more.", hint="Put it back.") from None
+            self.require_unchanged()
+            reason = (
+                getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+            )
+            raise SteepestError(
+                f"{self.name} cannot be read as {format_name}: {reason.rstrip('.')}.",
+                hint="Check that the file is complete and that its ending fits its content.",
+            ) from error
+
+
+def find_files(patterns: Sequence[str], readable: Callable[[str], bool]) -> tuple[File, ...]:
+    """Return the files that names, patterns, folders and URLs stand for.
+
+    Parameters
+    ----------
+    patterns
+        Paths or URLs of files, globs of these (``**`` too), and folders of Parquet files. The files of a glob
+        or folder are sorted by name.
+    readable
+        Whether a file of this name can be read, for the hint about a missing one.
+
+    Raises
+    ------
+    SteepestError
+        If nothing is there, a file is empty or named twice, or a URL needs a package that is not installed.
+    """
+    files = [file for pattern in patterns for file in _matching(pattern, readable)]
+    if not files:
+        raise SteepestError("no file is named.", hint="Name one or several files, or a glob such as '*.csv'.")
+    names = [file.name for file in files]
+    if twice := next((name for index, name in enumerate(names) if name in names[:index]), None):
+        raise SteepestError(
+            f"{twice} is named twice, so its rows would count twice.", hint="Name each file once."
+        )
+    return tuple(files)
+
+
+def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
+    if pattern.startswith("file://"):
+        pattern = urllib.request.url2pathname(urllib.parse.urlsplit(pattern).path)
+    if _URL.match(pattern):
+        return _remote_files(pattern)
+    if Path(pattern).is_dir():
+        found = sorted(str(path) for path in Path(pattern).rglob("*.parquet") if path.is_file())
+        return [_file(path, path, keys) for path, keys in _data_set(pattern, found)]
+    if Path(pattern).is_file():
+        return [_file(pattern, pattern)]
+    if not glob.has_magic(pattern):
+        raise _missing(Path(pattern), readable)
+    # Path.glob cannot say where an absolute pattern begins.
+    found = sorted(each for each in glob.glob(pattern, recursive=True) if Path(each).is_file())  # noqa: PTH207
+    if not found:
+        raise _no_match(pattern)
+    return [_file(path, path) for path in found]
+
+
+def _remote_files(url: str) -> list[File]:
+    """Return the files that a URL stands for."""
+    scheme = url.split("://", maxsplit=1)[0].rsplit("::", maxsplit=1)[-1]
+    needs = "hdfs_native" if scheme in ("hdfs", "viewfs") else "fsspec"
+    missing = SteepestError(
+        f"{url} needs a package that is not installed.", hint="Install it: pip install 'steepest[remote]'."
+    )
+    if not (importlib.util.find_spec("fsspec") and importlib.util.find_spec(needs)):
+        raise missing
+    import fsspec
+
+    try:
+        remote, path = fsspec.core.url_to_fs(url)
+        if "*" in path or ("http" not in remote.protocol and glob.has_magic(path)):
+            found = [(remote.unstrip_protocol(each), each, {}) for each in sorted(remote.glob(path))]
+            if not found:
+                raise _no_match(url)
+        elif "http" not in remote.protocol and remote.isdir(path):
+            inside = sorted(each for each in remote.find(path) if each.endswith(".parquet"))
+            found = [(remote.unstrip_protocol(each), each, keys) for each, keys in _data_set(path, inside)]
+        else:
+            found = [(url, path, {})]
+        return [_file(name, each, keys, remote) for name, each, keys in found]
+    except SteepestError:
+        raise
+    except ImportError as error:
+        raise SteepestError(f"{missing.what[:-1]}: {error}.", hint=missing.hint) from None
+    except FileNotFoundError:
+        raise SteepestError(f"there is no file {url}.", hint="Check the address.") from None
+    except Exception as error:  # each file system has errors of its own
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise SteepestError(
+            f"{url} cannot be reached: {reason.rstrip('.')}.", hint="Check the address and your access to it."
+        ) from error
+
+
+def _file(name: str, path: str, keys: dict[str, str | None] | None = None, remote: Any = None) -> File:
+    return File(name, path, keys or {}, remote, _stamp(name, path, remote))
+
+
+def _stamp(name: str, path: str, remote: Any) -> str | None:
+    """Return what changes whenever a file may have changed."""
+    try:
+        if remote is None:
+            found = os.stat(path)  # noqa: PTH116
+            size = found.st_size
+            marks = [os.path.realpath(path), size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+        else:
+            remote.invalidate_cache()
+            info = remote.info(path)
+            size = info.get("size")
+            marks = [f"{mark}={info[mark]}" for mark in _MARKS if info.get(mark) is not None]
+    except FileNotFoundError:
+        raise SteepestError(f"there is no file {name} any more.", hint="Put it back.") from None
+    if size == 0:
+        raise SteepestError(f"{name} is empty (0 bytes).", hint="Write it again, or name another file.")
+    if remote is not None and len(marks) < 2:  # a size alone says little
+        return None
+    return hashlib.sha256(repr((name, marks)).encode()).hexdigest()
+
+
+def _data_set(folder: str, files: Sequence[str]) -> list[tuple[str, dict[str, str | None]]]:
+    """Return the Parquet files of a folder and the keys in the names of the folders between."""
+    found = []
+    for file in files:
+        *between, last = Path(file).relative_to(folder).parts
+        if any(part.startswith((".", "_")) for part in (*between, last)):
+            continue  # what writers leave beside their files
+        parts = [urllib.parse.unquote(part).partition("=") for part in between if "=" in part]
+        found.append((file, {key: None if value == _NO_VALUE else value for key, _, value in parts}))
+    if not found:
+        raise SteepestError(
+            f"{folder} is a folder, not a file, and has no Parquet files.",
+            hint=f"Name its files: '{posixpath.join(folder, '*.csv')}'.",
+        )
+    return found
+
+
+def _no_match(pattern: str) -> SteepestError:
+    return SteepestError(
+        f"no file matches '{pattern}'.", hint="Check the folder and the ending of the pattern."
+    )
+
+
+def _missing(path: Path, readable: Callable[[str], bool]) -> SteepestError:
+    folder = path.parent
+    if not folder.is_dir():
+        return SteepestError(f"there is no folder {folder}.", hint=f"So there is no file {path} either.")
+    tables = sorted(each.name for each in folder.iterdir() if each.is_file() and readable(each.name))
+    hint = nearest(path.name, tables) if tables else f"The folder {folder} has no file that can be read."
+    return SteepestError(f"there is no file {path}.", hint=hint)
