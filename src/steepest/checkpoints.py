@@ -10,8 +10,8 @@ checksum's own digits count as zeros. Files are written aside, flushed to the di
 checkpoints are kept, with the parts of the history that they list; every other file of these names goes.
 
 A tree's structure is not stored: its leaves are, each by its path, and they must be those of the tree that
-the same settings make. The history is not written anew each time: a checkpoint adds a part to it, and takes up
-the parts before that are no longer than what it adds, so that parts are few and a step is rarely written again.
+the same settings make. The history is not written anew each time: a checkpoint adds a part to it, which takes
+in the parts before it that are no longer than itself; so parts are few, and a step is seldom written again.
 """
 
 from __future__ import annotations

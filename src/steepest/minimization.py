@@ -170,8 +170,8 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         best epoch, also if another reason ends the descent; ``None`` for no such rule.
     monitor
         The figure of an epoch that patience watches: ``"loss"``, ``"validation_loss"`` or ``"validation_"``
-        and a metric's name. Figures named for accuracy, AUC, F1, precision, R² or recall are better the higher
-        they are (see `steepest.descent.stopping.RISING`), all others the lower. NaN is no improvement.
+        and a metric's name. Figures named for accuracy, AUC, F1, precision, R² or recall are better the
+        higher they are (see `steepest.descent.stopping.RISING`), all others the lower. NaN never is better.
     checkpoint
         A folder. Where the descent stands is saved there now and then, at its end, and when it is interrupted
         (Ctrl-C, or `Interrupted` raised by a callback). The same call goes on from there, even within an
