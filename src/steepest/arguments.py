@@ -2,15 +2,79 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steepest.errors import SteepestError
+from steepest.descent.stopping import Patience
+from steepest.errors import SteepestError, nearest
 
 Array = np.ndarray[Any, Any]
+Parameters = Any
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The caller's function as ``(parameters, batch, key)``; equal for equal functions."""
+
+    function: Callable[..., jax.Array]
+    takes_data: bool
+    takes_key: bool
+
+    def __call__(self, parameters: Parameters, batch: Any, key: jax.Array | None) -> jax.Array:
+        """Return the loss, a number or one for each row."""
+        data = (batch,) if self.takes_data else ()
+        return self.function(parameters, *data, **({"key": key} if self.takes_key else {}))
+
+
+def as_objective(function: Callable[..., jax.Array], takes_data: bool) -> Objective:
+    """Return the caller's function with what it takes."""
+    return Objective(function, takes_data, "key" in inspect.signature(function).parameters)
+
+
+def check_single_number(objective: Objective, start: Parameters) -> None:
+    """Refuse an objective without data that returns anything but a single number."""
+    shape = getattr(jax.eval_shape(objective, start, None, jax.random.key(0)), "shape", None)
+    if shape != ():
+        raise SteepestError(f"Without data the objective must return a single number; its shape is {shape}.")
+
+
+def one_loss_per_row(objective: Objective, start: Parameters, data: Any, size: int) -> bool:
+    """Tell whether the objective returns a loss for each row (or one number); anything else is an error."""
+    returned = jax.eval_shape(objective, start, shape_of_batch(data, size), jax.random.key(0))
+    shape = getattr(returned, "shape", None)
+    if shape not in ((), (size,)):
+        named = f"a {type(returned).__name__}" if shape is None else f"the shape {shape}"
+        raise SteepestError(
+            f"For a batch of {size} rows the objective returned {named}.",
+            hint=f"It must return a single number or one loss for each row, ({size},).",
+        )
+    return bool(shape == (size,))
+
+
+def shape_of_batch(data: Any, size: int) -> Any:
+    """Return what a batch of so many rows looks like, without its values."""
+
+    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+        array = np.asarray(leaf)
+        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+        shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
+        return shaped
+
+    return jax.tree.map(one, data)
+
+
+def refuse_without(missing: str, **given: Any) -> None:
+    """Refuse arguments that are of no use without another."""
+    for name, value in given.items():
+        if value is not None:
+            raise SteepestError(f"{name} is of no use without {missing}.")
 
 
 def check_parameters(parameters: Any) -> Any:
@@ -36,6 +100,17 @@ def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
         raise SteepestError(f"A seed is a whole number from 0; seed={seed}.")
     if not tolerance >= 0:
         raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
+
+
+def patience_of(epochs: int | None, monitor: str, known: Sequence[str]) -> Patience | None:
+    """Return the rule of early stopping, if there is one; ``known`` are the figures that it can watch."""
+    if epochs is None:
+        return None
+    if not _whole(epochs) or epochs < 1:
+        raise SteepestError(f"Patience is a whole number of epochs from 1; patience={epochs}.")
+    if monitor not in known:
+        raise SteepestError(f"No epoch has a figure {monitor!r} to monitor.", hint=nearest(monitor, known))
+    return Patience(int(epochs), monitor)
 
 
 def _whole(number: Any) -> bool:

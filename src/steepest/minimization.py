@@ -1,16 +1,19 @@
 """`minimize`: gradient descent on any JAX function, with or without data.
 
-Who owns what: this module turns what the caller gave into arrays, a compiled program and windows of
-batches; `steepest.descent.loop` runs them; `Result` is what the caller gets.
+Who owns what: this module turns what the caller gave into a compiled program, and `steepest.feeding` into
+windows of batches; `steepest.descent.loop` runs them; `Result` is what the caller gets.
 """
 
 from __future__ import annotations
 
-import inspect
+import hashlib
+import logging
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -19,37 +22,32 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from steepest import feeding
 from steepest.arguments import (
-    as_array,
-    batch_size_of,
+    Objective,
+    Parameters,
+    as_objective,
     check_numbers,
     check_parameters,
+    check_single_number,
+    patience_of,
+    refuse_without,
     row_count,
-    row_weights,
     strengths,
 )
 from steepest.callbacks import Callback, notifier
-from steepest.data.blocks import Blocks, Window, prefetch
+from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
-from steepest.descent.epoch import Batches, Constants, Program
-from steepest.descent.loop import Descent, Failure, Outcome, Pace, Validation, descend
+from steepest.descent.epoch import Constants, Program
+from steepest.descent.loop import Descent, Failure, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
+from steepest.descent.standing import Standing
 from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Parameters = Any
-
-Windows = Generator[Window, None, None]
-
-VALIDATION_ROWS = 256
-"""Rows that are validated at a time."""
-
-ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
-
-CHUNK = 256
-"""Steps of a function without data that run between two looks at the clock."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ class Result:
     Attributes
     ----------
     parameters
-        The parameters at the end: after the last step, or the last good ones if a step was not finite.
+        The parameters at the end: after the last step, or the last good ones if a step was not finite; with
+        ``patience`` those of the best epoch, unless a step was not finite.
     why_it_stopped
         One sentence.
     converged
@@ -69,7 +68,9 @@ class Result:
     steps
         Number of steps that were looked at.
     seconds
-        Time from call to return, compilation included.
+        Time from call to return, compilation included; of all calls, where a checkpoint was gone on with.
+    best_epoch
+        With ``patience``, the epoch (from 1) in which the figure was best; 0 if none was finished.
     """
 
     parameters: Parameters
@@ -78,6 +79,7 @@ class Result:
     failure: Failure | None
     steps: int
     seconds: float
+    best_epoch: int | None
     _outcome: Outcome = field(repr=False)
 
     @cached_property
@@ -85,28 +87,15 @@ class Result:
         """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate."""
         import pandas as pd
 
-        steps = self._outcome.history.steps(self.steps)
-        return pd.DataFrame({"step": np.arange(1, self.steps + 1)} | steps)
+        steps = self._outcome.standing.history.steps(0, self.steps)
+        return pd.DataFrame({"step": np.arange(1, self.steps + 1)} | steps._asdict())
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """A row for each epoch: its rows, mean loss, rate, validation figures and seconds."""
         import pandas as pd
 
-        return pd.DataFrame(self._outcome.history.epochs)
-
-
-@dataclass(frozen=True)
-class _Objective:
-    """The caller's function as ``(parameters, batch, key)``; equal for equal functions."""
-
-    function: Callable[..., jax.Array]
-    takes_data: bool
-    takes_key: bool
-
-    def __call__(self, parameters: Parameters, batch: Any, key: jax.Array | None) -> jax.Array:
-        data = (batch,) if self.takes_data else ()
-        return self.function(parameters, *data, **({"key": key} if self.takes_key else {}))
+        return pd.DataFrame(self._outcome.standing.history.epochs)
 
 
 def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
@@ -127,13 +116,18 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     validation_weights: Any = None,
     metrics: Mapping[str, Callable[..., jax.Array]] | None = None,
     callbacks: Sequence[Callback] = (),
+    patience: int | None = None,
+    monitor: str = "validation_loss",
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
 ) -> Result:
     """Minimise an objective by gradient descent: batch, mini-batch or stochastic.
 
     Each epoch visits every row once, in an order that is a function of ``(seed, epoch, rows)``, and is
     one compiled program. The descent stops when the loss changes by at most ``tolerance`` of itself five
     times running (steps for batch descent, epochs otherwise), when batch descent's gradient has a norm
-    of at most ``tolerance``, at the last epoch, or at a step that is not finite; `Result` says which.
+    of at most ``tolerance``, when patience is at an end, at the last epoch, or at a step that is not finite;
+    `Result` says which.
 
     Parameters
     ----------
@@ -171,6 +165,21 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         More to measure on them, by name: ``metric(parameters, batch)``, a number or one for each row.
     callbacks
         See `steepest.Callback`.
+    patience
+        Stop once ``monitor`` has not improved for so many epochs running, and return the parameters of the
+        best epoch, also if another reason ends the descent; ``None`` for no such rule.
+    monitor
+        The figure of an epoch that patience watches: ``"loss"``, ``"validation_loss"`` or ``"validation_"``
+        and a metric's name. Figures named for accuracy, AUC, F1, precision, R² or recall are better the
+        higher they are (see `steepest.descent.stopping.RISING`), all others the lower. NaN never is better.
+    checkpoint
+        A folder. Where the descent stands is saved there now and then, at its end, and when it is interrupted
+        (Ctrl-C, or `Interrupted` raised by a callback). The same call goes on from there, even within an
+        epoch, and ends with the bytes of a descent that was never interrupted; after the end it returns the
+        result at once, or goes on if ``epochs`` are more. The folder may be removed at any time.
+    checkpoint_every
+        Seconds between two checkpoints, at least; there are fewer where they would take over 2% of the
+        time. 0 saves after each window.
 
     Returns
     -------
@@ -179,7 +188,8 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     Raises
     ------
     SteepestError
-        If the arguments don't fit each other. A step that is not finite raises nothing: see
+        If the arguments don't fit each other, if the checkpoint is of another descent, damaged, or can't be
+        written. A step that is not finite raises nothing: see
         `Result.failure`.
 
     Examples
@@ -196,102 +206,93 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     """
     began = time.perf_counter()
     rule = as_optimizer(optimizer)
-    call = _Objective(objective, data is not None, "key" in inspect.signature(objective).parameters)
+    call = as_objective(objective, data is not None)
     start = check_parameters(parameters)
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance)
     if data is None:
-        _check_single_number(call, start)
-        _refuse_without("data", weights=weights, validation_data=validation_data)
-        windows, pace = _chunks(epochs, tolerance, 1 if rule.schedule.plateau else CHUNK)
+        check_single_number(call, start)
+        refuse_without("data", weights=weights, validation_data=validation_data, patience=patience)
+        feed = feeding.chunks(epochs, tolerance, 1 if rule.schedule.plateau else feeding.CHUNK)
     else:
-        windows, pace = _batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
+        feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
+    program, state, constants = _compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    facts = _facts(rule, constants, seed, tolerance) | feed.facts | {"patience": patience, "monitor": monitor}
+    validation = None
     if validation_data is None:
-        _refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
-    program, state, constants = _compile_parts(call, start, rule, seed, pace, l1, l2)
-    validation = _validation(call, start, validation_data, validation_weights, metrics)
+        refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
+    else:
+        validation, more = feeding.held_out(call, start, validation_data, validation_weights, metrics or {})
+        facts |= more
+    rule_of_stopping = patience_of(patience, monitor, ("loss", *(validation.names if validation else ())))
+    checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every) if checkpoint is not None else None
+    standing = _resume(checkpoints, Standing(state), feed.pace)
     notify = notifier(callbacks)
-    notify("descent_begin", epochs=pace.epochs, rows=0 if data is None else row_count(data))
-    outcome = descend(Descent(program, constants, rule.schedule, pace, validation, notify), state, windows)
-    windows.close()
+    descent = Descent(program, constants, rule.schedule, feed.pace, validation, rule_of_stopping, notify)
+    notify("descent_begin", epochs=feed.pace.epochs, rows=0 if data is None else row_count(data))
+    with closing(feed.windows(standing.epoch, standing.window)) as windows:
+        outcome = _descend(descent, standing, windows, checkpoints)
     result = Result(
-        parameters=program.unravel(outcome.state.parameters),
+        parameters=program.unravel(outcome.parameters),
         why_it_stopped=outcome.why,
-        converged=int(outcome.state.status) in (states.LOSS_CONVERGED, states.GRADIENT_CONVERGED),
+        converged=int(outcome.standing.state.status) in (states.LOSS_CONVERGED, states.GRADIENT_CONVERGED),
         failure=outcome.failure,
         steps=outcome.steps,
-        seconds=time.perf_counter() - began,
+        seconds=standing.seconds + time.perf_counter() - began,
+        best_epoch=outcome.standing.best.epoch if rule_of_stopping else None,
         _outcome=outcome,
     )
     notify("descent_end", result=result)
     return result
 
 
-def _check_single_number(call: _Objective, start: Parameters) -> None:
-    shape = getattr(jax.eval_shape(call, start, None, jax.random.key(0)), "shape", None)
-    if shape != ():
-        raise SteepestError(f"Without data the objective must return a single number; its shape is {shape}.")
+def _facts(rule: Optimizer, constants: Constants, seed: int, tolerance: float) -> dict[str, Any]:
+    """Return what must be the same for a descent to go on, as far as it can be compared."""
+    penalties = hashlib.blake2b(digest_size=8)
+    for name in ("l1", "l2"):
+        for leaf in (name, *jax.tree.leaves(getattr(constants, name))):
+            penalties.update(leaf.encode() if isinstance(leaf, str) else np.asarray(leaf).tobytes())
+    return {
+        "seed": seed,
+        "tolerance": tolerance,
+        "optimizer": rule.name,
+        "optimizer's settings": dict(rule.settings),
+        "clip_norm": rule.clip_norm,
+        "schedule": rule.schedule.name,
+        "schedule's settings": dict(rule.schedule.settings),
+        "penalties": penalties.hexdigest(),
+    }
 
 
-def _refuse_without(missing: str, **given: Any) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise SteepestError(f"{name} is of no use without {missing}.")
+def _resume(checkpoints: Checkpoints | None, start: Standing, pace: Pace) -> Standing:
+    """Return where the descent stands: at its start, or where a checkpoint left it."""
+    standing = checkpoints.newest(start, log.warning) if checkpoints else None
+    if checkpoints is None or standing is None:
+        return start
+    if (standing.epoch, standing.window) > (pace.epochs, 0):
+        raise SteepestError(
+            f"The descent in {checkpoints.folder} is beyond epoch {pace.epochs:,}, which is to be the last.",
+            hint="Ask for more epochs, or choose another folder.",
+        )
+    return standing
 
 
-def _named(returned: Any) -> str:
-    shape = getattr(returned, "shape", None)
-    return f"a {type(returned).__name__}" if shape is None else f"the shape {shape}"
-
-
-def _chunks(steps: int, tolerance: float, chunk: int) -> tuple[Windows, Pace]:
-    """Cut a descent without data into windows whose batches are empty."""
-    chunk = min(chunk, steps)
-    pace = Pace(-(-steps // chunk), chunk, 1, tolerance, whole=True, limit=f"the last step ({steps:,})")
-
-    def windows() -> Windows:
-        for first in range(0, steps, chunk):
-            real = np.arange(first, first + chunk)[:, None] < steps
-            yield Window((), real.astype(np.float32), np.full(real.shape, -1))
-
-    return windows(), pace
-
-
-def _batches(
-    call: _Objective,
-    start: Parameters,
-    data: Any,
-    weights: Any,
-    batch_size: int | str,
-    seed: int,
-    shuffle: bool,
-    epochs: int,
-    tolerance: float,
-) -> tuple[Windows, Pace]:
-    """Cut data into windows of batches."""
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
-    rows = row_count(data)
-    size = batch_size_of(batch_size, rows)
-    padded = _one_loss_per_row(call, start, data, min(size, rows))
-    if weights is not None and not padded:
-        raise SteepestError(ROW_WEIGHTS)
-    shuffle = shuffle and size < rows
-    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
-    count = len(blocks.shapes())
-    limit, weightless = f"the last epoch ({epochs:,})", weights is not None and not np.all(weights)
-    pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
-
-    def shaped(window: Window) -> Window:
-        return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
-
-    if shuffle or count > 1:
-        return prefetch(map(shaped, blocks.epochs(0, epochs))), pace
-    window = shaped(next(blocks.epochs(0, 1)))
-    resident = window._replace(arrays=jax.device_put(window.arrays))  # it never changes
-    return (resident for _ in range(epochs)), pace
+def _descend(
+    descent: Descent, standing: Standing, windows: feeding.Windows, checkpoints: Checkpoints | None
+) -> Outcome:
+    """Run the descent, and save where it stands in the end, also if it is interrupted."""
+    if checkpoints is None:
+        return descend(descent, standing, windows)
+    try:
+        outcome = descend(replace(descent, checkpoint=checkpoints.offer), standing, windows)
+    except (KeyboardInterrupt, Interrupted):
+        checkpoints.finish()
+        raise
+    checkpoints.finish()
+    return outcome
 
 
 def _compile_parts(
-    call: _Objective, start: Parameters, rule: Optimizer, seed: int, pace: Pace, l1: Any, l2: Any
+    call: Objective, start: Parameters, rule: Optimizer, seed: int, pace: Pace, l1: Any, l2: Any
 ) -> tuple[Program, states.State, Constants]:
     """Return what is compiled, where it starts, and its constants.
 
@@ -319,55 +320,3 @@ def _compile_parts(
 
 def _as_it_is(parameters: Parameters) -> Parameters:
     return parameters
-
-
-def _validation(
-    call: _Objective,
-    start: Parameters,
-    data: Any,
-    weights: Any,
-    metrics: Mapping[str, Callable[..., jax.Array]] | None,
-) -> Validation | None:
-    """Put the validation rows on the device, in batches where the objective allows it."""
-    if data is None:
-        return None
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
-    rows = row_count(data)
-    size = min(rows, VALIDATION_ROWS)
-    by_row = _one_loss_per_row(call, start, data, size)
-    batch = _shape_of_batch(data, size)
-    shapes = [jax.eval_shape(metric, start, batch).shape for metric in (metrics or {}).values()]
-    if weights is not None and not by_row:
-        raise SteepestError(ROW_WEIGHTS)
-    if not by_row or () in shapes:
-        size = rows  # a single number can't be averaged over batches, of which one is padded
-    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, shuffle=False)
-    windows = [jax.tree.map(np.copy, window) for window in blocks.epochs(0, 1)]
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *windows)
-    rows_like = jax.tree.unflatten(shape_like, whole.arrays)
-    batches = Batches(rows_like, whole.weights, np.zeros(len(whole.weights), np.float32))
-    return Validation(jax.device_put(batches), dict(metrics or {}))
-
-
-def _shape_of_batch(data: Any, size: int) -> Any:
-    """Return what a batch of so many rows looks like, without its values."""
-
-    def one(leaf: Any) -> jax.ShapeDtypeStruct:
-        array = np.asarray(leaf)
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
-        return shaped
-
-    return jax.tree.map(one, data)
-
-
-def _one_loss_per_row(call: _Objective, start: Parameters, data: Any, size: int) -> bool:
-    """Tell whether the objective returns a loss for each row (or one number); anything else is an error."""
-    returned = jax.eval_shape(call, start, _shape_of_batch(data, size), jax.random.key(0))
-    shape = getattr(returned, "shape", None)
-    if shape not in ((), (size,)):
-        raise SteepestError(
-            f"For a batch of {size} rows the objective returned {_named(returned)}.",
-            hint=f"It must return a single number or one loss for each row, ({size},).",
-        )
-    return bool(shape == (size,))

@@ -14,6 +14,7 @@ import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -91,18 +92,17 @@ class Blocks:
         """Steps of an epoch."""
         return -(-self.rows // self.batch_size)
 
-    def epochs(self, first: int, last: int) -> Iterator[Window]:
-        """Yield the windows of the epochs ``first`` to ``last - 1``, in order.
+    def epochs(self, first: int, last: int, skip: int = 0) -> Iterator[Window]:
+        """Yield the windows of the epochs ``first`` to ``last - 1``, in order, after the first ``skip``.
 
         A window's arrays are valid until ``buffers`` - 1 more windows have been asked for.
         """
         shapes = self.shapes()
         buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(self.buffers)]
-        number = 0
+        numbers = count()
         for epoch in range(first, last):
-            for shape, members in self._cut(epoch, shapes):
-                yield self._fill(buffers[number % self.buffers], shape, members)
-                number += 1
+            for shape, members in islice(self._cut(epoch, shapes), skip if epoch == first else 0, None):
+                yield self._fill(buffers[next(numbers) % self.buffers], shape, members)
 
     def shapes(self) -> list[tuple[int, int]]:
         """Return the shapes ``(steps, batch_size)`` of an epoch's windows."""

@@ -9,34 +9,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import (
-    PATIENCE,
-    Batches,
-    Constants,
-    Program,
-    Record,
-    evaluate,
-    run_window,
-    try_window,
-)
-from steepest.descent.schedules import PlateauState, Schedule, watch
+from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, run_window, try_window
+from steepest.descent.history import Floats, Steps
+from steepest.descent.schedules import Schedule, watch
+from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
-
-Floats = npt.NDArray[np.floating[Any]]
-Figures = dict[str, float]
+from steepest.descent.stopping import Patience, unchanged
+from steepest.descent.validation import Measured, Validation, figures_of, measure
 
 
 class StopDescent(Exception):  # noqa: N818 - a request, as StopIteration is, and no error
     """Raise this in a callback to stop the descent; the message says why."""
+
+
+class Interrupted(Exception):  # noqa: N818 - no error either
+    """Raise this in a callback to leave the descent where it stands, to be gone on with another time."""
 
 
 class Window(Protocol):
@@ -88,14 +82,6 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Rows held out of the descent, on the device, and what is measured on them besides the loss."""
-
-    batches: Batches
-    metrics: dict[str, Callable[..., jax.Array]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Failure:
     """A step that was not finite.
 
@@ -117,235 +103,251 @@ class Failure:
     rows: npt.NDArray[np.int64]
 
 
-@dataclass
-class History:
-    """Every step's loss, gradient norm and rate, and every epoch's figures."""
-
-    epoch_numbers: list[npt.NDArray[np.int64]] = field(default_factory=list)
-    losses: list[Floats] = field(default_factory=list)
-    gradient_norms: list[Floats] = field(default_factory=list)
-    rates: list[Floats] = field(default_factory=list)
-    epochs: list[Figures] = field(default_factory=list)
-
-    def steps(self, count: int) -> dict[str, npt.NDArray[Any]]:
-        """Return the first steps' figures, one array each."""
-        columns: dict[str, list[Any]] = {
-            "epoch": self.epoch_numbers,
-            "loss": self.losses,
-            "gradient_norm": self.gradient_norms,
-            "learning_rate": self.rates,
-        }
-        return {name: np.concatenate(parts)[:count] for name, parts in columns.items()}
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """Where a descent ended, why, what it left behind, and how many steps were looked at."""
+    """Where a descent ended and why.
 
-    state: State
-    history: History
-    steps: int
+    Attributes
+    ----------
+    standing
+        Where it stands; if a step was not finite, before that step.
+    why
+        One sentence.
+    steps
+        Steps that were looked at.
+    parameters
+        What it found: with patience the best epoch's, unless a step was not finite.
+    failure
+        The step that was not finite, if one was.
+    """
+
+    standing: Standing
     why: str
+    steps: int
+    parameters: Any
     failure: Failure | None = None
 
 
 @dataclass(frozen=True)
 class Descent:
-    """What a descent is made of; see `descend`."""
+    """What a descent is made of; see `descend`.
+
+    Attributes
+    ----------
+    program, constants, schedule, pace
+        What is compiled, its constants, the learning rate at each step, and the division into epochs.
+    validation
+        What is measured after each epoch.
+    patience
+        When to stop early, and so keep the best epoch.
+    notify
+        Called with what happens: see `steepest.callbacks.notifier`.
+    checkpoint
+        Called with where the descent stands, each time that a window is over.
+    """
 
     program: Program
     constants: Constants
     schedule: Schedule
     pace: Pace
     validation: Validation | None = None
+    patience: Patience | None = None
     notify: Callable[..., None] = lambda _, **__: None
+    checkpoint: Callable[[Standing], None] = lambda _: None
 
 
-class _Pending(NamedTuple):
+class _Place(NamedTuple):
+    """A window's place: its epoch and its number there, both from 0, and the epoch's steps before it."""
+
+    epoch: int
+    window: int
+    step: int
+
+
+class _Handed(NamedTuple):
     """A window that was handed to the device and whose record has not been read."""
 
+    place: _Place
     before: State
+    after: State
     batches: Batches
     record: Record
     rows: npt.NDArray[np.int64]
+    measured: Measured | None
 
 
-@dataclass
-class _Epoch:
-    """An epoch that was handed to the device; its last window's record is still to be read."""
+def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> Outcome:
+    """Go on from where a descent stands until it converges, fails, is stopped, or no epoch is left.
 
-    number: int
-    state: State
-    pending: list[_Pending] = field(default_factory=list)
-    measured: dict[str, jax.Array] = field(default_factory=dict)
-    loss: float = 0.0
-    weight: float = 0.0
-    rows: int = 0
-    rate: float = 0.0
-    failure: Failure | None = None
-
-
-def descend(descent: Descent, state: State, windows: Iterator[Window]) -> Outcome:
-    """Run epochs until the loss converges, a step is not finite, a callback objects, or none is left.
-
-    ``windows`` yields the windows of all epochs; at most two of them are in use at a time. Where an epoch is
-    one window, the device already begins the next while the host looks at this one; if this one turns out
-    to be the last, what was begun is let go.
+    ``windows`` yields the windows from there on; at most two of them are in use at a time. While the host
+    looks at one, the device is at the next, in the next epoch too; if this one turns out to be the last, what
+    was begun is let go.
     """
-    pace, history = descent.pace, History()
-    plateau, watched = PlateauState(), (math.inf, 0)
-    ahead = pace.windows_per_epoch == 1 and not descent.schedule.plateau
-    began = time.perf_counter()
-    current = _begin(descent, state, windows, 0, 1.0, history)
-    for number in range(1, pace.epochs + 1):
-        more = number < pace.epochs
-        following = _begin(descent, current.state, windows, number, 1.0, history) if ahead and more else None
-        figures = _finish(descent, current, history)
-        state, failure = current.state, current.failure
+    began = time.perf_counter() - standing.seconds
+    epoch_began = began + sum(figures["seconds"] for figures in standing.history.epochs)
+    current = None
+    while not (why := _ending(descent, standing)):
+        if current is None:
+            place = _Place(standing.epoch, standing.window, standing.totals.steps)
+            current = _hand_over(descent, windows, place, standing.state, standing.plateau.scale)
+        following = _look_ahead(descent, windows, current, standing.plateau.scale)
+        standing, failure = _read(descent, current, standing)
         if failure:
-            return Outcome(state, history, failure.step, _describe_failure(failure, pace), failure)
-        ended = time.perf_counter()
-        history.epochs.append(figures | _speed(figures, ended - began))
-        began = ended
-        if not pace.whole:
-            state, watched = _judge(state, watched, figures["loss"], pace.tolerance)
-        taken = int(state.step) + (pace.whole and int(state.status) != RUNNING)
-        try:
-            descent.notify("epoch_end", figures=history.epochs[-1])
-        except StopDescent as reason:
-            return Outcome(state, history, taken, str(reason) or "a callback stopped it")
-        if int(state.status) != RUNNING:
-            return Outcome(state, history, taken, _describe_convergence(state, history, pace, taken))
-        if descent.schedule.plateau:
-            loss = figures.get("validation_loss", figures["loss"])
-            plateau = watch(descent.schedule.plateau, plateau, loss)
-        if more:
-            current = following or _begin(descent, state, windows, number, plateau.scale, history)
-    return Outcome(state, history, int(state.step), f"{pace.limit} was reached")
+            parameters = standing.state.parameters
+            return Outcome(
+                standing, _describe_failure(failure, descent.pace), failure.step, parameters, failure
+            )
+        if standing.window == descent.pace.windows_per_epoch:
+            standing = _end_epoch(descent, current.measured, standing, epoch_began)
+            epoch_began += standing.history.epochs[-1]["seconds"]
+        standing = replace(standing, seconds=time.perf_counter() - began)
+        descent.checkpoint(standing)
+        current = following
+    parameters = standing.best.parameters if descent.patience else standing.state.parameters
+    return Outcome(standing, why, _steps_taken(descent, standing), parameters)
 
 
-def _begin(
-    descent: Descent, state: State, windows: Iterator[Window], number: int, scale: float, history: History
-) -> _Epoch:
-    """Hand an epoch to the device, which computes one window while the host reads the one before."""
-    pace = descent.pace
-    epoch = _Epoch(number, state)
+def _hand_over(
+    descent: Descent, windows: Iterator[Window], place: _Place, state: State, scale: float
+) -> _Handed:
+    """Hand the next window to the device and, after an epoch's last, the validation rows."""
+    window, pace = next(windows), descent.pace
+    first = place.epoch * pace.steps_per_epoch + place.step
+    rates = scale * descent.schedule(first + np.arange(len(window.weights)))
+    batches = Batches(window.arrays, window.weights, rates)
     run = try_window if pace.sure else run_window
-    first = number * pace.steps_per_epoch
-    for window in islice(windows, pace.windows_per_epoch):
-        rates = scale * descent.schedule(first + np.arange(len(window.weights)))
-        batches = Batches(window.arrays, window.weights, rates)
-        before = epoch.state
-        epoch.state, record = run(descent.program, descent.constants, before, batches)
-        epoch.pending.append(_Pending(before, batches, record, window.rows))
-        first += len(window.weights)
-        if len(epoch.pending) > 1:
-            _read(descent, epoch, history)
-        if epoch.failure:
-            break
-    epoch.measured = _measure(descent, epoch.state)
-    return epoch
+    after, record = run(descent.program, descent.constants, state, batches)
+    measured = None
+    if descent.validation and place.window + 1 == pace.windows_per_epoch:
+        measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
+    return _Handed(place, state, after, batches, record, window.rows, measured)
 
 
-def _read(descent: Descent, epoch: _Epoch, history: History) -> None:
-    """Read the record of a window, once it is there."""
-    window = epoch.pending.pop(0)
+def _look_ahead(
+    descent: Descent, windows: Iterator[Window], current: _Handed, scale: float
+) -> _Handed | None:
+    """Hand over the next window, unless this is the last, or the next epoch's rates wait for it."""
+    epoch, window, step = current.place
+    place = _Place(epoch, window + 1, step + len(current.rows))
+    if place.window == descent.pace.windows_per_epoch:
+        if epoch + 1 == descent.pace.epochs or descent.schedule.plateau:
+            return None
+        place = _Place(epoch + 1, 0, 0)
+    return _hand_over(descent, windows, place, current.after, scale)
+
+
+def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standing, Failure | None]:
+    """Read the record of a window, once it is there; return where the descent stands after it."""
     weights = window.batches.weights.sum(axis=1)
     counted = np.flatnonzero(weights > 0)
-    epoch.rows += int((window.rows >= 0).sum())
+    totals, history, state = standing.totals, standing.history, window.after
+    totals = totals._replace(
+        steps=totals.steps + len(weights), rows=totals.rows + int((window.rows >= 0).sum())
+    )
+    standing = replace(standing, state=state, window=standing.window + 1, totals=totals)
     if not len(counted):
-        return
+        return standing, None
     losses, norms = (np.asarray(each)[counted] for each in window.record)
     if descent.pace.sure and not _finite(losses, norms).all():
-        epoch.pending.clear()
-        epoch.state, record = run_window(descent.program, descent.constants, window.before, window.batches)
+        state, record = run_window(descent.program, descent.constants, window.before, window.batches)
         losses, norms = (np.asarray(each)[counted] for each in record)
-    rates = window.batches.rates[counted]
-    before = sum(map(len, history.losses))
-    _append(history, epoch.number, descent.pace.whole, losses, norms, rates)
+    rates, before = window.batches.rates[counted], len(history)
+    # Where every step sees all there is, each step is an epoch.
+    numbers = (
+        before + 1 + np.arange(len(losses))
+        if descent.pace.whole
+        else np.full(len(losses), standing.epoch + 1)
+    )
+    history.add(Steps(numbers, losses, norms, rates))
+    failure = None
     wrong = np.flatnonzero(~_finite(losses, norms))
-    if len(wrong) and epoch.failure is None:
+    if len(wrong):
         at = wrong[0]
         rows = window.rows[counted[at]]
         loss, norm, rate = (float(each[at]) for each in (losses, norms, rates))
-        epoch.failure = Failure(before + int(at) + 1, epoch.number + 1, loss, norm, rate, rows[rows >= 0])
-    epoch.loss += float(losses.astype(np.float64) @ weights[counted])
-    epoch.weight += float(weights.sum())
-    epoch.rate = float(rates[-1])
-    descent.notify("window_end", epoch=epoch.number + 1, rows=epoch.rows, loss=epoch.loss / epoch.weight)
+        failure = Failure(before + int(at) + 1, standing.epoch + 1, loss, norm, rate, rows[rows >= 0])
+    totals = totals._replace(
+        loss=totals.loss + float(losses.astype(np.float64) @ weights[counted]),
+        weight=totals.weight + float(weights.sum()),
+        rate=float(rates[-1]),
+    )
+    loss = totals.loss / totals.weight
+    descent.notify("window_end", epoch=standing.epoch + 1, rows=totals.rows, loss=loss)
+    return replace(standing, state=state, totals=totals, recorded=len(history)), failure
 
 
 def _finite(losses: Floats, norms: Floats) -> npt.NDArray[np.bool_]:
     return np.isfinite(losses) & np.isfinite(norms)
 
 
-def _finish(descent: Descent, epoch: _Epoch, history: History) -> Figures:
-    """Read what is left of an epoch, and return its figures."""
-    while epoch.pending:
-        _read(descent, epoch, history)
+def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, began: float) -> Standing:
+    """Write an epoch down, let callbacks look at it, and return where the descent stands after it."""
+    totals, state, watched, best = standing.totals, standing.state, standing.watched, standing.best
     figures = {
-        "epoch": epoch.number + 1,
-        "rows": epoch.rows,
-        "loss": epoch.loss / epoch.weight,
-        "learning_rate": epoch.rate,
+        "epoch": standing.epoch + 1,
+        "rows": totals.rows,
+        "loss": totals.loss / totals.weight,
+        "learning_rate": totals.rate,
     }
-    return figures | {name: float(value) for name, value in epoch.measured.items()}
+    if descent.validation and measured:
+        figures |= figures_of(descent.validation, measured)
+    seconds = time.perf_counter() - began
+    figures |= {"seconds": seconds, "rows_per_second": totals.rows / seconds}
+    standing.history.epochs.append(figures)
+    if not descent.pace.whole:  # the compiled step's rule of convergence, for the mean loss of an epoch
+        watched = unchanged(watched, figures["loss"], descent.pace.tolerance)
+        if watched.still >= PATIENCE:
+            state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
+    if descent.patience:
+        best = descent.patience.judge(best, figures, state.parameters)
+    stopped, plateau = "", standing.plateau
+    try:
+        descent.notify("epoch_end", figures=figures)
+    except StopDescent as reason:
+        stopped = str(reason) or "a callback stopped it"
+    if descent.schedule.plateau:
+        plateau = watch(descent.schedule.plateau, plateau, figures.get("validation_loss", figures["loss"]))
+    return replace(
+        standing,
+        state=state,
+        epoch=standing.epoch + 1,
+        window=0,
+        totals=Totals(),
+        watched=watched,
+        plateau=plateau,
+        best=best,
+        stopped=stopped,
+    )
 
 
-def _speed(figures: Figures, seconds: float) -> Figures:
-    return {"seconds": seconds, "rows_per_second": figures["rows"] / seconds}
+def _ending(descent: Descent, standing: Standing) -> str:
+    """Say why a descent that stands here is over; nothing if it is not."""
+    patience, pace, best = descent.patience, descent.pace, standing.best
+    if standing.window:
+        return ""
+    if standing.stopped:
+        return standing.stopped
+    if int(standing.state.status) != RUNNING:
+        return _describe_convergence(descent, standing)
+    if patience and patience.exhausted(best):
+        return patience.describe(best, standing.epoch)
+    if standing.epoch < pace.epochs:
+        return ""
+    kept = f"; {patience.describe_best(best)}" if patience and best.epoch != standing.epoch else ""
+    return f"{pace.limit} was reached{kept}"
 
 
-def _append(history: History, epoch: int, whole: bool, losses: Floats, norms: Floats, rates: Floats) -> None:
-    """Write the steps of a window down."""
-    # Where every step sees all there is, each step is an epoch.
-    first = sum(map(len, history.losses)) + 1 if whole else epoch + 1
-    history.epoch_numbers.append(first + whole * np.arange(len(losses)))
-    history.losses.append(losses)
-    history.gradient_norms.append(norms)
-    history.rates.append(rates)
+def _steps_taken(descent: Descent, standing: Standing) -> int:
+    """Return the steps that were looked at; the one that showed convergence did not move."""
+    status = int(standing.state.status)
+    return int(standing.state.step) + (descent.pace.whole and status != RUNNING)
 
 
-def _measure(descent: Descent, state: State) -> dict[str, jax.Array]:
-    """Start measuring the validation rows; the values may still be on their way."""
-    validation = descent.validation
-    if validation is None:
-        return {}
-    functions = tuple(validation.metrics.values())
-    values = evaluate(descent.program, functions, descent.constants, state.parameters, validation.batches)
-    names = ("loss", *validation.metrics)
-    return {f"validation_{name}": value for name, value in zip(names, values, strict=True)}
-
-
-def _judge(
-    state: State, watched: tuple[float, int], loss: float, tolerance: float
-) -> tuple[State, tuple[float, int]]:
-    """Apply the compiled step's rule of convergence to the mean loss of an epoch."""
-    watched = unchanged(watched, loss, tolerance)
-    if watched[1] >= PATIENCE:
-        state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
-    return state, watched
-
-
-def unchanged(watched: tuple[float, int], loss: float, tolerance: float) -> tuple[float, int]:
-    """Count the epochs in a row in which the loss has changed by at most ``tolerance`` of itself.
-
-    Examples
-    --------
-    >>> watched = (math.inf, 0)
-    >>> for loss in (1.0, 1.0, 0.999):
-    ...     watched = unchanged(watched, loss, 0.01)
-    >>> watched
-    (0.999, 2)
-    """
-    last, still = watched
-    return loss, still + 1 if math.isfinite(last) and abs(loss - last) <= tolerance * abs(last) else 0
-
-
-def _describe_convergence(state: State, history: History, pace: Pace, taken: int) -> str:
-    where = f"step {taken:,}" if pace.whole else f"epoch {len(history.epochs):,}"
-    if int(state.status) == GRADIENT_CONVERGED:
-        norm = history.steps(taken)["gradient_norm"][-1]
+def _describe_convergence(descent: Descent, standing: Standing) -> str:
+    pace, taken = descent.pace, _steps_taken(descent, standing)
+    where = f"step {taken:,}" if pace.whole else f"epoch {standing.epoch:,}"
+    if int(standing.state.status) == GRADIENT_CONVERGED:
+        norm = standing.history.steps(taken - 1, taken).gradient_norm[0]
         return f"converged at {where}: the gradient's norm, {norm:.3g}, is within {pace.tolerance:g}"
     unit = "steps" if pace.whole else "epochs"
     return (

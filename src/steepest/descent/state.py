@@ -1,4 +1,4 @@
-"""Where a descent stands: everything that going on with it needs, as one pytree."""
+"""What the compiled steps carry from one to the next, as one pytree."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ import pandas as pd
 
 from steepest.callbacks import Callback, notifier
 from steepest.descent.epoch import PATIENCE
-from steepest.descent.loop import StopDescent, unchanged
+from steepest.descent.loop import StopDescent
+from steepest.descent.stopping import unchanged
 from steepest.errors import SteepestError
 from steepest.keras.building import build, compile_for, rates_of, rule_of
 from steepest.keras.fitting import fit

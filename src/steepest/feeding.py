@@ -1,0 +1,169 @@
+"""What a descent is fed with: windows of the rows, or empty ones for a function without data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from steepest.arguments import (
+    Objective,
+    Parameters,
+    as_array,
+    batch_size_of,
+    one_loss_per_row,
+    row_count,
+    row_weights,
+    shape_of_batch,
+)
+from steepest.data.blocks import Blocks, Window, prefetch
+from steepest.descent.epoch import Batches
+from steepest.descent.loop import Pace
+from steepest.descent.validation import Validation
+from steepest.errors import SteepestError
+
+VALIDATION_ROWS = 256
+"""Rows that are validated at a time."""
+
+ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
+
+CHUNK = 256
+"""Steps of a function without data that run between two looks at the clock."""
+
+SAMPLE = 1024
+"""Rows by which data is known again, at most."""
+
+Windows = Generator[Window, None, None]
+
+
+class Feed(NamedTuple):
+    """What a descent runs over.
+
+    Attributes
+    ----------
+    windows
+        ``(epoch, window) -> windows`` of all epochs from that place on, both counted from 0.
+    pace
+        How the descent is divided.
+    facts
+        What must be the same for a descent to go on with it.
+    """
+
+    windows: Callable[[int, int], Windows]
+    pace: Pace
+    facts: dict[str, Any]
+
+
+def chunks(steps: int, tolerance: float, chunk: int) -> Feed:
+    """Cut a descent without data into windows whose batches are empty."""
+    chunk = min(chunk, steps)
+    pace = Pace(-(-steps // chunk), chunk, 1, tolerance, whole=True, limit=f"the last step ({steps:,})")
+
+    def windows(epoch: int, _: int) -> Windows:
+        for first in range(epoch * chunk, steps, chunk):
+            real = np.arange(first, first + chunk)[:, None] < steps
+            yield Window((), real.astype(np.float32), np.full(real.shape, -1))
+
+    return Feed(windows, pace, {"steps": steps})
+
+
+def batches(
+    objective: Objective,
+    start: Parameters,
+    data: Any,
+    weights: Any,
+    batch_size: int | str,
+    seed: int,
+    shuffle: bool,
+    epochs: int,
+    tolerance: float,
+) -> Feed:
+    """Cut data into windows of batches."""
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    rows = row_count(data)
+    size = batch_size_of(batch_size, rows)
+    padded = one_loss_per_row(objective, start, data, min(size, rows))
+    if weights is not None and not padded:
+        raise SteepestError(ROW_WEIGHTS)
+    shuffle = shuffle and size < rows
+    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
+    count = len(blocks.shapes())
+    limit, weightless = f"the last epoch ({epochs:,})", not blocks.weights.all()
+    pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
+    facts = {
+        "number of rows": rows,
+        "batch size": size,
+        "shuffle": shuffle,
+        "windows": count,
+        "data": digest((*arrays, blocks.weights)),
+    }
+
+    def shaped(window: Window) -> Window:
+        return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
+
+    def windows(epoch: int, window: int) -> Windows:
+        if shuffle or count > 1:
+            return prefetch(map(shaped, blocks.epochs(epoch, epochs, window)))
+        whole = shaped(next(blocks.epochs(0, 1)))
+        resident = whole._replace(arrays=jax.device_put(whole.arrays))  # it never changes
+        return (resident for _ in range(epoch, epochs))
+
+    return Feed(windows, pace, facts)
+
+
+def held_out(
+    objective: Objective,
+    start: Parameters,
+    data: Any,
+    weights: Any,
+    metrics: Mapping[str, Callable[..., jax.Array]],
+) -> tuple[Validation, dict[str, Any]]:
+    """Cut validation rows into windows; return them and the facts of a checkpoint about them.
+
+    A single window stays on the device; several are gathered anew at each epoch.
+    """
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    rows = row_count(data)
+    size = min(rows, VALIDATION_ROWS)
+    by_row = one_loss_per_row(objective, start, data, size)
+    batch = shape_of_batch(data, size)
+    shapes = [jax.eval_shape(metric, start, batch).shape for metric in metrics.values()]
+    if weights is not None and not by_row:
+        raise SteepestError(ROW_WEIGHTS)
+    if not by_row or () in shapes:
+        size = rows  # a single number can't be averaged over batches, of which one is padded
+    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, shuffle=False)
+    facts = {"validation data": digest((*arrays, blocks.weights)), "metrics": list(metrics)}
+
+    def weighed() -> Iterator[tuple[float, Batches]]:
+        with closing(prefetch(blocks.epochs(0, 1))) as windows:
+            for window in windows:
+                total = float(window.weights.sum())
+                rows_like = jax.tree.unflatten(shape_like, window.arrays)
+                if total > 0:
+                    yield total, Batches(rows_like, window.weights, np.zeros(len(window.weights), np.float32))
+
+    if len(blocks.shapes()) > 1:
+        return Validation(weighed, dict(metrics)), facts
+    resident = [(total, jax.device_put(window)) for total, window in weighed()]
+    return Validation(lambda: resident, dict(metrics)), facts
+
+
+def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    """Return a name for rows by which they are known again: from their types, shapes and every so many rows.
+
+    Examples
+    --------
+    >>> digest([np.zeros(3)]) == digest([np.zeros(3)]), digest([np.zeros(3)]) == digest([np.zeros(4)])
+    (True, False)
+    """
+    seal = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        seal.update(f"{array.dtype}{array.shape}".encode())
+        seal.update(np.ascontiguousarray(array[:: -(-len(array) // SAMPLE)]))
+    return seal.hexdigest()
