@@ -13,6 +13,14 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.preprocessing import StandardScaler
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_its_own(tmp_path_factory):
+    """Keep encoded rows in a folder that goes with the tests, also in processes that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEEPEST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def x64():
     """Compute in double precision for the length of a test."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steepest.data.gather import Converted, Gathered, Mapped, Sparse, is_gathered, mapped
 from steepest.descent.stopping import Patience
 from steepest.errors import SteepestError, nearest
 
@@ -62,9 +63,9 @@ def shape_of_batch(data: Any, size: int) -> Any:
     """Return what a batch of so many rows looks like, without its values."""
 
     def one(leaf: Any) -> jax.ShapeDtypeStruct:
-        array = np.asarray(leaf)
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *array.shape[1:]), dtype))
+        rows = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+        dtype = jax.dtypes.canonicalize_dtype(rows.dtype)
+        shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *rows.shape[1:]), dtype))
         return shaped
 
     return jax.tree.map(one, data)
@@ -139,9 +140,16 @@ def _alike(first: Any, second: Any) -> bool:
     return str(jax.tree.structure(first)) == str(jax.tree.structure(second))
 
 
-def as_array(leaf: Any) -> Array:
-    """Return data as an array of the type that the device will use."""
-    array = np.asarray(leaf)
+def as_rows(leaf: Any) -> Array | Gathered:
+    """Return data as rows of the type that the device will use.
+
+    What is in a mapped file stays there, and a sparse matrix of SciPy stays sparse: such rows are converted
+    as they are gathered.
+    """
+    if is_gathered(leaf):
+        return leaf
+    sparse = hasattr(leaf, "tocsr")
+    array = leaf.tocsr() if sparse else np.asarray(leaf)
     if array.dtype.kind not in "biuf":
         raise SteepestError(
             f"The data holds {array.dtype}; a descent needs numbers.",
@@ -158,18 +166,22 @@ def as_array(leaf: Any) -> Array:
             raise SteepestError(
                 f"The data holds whole numbers outside of {wanted}.", hint="Use astype(float)."
             )
+    if sparse:
+        return Sparse(array, wanted)
+    if mapped(array):
+        return array if array.dtype == wanted else Converted(array, wanted)
     return np.ascontiguousarray(array, wanted)
 
 
 def row_count(data: Any) -> int:
     """Return the number of rows, the same in each array."""
-    counts = {len(leaf) for leaf in jax.tree.leaves(data)}
+    counts = {leaf.shape[0] if hasattr(leaf, "shape") else len(leaf) for leaf in jax.tree.leaves(data)}
     if len(counts) != 1:
         raise SteepestError(f"The arrays of the data differ in their number of rows: {sorted(counts)}.")
     (rows,) = counts
     if not rows:
         raise SteepestError("The data has no rows.")
-    return rows
+    return int(rows)
 
 
 def batch_size_of(batch_size: int | str, rows: int) -> int:
@@ -181,11 +193,23 @@ def batch_size_of(batch_size: int | str, rows: int) -> int:
     return min(int(batch_size), rows)
 
 
-def row_weights(weights: Any, rows: int) -> Array:
-    """Return the weight of each row, 1 where none were given."""
-    values = np.ones(rows, np.float32) if weights is None else np.asarray(weights, np.float32)
+def row_weights(weights: Any, rows: int) -> Array | Mapped | int:
+    """Return the weight of each row, or the number of rows where none were given."""
+    if weights is None:
+        return rows
+    values = weights if isinstance(weights, Mapped) else np.asarray(weights, np.float32)
     if values.shape != (rows,):
         raise SteepestError(f"There must be one weight for each of the {rows} rows; got {values.shape}.")
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.any()):
+    least, most = (
+        float(bound(values.array if isinstance(values, Mapped) else values)) for bound in (np.min, np.max)
+    )
+    if not (least >= 0 and 0 < most < np.inf):
         raise SteepestError("Row weights must be finite, 0 or above, and not all 0.")
     return values
+
+
+def some_weigh_nothing(weights: Array | Mapped | int) -> bool:
+    """Tell whether a row has the weight 0."""
+    return not isinstance(weights, int) and not np.all(
+        weights.array if isinstance(weights, Mapped) else weights
+    )

@@ -31,12 +31,11 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 INTERRUPTED = 130
 """What Typer returns after Ctrl-C."""
 
-INTERRUPTED = 130
-
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object last.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Data = Annotated[
-    list[str], typer.Argument(help="CSV (also .gz), Parquet, Arrow/Feather or JSON lines; files or globs.")
+    list[str],
+    typer.Argument(help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
@@ -74,7 +73,7 @@ def fit(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="CSV (also .gz), Parquet, Arrow/Feather or JSON lines; files or globs, one table."
+            help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs, one table."
         ),
     ] = None,
     target: Annotated[str | None, _option("The column to predict.")] = None,
@@ -138,6 +137,26 @@ def fit(
     drop: Annotated[
         list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
     ] = None,
+    max_rejected: Annotated[
+        float, _option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")
+    ] = DEFAULT.max_rejected,
+    patience: Annotated[
+        int | None,
+        _option("Stop after so many epochs without a better --monitor; keep the best epoch's weights."),
+    ] = None,
+    monitor: Annotated[
+        str, _option("The figure that patience watches (default: validation_loss).", metavar="FIGURE")
+    ] = DEFAULT.monitor,
+    memory: Annotated[
+        str | None, _option("What to use at most (default: a quarter of what is free).", metavar="SIZE")
+    ] = None,
+    checkpoint_every: Annotated[
+        float, _option("Seconds between two checkpoints (default: 60).", metavar="SECONDS")
+    ] = DEFAULT.checkpoint_every,
+    from_: Annotated[
+        str | None,
+        _option("Go on from a complete run: more epochs, other rates or other data.", "--from", metavar="RUN"),
+    ] = None,
     settings: Annotated[
         str | None,
         _option(
@@ -148,16 +167,72 @@ def fit(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model on a table and write a run's folder with its report."""
+    """Train a model on a table and write a run's folder with its report; go on if it was interrupted."""
     from steepest import terminal
     from steepest.settings import combine
-    from steepest.training import fit as train
 
     values = {**locals(), "data": tuple(data or ()), "drop": tuple(drop or ())}
     given = {name: values[name] for name in terminal.given_names(context) if name in Settings.__annotations__}
-    wanted = combine(settings, given)
+    if from_ is not None:
+        given["from_"] = from_
+    _train(combine(settings, given), overwrite, json_)
+
+
+@app.command()
+def resume(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Go on with an interrupted run; it ends with the bytes of one that was never interrupted."""
+    from steepest.unfinished import interrupted
+
+    _train(interrupted(run), False, json_)
+
+
+@app.command()
+def verify(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Prove on a run's own data that a descent that is interrupted ends with the same bytes."""
+    from steepest import terminal
+    from steepest.run import open_run
+    from steepest.verification import verify as prove
+
     with terminal.Progress() as progress:
-        run = train(wanted, callbacks=[progress], say=terminal.say, overwrite=overwrite)
+        found = prove(open_run(run), callbacks=[progress])
+    print(found["says"])
+    if json_:
+        _print_json(found)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, _option("Remove what is there.", "--clear")] = False,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List the encoded rows that are kept on disk for further epochs and runs, or remove them."""
+    from steepest import terminal
+    from steepest.data import cache as kept
+
+    if clear:
+        freed = kept.clear()
+        print(f"{freed / 2**20:,.1f} MiB freed in {kept.cache_folder()}")
+        found = {"folder": str(kept.cache_folder()), "freed": freed}
+    else:
+        found = terminal.print_cache(kept.cache_folder(), kept.entries())
+    if json_:
+        _print_json(found)
+
+
+def _train(wanted: Settings, overwrite: bool, json_: bool) -> None:
+    """Fit, and print what came of it."""
+    from steepest import terminal
+    from steepest.training import fit as train
+
+    try:
+        with terminal.Progress() as progress:
+            run = train(wanted, callbacks=[progress], say=terminal.say, overwrite=overwrite)
+    except KeyboardInterrupt as interruption:
+        if not interruption.args:
+            raise
+        terminal.say(f"steepest: {interruption}")
+        sys.exit(INTERRUPTED)
     terminal.print_fit(run)
     if json_:
         _print_json(terminal.summary(run))
@@ -172,24 +247,22 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Predict rows with a run's model; the file has a row for each row of DATA, in the same order."""
-    from steepest.data.source import read_table
-    from steepest.data.writing import check_ending, write_table
-    from steepest.prediction import predict as predict_rows
-    from steepest.prediction import prediction_table
+    from steepest.data.source import open_source
+    from steepest.data.writing import check_ending, write_tables
+    from steepest.prediction import predictions
     from steepest.run import open_run
 
     check_ending(out)
     opened = open_run(run)
-    table = read_table(data, columns=[column.name for column in opened.plan.columns])
-    if out.resolve() in {Path(file).resolve() for file in table.files}:
+    source = open_source(data, columns=[column.name for column in opened.plan.columns], max_rejected=0.0)
+    if out.resolve() in {Path(file).resolve() for file in source.names}:
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
         )
-    predictions = prediction_table(opened.task, predict_rows(opened, table.rows, table.locate))
-    write_table(predictions, out)
-    print(f"{predictions.num_rows:,} predictions -> {out}")
+    rows = write_tables(predictions(opened, source), out)
+    print(f"{rows:,} predictions -> {out}")
     if json_:
-        _print_json({"run": str(run), "rows": predictions.num_rows, "out": str(out)})
+        _print_json({"run": str(run), "rows": rows, "out": str(out)})
 
 
 @app.command()

@@ -34,6 +34,8 @@ SCORE_NAMES: dict[str, tuple[str, str]] = {
 """Every score's title for a person, and whether ``"higher"`` or ``"lower"`` is better."""
 
 KINDS = ("binary", "classes", "counts", "number")
+
+
 LARGEST_NUMBER = 1e140  # its square can still be summed over any table in float64
 
 
@@ -105,7 +107,7 @@ def evaluate(
 
 def permutation_importance(
     loss_of: Callable[[NDArray[Any], Integers], float],
-    features: NDArray[Any],
+    features: Any,
     groups: Mapping[str, slice],
     *,
     seed: int,
@@ -123,7 +125,7 @@ def permutation_importance(
         the given rows at ``positions`` [sampled rows], possibly with one column shuffled. The positions
         pick the matching targets and weights.
     features
-        Shape [rows, features]; never changed.
+        Shape [rows, features]; never changed. An array, or what gives one for the numbers of some rows.
     groups
         For each column its slice of the features; these are shuffled together.
     seed

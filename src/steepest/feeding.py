@@ -14,14 +14,16 @@ import numpy.typing as npt
 from steepest.arguments import (
     Objective,
     Parameters,
-    as_array,
+    as_rows,
     batch_size_of,
     one_loss_per_row,
     row_count,
     row_weights,
     shape_of_batch,
+    some_weigh_nothing,
 )
 from steepest.data.blocks import Blocks, Window, prefetch
+from steepest.data.gather import Gathered, gather
 from steepest.descent.epoch import Batches
 from steepest.descent.loop import Pace
 from steepest.descent.validation import Validation
@@ -84,7 +86,7 @@ def batches(
     tolerance: float,
 ) -> Feed:
     """Cut data into windows of batches."""
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
     rows = row_count(data)
     size = batch_size_of(batch_size, rows)
     padded = one_loss_per_row(objective, start, data, min(size, rows))
@@ -93,7 +95,7 @@ def batches(
     shuffle = shuffle and size < rows
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
     count = len(blocks.shapes())
-    limit, weightless = f"the last epoch ({epochs:,})", not blocks.weights.all()
+    limit, weightless = f"the last epoch ({epochs:,})", some_weigh_nothing(blocks.weights)
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
     facts = {
         "number of rows": rows,
@@ -127,7 +129,7 @@ def held_out(
 
     A single window stays on the device; several are gathered anew at each epoch.
     """
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_array, data))
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
     rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
     by_row = one_loss_per_row(objective, start, data, size)
@@ -154,7 +156,7 @@ def held_out(
     return Validation(lambda: resident, dict(metrics)), facts
 
 
-def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+def digest(rows: Iterable[npt.NDArray[Any] | Gathered | int]) -> str:
     """Return a name for rows by which they are known again: from their types, shapes and every so many rows.
 
     Examples
@@ -163,7 +165,13 @@ def digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
     (True, False)
     """
     seal = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        seal.update(f"{array.dtype}{array.shape}".encode())
-        seal.update(np.ascontiguousarray(array[:: -(-len(array) // SAMPLE)]))
+    for each in rows:
+        if isinstance(each, int):
+            seal.update(f"{each}".encode())
+            continue
+        chosen = np.arange(0, each.shape[0], -(-each.shape[0] // SAMPLE))
+        sampled = np.empty((len(chosen), *each.shape[1:]), each.dtype)
+        gather(each, chosen, sampled)
+        seal.update(f"{each.dtype}{each.shape}".encode())
+        seal.update(sampled)
     return seal.hexdigest()

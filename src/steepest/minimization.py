@@ -284,7 +284,7 @@ def _descend(
         return descend(descent, standing, windows)
     try:
         outcome = descend(replace(descent, checkpoint=checkpoints.offer), standing, windows)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, SystemExit, Interrupted):
         checkpoints.finish()
         raise
     checkpoints.finish()

@@ -22,7 +22,7 @@ from steepest.data.encode import infinite_values
 from steepest.data.learning import Learner
 from steepest.data.parts import Part, piece, subset
 from steepest.data.rejected import Rejects
-from steepest.data.source import RowSource
+from steepest.data.rows import RowSource
 from steepest.data.split import RUN, Groups, Mask, rows_held_out
 from steepest.data.summary import numbers_of, plain_values, type_of
 from steepest.errors import SteepestError

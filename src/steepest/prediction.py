@@ -16,11 +16,12 @@ from steepest import tasks
 from steepest.data.columns import Plan
 from steepest.data.order import generator
 from steepest.data.packed import PackedRows
-from steepest.data.source import RowSource, Stretch, open_source
+from steepest.data.rows import RowSource
+from steepest.data.source import open_source
 from steepest.descent.models import Model
 from steepest.evaluation import evaluate, permutation_importance
 from steepest.passes import Count, Table
-from steepest.preparation import Rows, require_columns
+from steepest.preparation import Rows
 from steepest.run import Run
 from steepest.tasks import Task
 from steepest.trained import Trained
@@ -62,7 +63,7 @@ def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] 
     return np.concatenate(parts)
 
 
-def judged(rows: Rows, seed: int) -> tuple[npt.NDArray[np.float32] | PackedRows, npt.NDArray[Any], list[str]]:
+def judged(rows: Rows, seed: int) -> tuple[PackedRows, npt.NDArray[Any], list[str]]:
     """Return the features and targets of the rows to judge by, and what is to be said of them."""
     count = len(rows.features)
     if count <= MOST_JUDGED:
@@ -70,9 +71,7 @@ def judged(rows: Rows, seed: int) -> tuple[npt.NDArray[np.float32] | PackedRows,
     drawn = np.unique(generator(seed, JUDGING).bit_generator.random_raw(MOST_JUDGED) % np.uint64(count))
     chosen = drawn.astype(np.int64)
     note = f"These figures are of {len(chosen):,} rows, drawn from {count:,}."
-    packed = rows.features
-    part = PackedRows(packed.layout, type(packed.packed)(*(each[chosen] for each in packed.packed)))
-    return part, rows.target[chosen], [note]
+    return rows.features.subset(chosen), rows.target[chosen], [note]
 
 
 def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def importances(
     task: Task,
     trained: Trained,
     plan: Plan,
-    features: npt.NDArray[np.float32],
+    features: PackedRows,
     target: npt.NDArray[Any],
     seed: int,
 ) -> dict[str, Any]:
@@ -140,18 +139,9 @@ def predictions(run: Run, source: RowSource) -> Iterator[pa.Table]:
     SteepestError
         If a column is missing or holds what it did not in training.
     """
-    for stretch in wanted(run, source):
+    for stretch in source.stretches():
         if stretch.rows.num_rows:
             yield prediction_table(run.task, predict(run, stretch.rows, stretch.locate))
-
-
-def wanted(run: Run, source: RowSource, *more: str) -> Iterator[Stretch]:
-    """Yield a source's rows with the columns that a run's model needs, and more."""
-    columns = [*(column.name for column in run.plan.columns), *more]
-    require_columns(
-        source.schema.names, dict.fromkeys(columns, "the model was trained with it"), source.names
-    )
-    return iter(source.stretches(columns))
 
 
 def prediction_table(task: Task, predicted: Floats) -> pa.Table:
@@ -186,13 +176,9 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
         If the files can't be read, or have no such target.
     """
     task, columns = run.task, [column.name for column in run.plan.columns]
-    source = open_source(list(patterns), max_rejected=0.0)
-    roles = {task.target: "target"} | dict.fromkeys(columns, "the model was trained with it")
-    require_columns(source.schema.names, roles, source.names)
+    source = open_source(list(patterns), columns=[task.target, *columns], max_rejected=0.0)
     count, sample = Count(), _Sample()
-    for part in Table(source, task.target).parts(
-        "judging", lambda *_: None, columns=list(roles), count=count
-    ):
+    for part in Table(source, task.target).parts("judging", lambda *_: None, count=count):
         target = tasks.encode_target(task, part.rows[task.target], part.locate)
         sample.add(outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate)), target)
     outputs, targets = sample.parts()

@@ -19,7 +19,8 @@ from steepest.data.gather import Mapped
 from steepest.data.layout import Packed
 from steepest.data.packed import PackedRows
 from steepest.data.rejected import FILE, Rejects
-from steepest.data.source import Reconsidered, open_source
+from steepest.data.rows import Reconsidered
+from steepest.data.source import open_source
 from steepest.data.split import check_fraction
 from steepest.errors import SteepestError, nearest
 from steepest.memory import memory_budget
@@ -224,15 +225,20 @@ def _prepared(
         if not len(arrays[f"{part}.target"]):
             return None
         packed = Packed(arrays[f"{part}.numbers"], arrays[f"{part}.codes"])
-        target, weights = (
-            Mapped(array, fleeting) if isinstance(array, np.memmap) else array
-            for array in (arrays[f"{part}.target"], arrays.get(f"{part}.weights"))
+        weights = f"{part}.weights"
+        return Rows(
+            PackedRows(plan.layout, packed, fleeting),
+            _column(arrays[f"{part}.target"], fleeting),
+            _column(arrays[weights], fleeting) if weights in arrays else None,
         )
-        return Rows(PackedRows(plan.layout, packed, fleeting), target, weights)
 
     training = rows(TRAINING)
     assert training is not None  # noqa: S101 - the target was learned from its rows
     return Prepared(task, plan, training, rows(VALIDATION), facts, key, rejected)
+
+
+def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mapped:
+    return Mapped(array, fleeting) if isinstance(array, np.memmap) else array
 
 
 def _facts(

@@ -63,6 +63,8 @@ class Settings:
         What the process may use, such as ``"4GB"``; ``None`` is a quarter of what is free.
     checkpoint_every
         Seconds between two checkpoints.
+    from_
+        A complete run to go on from; what is not given otherwise is as it was there.
     seed
         Decides every random draw.
     out
@@ -95,6 +97,7 @@ class Settings:
     monitor: str = "validation_loss"
     memory: str | None = None
     checkpoint_every: float = 60.0
+    from_: str | None = None
     seed: int = 0
     out: str | None = None
 
@@ -115,6 +118,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "weights": (str,),
     "class_weight": (str,),
     "monitor": (str,),
+    "from_": (str,),
     "memory": (str,),
     "out": (str,),
     "batch_size": (int, str),
@@ -194,7 +198,11 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
     SteepestError
         If the file is wrong, or if neither names data and a target.
     """
-    settings = replace(Settings(), **((read_settings(path) if path else {}) | given))
+    named = (read_settings(path) if path else {}) | given
+    if "from_" in named:
+        before = read_settings(str(Path(named["from_"]) / "settings.toml"))
+        named = {name: value for name, value in before.items() if name not in ("from_", "out")} | named
+    settings = replace(Settings(), **named)
     if not settings.data:
         raise SteepestError(
             "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,6 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from steepest.callbacks import Callback
+from steepest.data.cache import Entry
 from steepest.minimization import Result
 from steepest.run import Run
 
@@ -38,13 +40,36 @@ class Progress(Callback):
 
     def __init__(self) -> None:
         self.bar: Bar | None = None
+        self.reading: Bar | None = None
+        self.doing = ""
         self.rows = 0
         self.epochs = 0
         self.began = self.shown = 0.0
         self.validation = ""
 
+    def on_rows_seen(self, doing: str, rows: int, of: int | None) -> None:
+        """Tell how far a pass over the data is, a few times a second."""
+        now = time.monotonic()
+        if not sys.stderr.isatty() or now - self.shown < SHOWN_EVERY:
+            return
+        if self.reading is None or self.doing != doing:
+            self.__exit__()
+            self.reading = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:,.0f} rows"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self.reading.add_task(doing, total=of)
+            self.reading.start()
+        self.doing, self.shown = doing, now
+        self.reading.update(self.reading.task_ids[0], completed=rows)
+
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Start the bar."""
+        self.__exit__()
         if not sys.stderr.isatty():
             return
         self.rows, self.epochs, self.began = rows, epochs, time.monotonic()
@@ -88,9 +113,32 @@ class Progress(Callback):
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        for bar in (self.bar, self.reading):
+            if bar is not None:
+                bar.stop()
+        self.bar = self.reading = None
+
+
+def print_cache(folder: Path, entries: list[Entry]) -> dict[str, Any]:
+    """Print what the cache holds; return it as one machine-readable object."""
+    found = [
+        {"key": each.path.name, "created": each.facts["created"], "bytes": each.size, "of": each.facts["sources"]}
+        for each in entries
+    ]
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("made", "left"), ("MiB", "right"), ("rows", "right"), ("of", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for each in entries:
+        data, split = each.facts["facts"]["data"], each.facts["facts"]["split"]
+        rows = split["training_rows"] + split["validation_rows"]
+        names = ", ".join(data["files"][:3]) + (", ..." if len(data["files"]) > 3 else "")
+        table.add_row(each.facts["created"], f"{each.size / 2**20:,.1f}", f"{rows:,}", escape(names))
+    console = Console(highlight=False, soft_wrap=True)
+    if entries:
+        console.print(table)
+    total = sum(each["bytes"] for each in found)
+    console.print(f"{len(found)} tables, {total / 2**20:,.1f} MiB in {escape(str(folder))}")
+    return {"folder": str(folder), "bytes": total, "entries": found}
 
 
 def number(value: float | None) -> str:

@@ -27,7 +27,7 @@ from steepest.preparation import Prepared, prepare
 from steepest.run import FORMAT, Run, write_history, write_json, write_model
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import DivergenceError, Trained
-from steepest.unfinished import CHECKPOINTS, check_out, free_name, in_the_making
+from steepest.unfinished import CHECKPOINTS, ENDING, check_out, free_name, in_the_making
 
 MODELS = ("linear", "mlp")
 
@@ -109,12 +109,15 @@ def _train(
     except DivergenceError:
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise
-    except (KeyboardInterrupt, SystemExit):
-        if any(checkpoints.glob("checkpoint-*")):
-            say(
-                f"Interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(str(work))}"
-            )
-        raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not any(checkpoints.glob("checkpoint-*")):
+            raise
+        run = shlex.quote(str(work).removesuffix(ENDING))
+        how = f"interrupted; what was reached is kept. Go on with: steepest resume {run}"
+        if isinstance(stop, SystemExit):
+            say(how)
+            raise
+        raise KeyboardInterrupt(how) from None
 
 
 def _check(settings: Settings) -> None:
@@ -278,7 +281,7 @@ def command(settings: Settings) -> str:
         value = getattr(settings, name)
         if name == "data" or value == getattr(default, name):
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
             words += [word for column in value for word in (option, column)]
         else:

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Gathered, advise, gather, is_fleeting, mapped
+from steepest.data.gather import Gathered, Mapped, advise, gather, is_fleeting, mapped
 from steepest.data.order import BLOCK, Rows, epoch_order, in_order, order_within_batches
 
 WINDOW_BYTES = 2**25
@@ -75,7 +75,7 @@ class Blocks:
     """
 
     arrays: tuple[Array | Gathered, ...]
-    weights: Array | int
+    weights: Array | Mapped | int
     batch_size: int
     seed: int = 0
     shuffle: bool | Literal["batch"] = True
@@ -134,7 +134,7 @@ class Blocks:
 
     def _read_ahead(self, order: Iterator[Rows]) -> Iterator[Rows]:
         """Yield the order's pieces; of mapped files, have the next one read and let go of the one before."""
-        sources = (*self.arrays, self.weights) if isinstance(self.weights, np.ndarray) else self.arrays
+        sources = self.arrays if isinstance(self.weights, int) else (*self.arrays, self.weights)
         files = [array for source in sources for array in mapped(source)]
         fleeting = [array for source in sources if is_fleeting(source) for array in mapped(source)]
         if not files:

@@ -54,6 +54,10 @@ class PackedRows:
         self.gather(chosen, features)
         return features
 
+    def subset(self, rows: Rows) -> PackedRows:
+        """Return some rows, in memory."""
+        return PackedRows(self.layout, Packed(self.packed.numbers[rows], self.packed.codes[rows]))
+
     def gather(self, rows: Rows, out: Array) -> None:
         """Write the features of the rows of these numbers."""
         if self.layout.plain:
@@ -61,8 +65,9 @@ class PackedRows:
             return
         for first in range(0, len(rows), ROWS_AT_ONCE):
             some = rows[first : first + ROWS_AT_ONCE]
-            chosen = Packed(*(np.take(part, some, axis=0, mode="clip") for part in self.packed))
-            self.layout.expand(chosen, out[first : first + ROWS_AT_ONCE])
+            numbers = np.take(self.packed.numbers, some, axis=0, mode="clip")
+            codes = np.take(self.packed.codes, some, axis=0, mode="clip")
+            self.layout.expand(Packed(numbers, codes), out[first : first + ROWS_AT_ONCE])
 
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""

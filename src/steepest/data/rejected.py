@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
-from steepest.data.source import Rejected
+from steepest.data.rows import Rejected
 
 FILE = "rejected.csv"
 
@@ -30,6 +31,7 @@ class Rejects:
     def __init__(self) -> None:
         self.count = 0
         self._file = tempfile.SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8", newline="")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._writer = csv.writer(self._file)
         self._writer.writerow(Rejected._fields)
 
