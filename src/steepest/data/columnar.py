@@ -56,8 +56,10 @@ class ParquetPart:
                 yield begin, pa.Table.from_batches([batch]).select(list(columns))
                 begin += batch.num_rows
             if begin != self.rows:
+                self.file.require_unchanged()
                 raise SteepestError(
-                    f"{self.file.name} holds {begin:,} rows, but states {self.rows:,}.", hint="Write it again."
+                    f"{self.file.name} holds {begin:,} rows, but states {self.rows:,}.",
+                    hint="Write it again.",
                 )
 
 
