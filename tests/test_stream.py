@@ -611,7 +611,7 @@ def test_a_pass_holds_a_few_stretches_only(folder, monkeypatch, ending):
     monkeypatch.setattr(text, "BLOCK_BYTES", size)
     monkeypatch.setattr(text, "LOOK_BYTES", size)
     monkeypatch.setattr(rows, "STRETCH_BYTES", size)
-    count = 120_000 if ending == "jsonl" else 300_000
+    count = {"csv": 300_000, "jsonl": 120_000, "parquet": 1_500_000, "arrow": 1_500_000}[ending]
     table = pa.table(
         {"x": np.arange(count) + 0.25, "t": [f"text {number % 1000}" for number in range(count)]}
     )
@@ -628,4 +628,4 @@ def test_a_pass_holds_a_few_stretches_only(folder, monkeypatch, ending):
     tracemalloc.stop()
     assert found == count
     assert most < whole / 2
-    assert most < 12 * size + 2**20
+    assert most < 12 * size + 5 * 2**20

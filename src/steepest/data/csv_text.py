@@ -129,7 +129,7 @@ def _header(data: bytes, file: File, whole: bool) -> Header | None:
     """Return how a file begins, or None if that takes more than these first bytes of it."""
     start = len(_MARK) if data.startswith(_MARK) else 0
     first = next((line for line in data[start:].splitlines() if line), b"")
-    delimiter = "\t" if ".tsv" in file.name.lower() else max(",;\t|", key=first.decode("latin-1").count)
+    delimiter = "\t" if ".tsv" in file.endings else max(",;\t|", key=first.decode("latin-1").count)
     try:
         found = next(_records(data[start:], 1, delimiter, strict=True), None)
     except csv.Error as error:
