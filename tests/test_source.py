@@ -283,8 +283,8 @@ def test_times_in_json(folder):
     rows = read(folder, lines + '{"d": null, "t": null, "z": null, "s": "2013-01-31"}\n', "x.jsonl").rows
     assert [str(rows[name].type) for name in "dtzs"] == [
         "timestamp[us]",
-        "timestamp[us]",
-        "timestamp[us, tz=UTC]",
+        "timestamp[ns]",
+        "timestamp[ns, tz=UTC]",
         "string",
     ]
     assert rows["t"].to_pylist() == [pd.Timestamp("2013-01-31T10:30:00.250"), None]

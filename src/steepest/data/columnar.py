@@ -51,13 +51,14 @@ class ParquetPart:
                 begin += groups[left.pop(0)].num_rows
             size = sum(groups[index].total_byte_size for index in left)
             rows = rows_per_stretch(sum(groups[index].num_rows for index in left), size)
-            read = file.iter_batches(batch_size=rows, row_groups=left, columns=list(columns))
-            for batch in read:
-                yield begin, pa.Table.from_batches([batch]).select(list(columns))
+            for batch in file.iter_batches(batch_size=rows, row_groups=left, columns=list(columns)):
+                yield begin, pa.Table.from_batches([batch])
                 begin += batch.num_rows
             if begin != self.rows:
+                self.file.require_unchanged()
                 raise SteepestError(
-                    f"{self.file.name} holds {begin:,} rows, but states {self.rows:,}.", hint="Write it again."
+                    f"{self.file.name} holds {begin:,} rows, but states {self.rows:,}.",
+                    hint="Write it again.",
                 )
 
 
@@ -123,13 +124,15 @@ def read_columnar(
     keys
         Column -> its one value, for columns that are not in the file but in the names of its folders.
     """
-    inside = [name for name in columns if name not in keys]
+    inside = [name for name in columns if name not in keys] or list(
+        part.names[:1]
+    )  # which has the rows' number
     end = 0
     for begin, table in part.batches(inside, first):
         end = begin + len(table)
         skipped = max(0, first - begin)
         rows = table.slice(skipped)
-        found = {name: rows[name] if name in inside else pa.repeat(keys[name], len(rows)) for name in columns}
+        found = {name: pa.repeat(keys[name], len(rows)) if name in keys else rows[name] for name in columns}
         start, name = begin + skipped, part.file.name
         if len(rows):
             yield Stretch(pa.table(found), functools.partial(_locate, name, start))

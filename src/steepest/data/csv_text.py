@@ -6,6 +6,7 @@ import collections
 import csv
 import functools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,13 @@ from steepest.data.text import (
     Parsed,
     TextPart,
     blocks,
+    first_block,
     last_line_end,
     line_error,
     lines_in,
-    look,
     not_utf8,
     usable,
+    votes,
 )
 from steepest.errors import SteepestError
 
@@ -89,7 +91,7 @@ def open_csv(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> T
         with file.stream() as stream:
             stream.read(header.size)
             yield from blocks(
-                stream, size, header.line, lambda data, line: _records_end(data, line, file, header)
+                file, stream, size, header.line, lambda data, line: _records_end(data, line, file, header)
             )
 
     def parse(_: TextPart, block: Block, kinds: Mapping[str, str]) -> Parsed:
@@ -98,7 +100,11 @@ def open_csv(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> T
     nothing = pa.schema([(name, pa.null()) for name in kept])
     likely = tuple(PATTERNS)
     part = TextPart(file, "CSV", header.names, nothing, {}, csv_blocks, parse, likely)
-    return look(part) if kept else part
+    first = first_block(part) if kept else None
+    if first is None:
+        return part
+    rows = parse(part, first, {}).rows
+    return replace(part, schema=rows.schema, votes={name: votes(rows[name]) for name in kept})
 
 
 def read_header(file: File) -> Header:
@@ -123,7 +129,7 @@ def _header(data: bytes, file: File, whole: bool) -> Header | None:
     """Return how a file begins, or None if that takes more than these first bytes of it."""
     start = len(_MARK) if data.startswith(_MARK) else 0
     first = next((line for line in data[start:].splitlines() if line), b"")
-    delimiter = "\t" if ".tsv" in file.name.lower() else max(",;\t|", key=first.decode("latin-1").count)
+    delimiter = "\t" if ".tsv" in file.endings else max(",;\t|", key=first.decode("latin-1").count)
     try:
         found = next(_records(data[start:], 1, delimiter, strict=True), None)
     except csv.Error as error:
@@ -182,7 +188,7 @@ def _columns(
     data: bytes, header: Header, kept: Sequence[str], kinds: Mapping[str, str], at_once: bool = False
 ) -> dict[str, pa.ChunkedArray]:
     """Return the columns of records, each in a type of its kind, or as text if something in it does not fit."""
-    if not data.strip(b"\r\n"):
+    if not data.lstrip(b"\r\n"):
         return {name: pa.chunked_array([pa.nulls(0)]) for name in kept}
     read = functools.partial(_read, data, header, at_once=at_once)
     rows = read(kept, [name for name in kept if kinds.get(name) == "text"])

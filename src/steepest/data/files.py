@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -65,10 +65,17 @@ class File:
     remote: Any = None
     stamp: str | None = None
 
+    @property
+    def endings(self) -> list[str]:
+        """The endings of the name, in lower case: [".csv", ".gz"]."""
+        return endings(self.name if self.remote is None else self.name.split("?")[0])
+
     def open(self) -> Any:
         """Open the file's bytes for reading at any place."""
         return (
-            pa.OSFile(self.path) if self.remote is None else pa.PythonFile(self.remote.open(self.path, "rb"))
+            pa.OSFile(self.path)
+            if self.remote is None
+            else pa.PythonFile(self.remote.open(self.path, "rb"), "r")
         )
 
     def stream(self) -> Any:
@@ -78,8 +85,8 @@ class File:
         else:
             # A web server need not be able to send a part of a file: block_size=0 asks for all in one go.
             whole = {"block_size": 0} if "http" in self.remote.protocol else {}
-            stream = pa.PythonFile(self.remote.open(self.path, "rb", **whole))
-        compression = COMPRESSED.get(posixpath.splitext(self.name)[1].lower())
+            stream = pa.PythonFile(self.remote.open(self.path, "rb", **whole), "r")
+        compression = COMPRESSED.get(self.endings[-1] if self.endings else "")
         return pa.CompressedInputStream(stream, compression) if compression else stream
 
     def require_unchanged(self) -> None:
@@ -106,6 +113,17 @@ class File:
                 f"{self.name} cannot be read as {format_name}: {reason.rstrip('.')}.",
                 hint="Check that the file is complete and that its ending fits its content.",
             ) from error
+
+
+def endings(name: str) -> list[str]:
+    """Return the endings of a file's name, in lower case.
+
+    Examples
+    --------
+    >>> endings("data/flights.CSV.gz")
+    ['.csv', '.gz']
+    """
+    return [ending.lower() for ending in PurePosixPath(name).suffixes]
 
 
 def find_files(patterns: Sequence[str], readable: Callable[[str], bool]) -> tuple[File, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from steepest.data.columnar import ArrowPart, ParquetPart, open_arrow, open_parquet
 from steepest.data.csv_text import open_csv
-from steepest.data.files import COMPRESSED, File
+from steepest.data.files import COMPRESSED, File, endings
 from steepest.data.json_text import open_json
 from steepest.data.text import TextPart
 from steepest.errors import SteepestError
@@ -62,7 +61,7 @@ def open_part(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> 
     SteepestError
         If the ending is unknown, or the file is broken, or has two columns of one name.
     """
-    format_ = _format_of(file.name)
+    format_ = _format_of(file.endings)
     if format_ is None:
         raise SteepestError(
             f"{file.name}: this kind of file cannot be read.",
@@ -80,12 +79,11 @@ def is_table(name: str) -> bool:
     >>> is_table("flights.csv.gz"), is_table("notes.txt")
     (True, False)
     """
-    return _format_of(name) is not None
+    return _format_of(endings(name)) is not None
 
 
-def _format_of(name: str) -> Format | None:
-    """Return the format that the name's ending stands for, or None."""
-    endings = [ending.lower() for ending in PurePosixPath(name.split("?", maxsplit=1)[0]).suffixes]
-    text = len(endings) > 1 and endings[-1] in COMPRESSED
-    ending = endings[-2] if text else "".join(endings[-1:])
+def _format_of(found: Sequence[str]) -> Format | None:
+    """Return the format that the endings of a name stand for, or None."""
+    text = len(found) > 1 and found[-1] in COMPRESSED
+    ending = found[-2] if text else "".join(found[-1:])
     return FORMATS.get(ending) if not text or ending in TEXT_FORMATS else None

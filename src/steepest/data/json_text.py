@@ -16,12 +16,12 @@ from steepest.data.faults import require_distinct
 from steepest.data.files import File
 from steepest.data.kinds import kind_of
 from steepest.data.text import (
-    LOOK_BYTES,
     Block,
     Fault,
     Parsed,
     TextPart,
     blocks,
+    first_block,
     last_line_end,
     line_error,
     lines_in,
@@ -75,13 +75,13 @@ def open_json(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> 
 
     def json_blocks(_: TextPart, size: int) -> Iterator[Block]:
         with file.stream() as stream:
-            yield from blocks(stream, size, 1, lambda data, _: last_line_end(data))
+            yield from blocks(file, stream, size, 1, lambda data, _: last_line_end(data))
 
     def parse(part: TextPart, block: Block, kinds: Mapping[str, str]) -> Parsed:
         return parse_json(part, block, kinds, all_columns=wanted is None)
 
     part = TextPart(file, "JSON lines", (), pa.schema([]), {}, json_blocks, parse, LIKELY)
-    first = next((block for block in json_blocks(part, LOOK_BYTES) if block.data.strip()), None)
+    first = first_block(part)
     if first is None:
         raise SteepestError(f"{file.name} is empty: it has no rows.", hint="Name another file.")
     names = _names(first, file)

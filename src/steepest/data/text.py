@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -87,13 +88,17 @@ class Parsed(NamedTuple):
     faults: list[Fault]
 
 
-def blocks(stream: Any, size: int, line: int, end_of_records: Callable[[bytes, int], int]) -> Iterator[Block]:
+def blocks(
+    file: File, stream: Any, size: int, line: int, end_of_records: Callable[[bytes, int], int]
+) -> Iterator[Block]:
     """Cut what is left of a stream into blocks of whole records.
 
     Parameters
     ----------
+    file
+        The file, for messages.
     stream
-        What is read.
+        Its bytes.
     size
         The bytes of a block, more or less.
     line
@@ -113,11 +118,12 @@ def blocks(stream: Any, size: int, line: int, end_of_records: Callable[[bytes, i
         data = held + fresh
         end = end_of_records(data, line) if fresh else len(data)
         if end:
-            yield Block(data[:end], line, not fresh)
-            line += lines_in(data[:end])
+            block = Block(data[:end], line, not fresh)
+            yield block
+            line += lines_in(block.data)
         elif len(data) > RECORD_BYTES:
             raise SteepestError(
-                f"line {line} begins a row of more than {RECORD_BYTES >> 20} MiB.",
+                f"{file.name}, line {line}: a row of more than {RECORD_BYTES >> 20} MiB.",
                 hint="Look for a quote that is never closed.",
             )
         if not fresh:
@@ -133,7 +139,10 @@ def lines_in(data: bytes) -> int:
     >>> lines_in(b"a\r\nb\nc\rd")
     3
     """
-    return data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
+    ends = int(
+        np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    )  # several times faster than count
+    return ends + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
 
 
 def last_line_end(data: bytes, stop: int | None = None) -> int:
@@ -244,12 +253,12 @@ class TextPart:
 
     def read(self, first: int, judging: Judging) -> Iterator[Stretch]:
         """Yield the rows from one on, with all columns."""
-        for block in self.blocks(self, BLOCK_BYTES):
+        for block in _ahead(self.blocks(self, BLOCK_BYTES)):
             parsed = self.parse(self, block, judging.kinds)
             if judging.settle(parsed.rows, self.likely):
                 parsed = self.parse(self, block, judging.kinds)
             judging.count(self, parsed)
-            if first <= parsed.rows.num_rows:
+            if first < parsed.rows.num_rows or first == 0:
                 stretch = self._stretch(parsed, first)
                 if stretch.rows.num_rows or stretch.rejected:
                     yield stretch
@@ -267,15 +276,18 @@ class TextPart:
         return Stretch(parsed.rows.slice(skipped), locate, rejected)
 
 
-def look(part: TextPart) -> TextPart:
-    """Return a part with the types and votes of its first rows."""
-    block = next(part.blocks(part, LOOK_BYTES), None)
-    if block is None:
-        return part
-    rows = part.parse(part, block, {}).rows
-    return replace(
-        part, schema=rows.schema, votes={name: votes(rows[name], part.likely) for name in rows.column_names}
-    )
+def _ahead(read: Iterator[Block]) -> Iterator[Block]:
+    """Yield blocks, the next of which is read and cut in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, read, None)
+        while block := waiting.result():
+            waiting = pool.submit(next, read, None)
+            yield block
+
+
+def first_block(part: TextPart) -> Block | None:
+    """Return the first records of a file, or None if it has none."""
+    return next((block for block in part.blocks(part, LOOK_BYTES) if block.data.strip()), None)
 
 
 def not_utf8(line: int, error: UnicodeDecodeError) -> Fault:
