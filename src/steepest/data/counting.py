@@ -123,10 +123,6 @@ def in_common(
     """
     if a.type == b.type:
         return a, b
-    for one, other in ((a, b), (b, a)):
-        if one.null_count == len(one):
-            nothing = one.cast(pa.null()).cast(other.type)
-            return (nothing, other) if one is a else (other, nothing)
     common = pa.float64()
     if all(pa.types.is_integer(each.type) for each in (a, b)):
         common = _common_integer(a, b)

@@ -20,7 +20,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 DAYS_PER_YEAR = 365.2425
 
 Numbers = npt.NDArray[np.float64]
-Kept = npt.NDArray[np.float64] | npt.NDArray[np.integer]
+Kept = npt.NDArray[np.number]
 Locate = Callable[[int], str]
 
 GOES_WITH = {
@@ -190,8 +190,7 @@ def _time(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
     seconds = seconds[there]
     for part in column.parts:
         for run, packed in zip(PARTS[part].runs, PARTS[part].pack(column, seconds), strict=True):
-            whole: Kept = np.empty(len(there), packed.dtype)
-            whole.fill(0 if run.source == "numbers" else run.width)
+            whole = np.full(len(there), 0 if run.source == "numbers" else run.width, packed.dtype)
             whole[there] = packed
             yield whole
 

@@ -278,7 +278,12 @@ def _joined(pieces: list[pa.ChunkedArray], kind: str) -> tuple[pa.ChunkedArray, 
 
 
 def _concatenated(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
-    a, b = in_common(a, b)
+    if a.null_count == len(a):
+        a = pa.chunked_array([pa.nulls(len(a), b.type)])
+    elif b.null_count == len(b):
+        b = pa.chunked_array([pa.nulls(len(b), a.type)])
+    else:
+        a, b = in_common(a, b)
     return pa.chunked_array([*a.chunks, *b.chunks], a.type)
 
 
