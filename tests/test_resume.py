@@ -112,7 +112,7 @@ CASES = {
     "batch descent": ((squared_error, *DATA), {"batch_size": "all", "optimizer": SGD(0.4), "epochs": 9}),
     "a window an epoch": ((squared_error, *DATA), {"batch_size": 20, "epochs": 5, "shuffle": False}),
     "a function": ((bowl, None), {"optimizer": SGD(1e-4), "epochs": 300}),
-    "a function that converges": ((bowl, None), {"optimizer": SGD(0.01), "epochs": 999, "tolerance": 0.1}),
+    "a function that converges": ((bowl, None), {"optimizer": SGD(0.1), "epochs": 99, "tolerance": 1e-2}),
     "a function's plateau": (
         (bowl, None),
         {"optimizer": SGD(schedules.reduce_on_plateau(0.1, patience=1, minimum_change=9.0)), "epochs": 7},
