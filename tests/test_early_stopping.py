@@ -219,7 +219,7 @@ def test_validation_in_windows_is_validation_in_one(rows) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("steepest.feeding.VALIDATION_ROWS", 2)
         one = run()
-        patch.setattr(blocks, "WINDOW_BYTES", 2 * 2 * 8)
+        patch.setattr(blocks, "WINDOW_BYTES", 2 * 2 * 4)
         assert len(blocks.Blocks((values.astype(np.float32),), weights, 2).shapes()) > 2
         several = run()
     np.testing.assert_allclose(several.validation_loss, one.validation_loss, rtol=1e-5)
