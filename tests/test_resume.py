@@ -267,11 +267,11 @@ OTHERS = {
     "rule": ({"optimizer": "sgd"}, "its optimizer was adam and is now sgd"),
     "rate": ({"optimizer": Adam(0.1)}, "its schedule was cosine and is now constant"),
     "rule's numbers": ({"optimizer": Adam(schedules.cosine(0.1, steps=20), epsilon=1.0)}, "epsilon"),
-    "penalty": ({"l2": 0.5}, "its penalties were"),
+    "penalty": ({"l2": 0.5}, "its penalties was"),
     "tolerance": ({"tolerance": 0.5}, "its tolerance was 0.0 and is now 0.5"),
     "weights": ({"weights": WEIGHTS + 1}, "its data"),
     "validation": ({"validation_data": (X, Y)}, "its validation data"),
-    "patience": ({"patience": 3, "monitor": "loss"}, "its patience was None and is now 3"),
+    "patience": ({"patience": 3, "monitor": "loss"}, "its patience was None and is now [3, 'loss']"),
     "type": ({"dtype": "bfloat16"}, "parameters was float32[3] and is now bfloat16[3]"),
 }
 
@@ -280,7 +280,7 @@ OTHERS = {
 def test_another_descent_is_refused(case, tmp_path) -> None:
     changes, message = OTHERS[case]
     run("padded", tmp_path, epochs=1)
-    with fails("of another descent", message.replace("penalties were", "penalties was")):
+    with fails("of another descent", message):
         run("padded", tmp_path, **changes)
 
 
