@@ -112,7 +112,7 @@ CASES = {
     "batch descent": ((squared_error, *DATA), {"batch_size": "all", "optimizer": SGD(0.4), "epochs": 9}),
     "a window an epoch": ((squared_error, *DATA), {"batch_size": 20, "epochs": 5, "shuffle": False}),
     "a function": ((bowl, None), {"optimizer": SGD(1e-4), "epochs": 300}),
-    "a function that converges": ((bowl, None), {"optimizer": SGD(0.01), "epochs": 999, "tolerance": 0.1}),
+    "a function that converges": ((bowl, None), {"optimizer": SGD(0.1), "epochs": 99, "tolerance": 1e-2}),
     "a function's plateau": (
         (bowl, None),
         {"optimizer": SGD(schedules.reduce_on_plateau(0.1, patience=1, minimum_change=9.0)), "epochs": 7},
@@ -267,11 +267,11 @@ OTHERS = {
     "rule": ({"optimizer": "sgd"}, "its optimizer was adam and is now sgd"),
     "rate": ({"optimizer": Adam(0.1)}, "its schedule was cosine and is now constant"),
     "rule's numbers": ({"optimizer": Adam(schedules.cosine(0.1, steps=20), epsilon=1.0)}, "epsilon"),
-    "penalty": ({"l2": 0.5}, "its penalties were"),
+    "penalty": ({"l2": 0.5}, "its penalties was"),
     "tolerance": ({"tolerance": 0.5}, "its tolerance was 0.0 and is now 0.5"),
     "weights": ({"weights": WEIGHTS + 1}, "its data"),
     "validation": ({"validation_data": (X, Y)}, "its validation data"),
-    "patience": ({"patience": 3, "monitor": "loss"}, "its patience was None and is now 3"),
+    "patience": ({"patience": 3, "monitor": "loss"}, "its patience was None and is now [3, 'loss']"),
     "type": ({"dtype": "bfloat16"}, "parameters was float32[3] and is now bfloat16[3]"),
 }
 
@@ -280,7 +280,7 @@ OTHERS = {
 def test_another_descent_is_refused(case, tmp_path) -> None:
     changes, message = OTHERS[case]
     run("padded", tmp_path, epochs=1)
-    with fails("of another descent", message.replace("penalties were", "penalties was")):
+    with fails("of another descent", message):
         run("padded", tmp_path, **changes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from steepest.data.gather import Converted, Gathered, Mapped, Sparse, is_gathered, mapped
 from steepest.descent.stopping import Patience
+from steepest.descent.validation import Validation
 from steepest.errors import SteepestError, nearest
 
 Array = np.ndarray[Any, Any]
@@ -93,7 +94,7 @@ def check_parameters(parameters: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf), copy=True), parameters)
 
 
-def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
+def check_numbers(*, epochs: int, seed: int, tolerance: float, checkpoint_every: float) -> None:
     """Refuse numbers that no descent can have."""
     if not _whole(epochs) or epochs < 1:
         raise SteepestError(f"A descent needs at least one epoch; epochs={epochs}.")
@@ -101,14 +102,17 @@ def check_numbers(*, epochs: int, seed: int, tolerance: float) -> None:
         raise SteepestError(f"A seed is a whole number from 0; seed={seed}.")
     if not tolerance >= 0:
         raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
+    if not checkpoint_every >= 0:
+        raise SteepestError(f"Checkpoints are 0 or more seconds apart; checkpoint_every={checkpoint_every}.")
 
 
-def patience_of(epochs: int | None, monitor: str, known: Sequence[str]) -> Patience | None:
-    """Return the rule of early stopping, if there is one; ``known`` are the figures that it can watch."""
+def patience_of(epochs: int | None, monitor: str, validation: Validation | None) -> Patience | None:
+    """Return the rule of early stopping, if there is one."""
     if epochs is None:
         return None
     if not _whole(epochs) or epochs < 1:
         raise SteepestError(f"Patience is a whole number of epochs from 1; patience={epochs}.")
+    known = ("loss", *(validation.names if validation else ()))
     if monitor not in known:
         raise SteepestError(f"No epoch has a figure {monitor!r} to monitor.", hint=nearest(monitor, known))
     return Patience(int(epochs), monitor)

@@ -222,7 +222,7 @@ class Checkpoints:
     def _files(self, pattern: str) -> list[tuple[Path, re.Match[str]]]:
         """Return the folder's files whose names, but for their ending, are of the pattern."""
         matches = (
-            (path, re.fullmatch(pattern + r"\.safetensors", path.name)) for path in self.folder.iterdir()
+            (path, re.fullmatch(rf"(?:{pattern})\.safetensors", path.name)) for path in self.folder.iterdir()
         )
         return [(path, match) for path, match in matches if match]
 

@@ -37,8 +37,8 @@ ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row 
 CHUNK = 256
 """Steps of a function without data that run between two looks at the clock."""
 
-SAMPLE = 1024
-"""Rows by which data is known again, at most."""
+SAMPLE = 2**16
+"""Bytes by which an array is known again, about."""
 
 Windows = Generator[Window, None, None]
 
@@ -58,6 +58,13 @@ class Feed(NamedTuple):
 
     windows: Callable[[int, int], Windows]
     pace: Pace
+    facts: dict[str, Any]
+
+
+class HeldOut(NamedTuple):
+    """Validation rows, if there are any, and what must be the same of them for a descent to go on."""
+
+    validation: Validation | None
     facts: dict[str, Any]
 
 
@@ -123,12 +130,12 @@ def held_out(
     start: Parameters,
     data: Any,
     weights: Any,
-    metrics: Mapping[str, Callable[..., jax.Array]],
-) -> tuple[Validation, dict[str, Any]]:
-    """Cut validation rows into windows; return them and the facts of a checkpoint about them.
-
-    A single window stays on the device; several are gathered anew at each epoch.
-    """
+    metrics: Mapping[str, Callable[..., jax.Array]] | None,
+) -> HeldOut:
+    """Cut validation rows into windows: one stays on the device, several are gathered anew at each epoch."""
+    if data is None:
+        return HeldOut(None, {})
+    metrics = dict(metrics or {})
     arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
     rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
@@ -145,19 +152,18 @@ def held_out(
     def weighed() -> Iterator[tuple[float, Batches]]:
         with closing(prefetch(blocks.epochs(0, 1))) as windows:
             for window in windows:
-                total = float(window.weights.sum())
                 rows_like = jax.tree.unflatten(shape_like, window.arrays)
-                if total > 0:
-                    yield total, Batches(rows_like, window.weights, np.zeros(len(window.weights), np.float32))
+                rates = np.zeros(len(window.weights), np.float32)
+                yield float(window.weights.sum()), Batches(rows_like, window.weights, rates)
 
     if len(blocks.shapes()) > 1:
-        return Validation(weighed, dict(metrics)), facts
+        return HeldOut(Validation(weighed, metrics), facts)
     resident = [(total, jax.device_put(window)) for total, window in weighed()]
-    return Validation(lambda: resident, dict(metrics)), facts
+    return HeldOut(Validation(lambda: resident, metrics), facts)
 
 
 def digest(rows: Iterable[npt.NDArray[Any] | Gathered | int]) -> str:
-    """Return a name for rows by which they are known again: from their types, shapes and every so many rows.
+    """Return a name for rows by which they are known again: from types, shapes and every so many rows.
 
     Examples
     --------

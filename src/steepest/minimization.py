@@ -42,6 +42,7 @@ from steepest.descent.epoch import Constants, Program
 from steepest.descent.loop import Descent, Failure, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.standing import Standing
+from steepest.descent.stopping import Patience
 from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
@@ -208,27 +209,26 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     rule = as_optimizer(optimizer)
     call = as_objective(objective, data is not None)
     start = check_parameters(parameters)
-    check_numbers(epochs=epochs, seed=seed, tolerance=tolerance)
+    check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=checkpoint_every)
     if data is None:
         check_single_number(call, start)
         refuse_without("data", weights=weights, validation_data=validation_data, patience=patience)
         feed = feeding.chunks(epochs, tolerance, 1 if rule.schedule.plateau else feeding.CHUNK)
     else:
         feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
-    program, state, constants = _compile_parts(call, start, rule, seed, feed.pace, l1, l2)
-    facts = _facts(rule, constants, seed, tolerance) | feed.facts | {"patience": patience, "monitor": monitor}
-    validation = None
     if validation_data is None:
         refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
-    else:
-        validation, more = feeding.held_out(call, start, validation_data, validation_weights, metrics or {})
-        facts |= more
-    rule_of_stopping = patience_of(patience, monitor, ("loss", *(validation.names if validation else ())))
-    checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every) if checkpoint is not None else None
+    program, state, constants = _compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    held_out = feeding.held_out(call, start, validation_data, validation_weights, metrics)
+    stopping = patience_of(patience, monitor, held_out.validation)
+    checkpoints = None
+    if checkpoint is not None:
+        facts = _facts(rule, constants, seed, tolerance, stopping) | feed.facts | held_out.facts
+        checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
     standing = _resume(checkpoints, Standing(state), feed.pace)
     notify = notifier(callbacks)
-    descent = Descent(program, constants, rule.schedule, feed.pace, validation, rule_of_stopping, notify)
     notify("descent_begin", epochs=feed.pace.epochs, rows=0 if data is None else row_count(data))
+    descent = Descent(program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify)
     with closing(feed.windows(standing.epoch, standing.window)) as windows:
         outcome = _descend(descent, standing, windows, checkpoints)
     result = Result(
@@ -238,14 +238,16 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         failure=outcome.failure,
         steps=outcome.steps,
         seconds=standing.seconds + time.perf_counter() - began,
-        best_epoch=outcome.standing.best.epoch if rule_of_stopping else None,
+        best_epoch=outcome.standing.best.epoch if stopping else None,
         _outcome=outcome,
     )
     notify("descent_end", result=result)
     return result
 
 
-def _facts(rule: Optimizer, constants: Constants, seed: int, tolerance: float) -> dict[str, Any]:
+def _facts(
+    rule: Optimizer, constants: Constants, seed: int, tolerance: float, stopping: Patience | None
+) -> dict[str, Any]:
     """Return what must be the same for a descent to go on, as far as it can be compared."""
     penalties = hashlib.blake2b(digest_size=8)
     for name in ("l1", "l2"):
@@ -260,6 +262,7 @@ def _facts(rule: Optimizer, constants: Constants, seed: int, tolerance: float) -
         "schedule": rule.schedule.name,
         "schedule's settings": dict(rule.schedule.settings),
         "penalties": penalties.hexdigest(),
+        "patience": stopping,
     }
 
 

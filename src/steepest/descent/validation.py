@@ -20,9 +20,9 @@ class Validation:
     Parameters
     ----------
     windows
-        Gives the rows' windows anew at each call, each after the sum of its weights, which is above zero: one
-        that stays on the device, or several that are read again each time. The arrays of a window are in use
-        until the next but one is asked for.
+        Gives the rows' windows anew at each call, each with the sum of its weights: one that stays on the
+        device, or several that are read again each time. The arrays of a window are in use until the next but
+        one is asked for.
     metrics
         ``metric(parameters, batch)`` by name, a number or one for each row.
     """
@@ -47,7 +47,8 @@ def measure(validation: Validation, program: Program, constants: Constants, para
     for weight, batches in validation.windows():
         if measured:
             jax.block_until_ready(measured[-1])  # type: ignore[no-untyped-call]
-        measured.append((weight, evaluate(program, functions, constants, parameters, batches)))
+        if weight:
+            measured.append((weight, evaluate(program, functions, constants, parameters, batches)))
     return measured
 
 
