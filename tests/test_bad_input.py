@@ -160,8 +160,14 @@ FILES = {
     ),
     "missing.csv": (b"a,late\n" + b"1,\n2,\n" * 9, "The target 'late' is missing in every row."),
     "twice.csv": (b"a,a,late\n1,2,yes\n", "twice.csv has more than one column named 'a'."),
-    "ragged.csv": (b"a,late\n1,yes\n2\n", "1 of 2 rows can't be used, the first: ragged.csv, line 3: 1 cells for the 2 columns of line 1."),
-    "latin.csv": (b"a,late\n\xe9,yes\n", "1 of 1 rows can't be used, the first: latin.csv, line 2: bytes that are not UTF-8 text"),
+    "ragged.csv": (
+        b"a,late\n1,yes\n2\n",
+        "1 of 2 rows can't be used, the first: ragged.csv, line 3: 1 cells for the 2 columns of line 1.",
+    ),
+    "latin.csv": (
+        b"a,late\n\xe9,yes\n",
+        "1 of 1 rows can't be used, the first: latin.csv, line 2: bytes that are not UTF-8 text",
+    ),
     "mixed.csv": (
         b"a,late\n" + b"1,yes\n2,no\n" * 9 + b"oops,yes\n",
         "column 'a' mixes types: it holds numbers, but has 1 value that is not: 'oops' (mixed.csv, line 20). "

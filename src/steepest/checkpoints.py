@@ -388,3 +388,21 @@ def _checksum(content: memoryview, at: int) -> str:
     for piece in (content[:at], BLANK, content[at + len(BLANK) :]):
         seal.update(piece)
     return seal.hexdigest()
+
+
+def contents(folder: Path) -> Arrays:
+    """Return the arrays of the newest checkpoint, and those of its history, without what tells the time.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is not whole.
+    """
+    newest = max(folder.glob("checkpoint-*.safetensors"), default=None)
+    if newest is None:
+        raise ValueError(f"{folder} has no checkpoint")
+    arrays, notes, _ = _read(newest)
+    parts = [_read(folder / Part(*part).name)[0] for part in notes["parts"]]
+    names = [name for name in (parts[0] if parts else {}) if "second" not in name]
+    history = {f"history/{name}": np.concatenate([part[name] for part in parts]) for name in names}
+    return arrays | history

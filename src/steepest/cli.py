@@ -155,7 +155,9 @@ def fit(
     ] = DEFAULT.checkpoint_every,
     from_: Annotated[
         str | None,
-        _option("Go on from a complete run: more epochs, other rates or other data.", "--from", metavar="RUN"),
+        _option(
+            "Go on from a complete run: more epochs, other rates or other data.", "--from", metavar="RUN"
+        ),
     ] = None,
     settings: Annotated[
         str | None,

@@ -175,7 +175,8 @@ def digest(rows: Iterable[npt.NDArray[Any] | Gathered | int]) -> str:
         if isinstance(each, int):
             seal.update(f"{each}".encode())
             continue
-        chosen = np.arange(0, each.shape[0], -(-each.shape[0] // SAMPLE))
+        size = int(np.prod(each.shape, dtype=np.int64)) * each.dtype.itemsize
+        chosen = np.arange(0, each.shape[0], max(1, size // SAMPLE))
         sampled = np.empty((len(chosen), *each.shape[1:]), each.dtype)
         gather(each, chosen, sampled)
         seal.update(f"{each.dtype}{each.shape}".encode())

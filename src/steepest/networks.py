@@ -15,6 +15,7 @@ from steepest.callbacks import Callback
 from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
+from steepest.errors import SteepestError
 from steepest.minimization import Result, minimize
 from steepest.preparation import Prepared
 from steepest.run import Shape
@@ -23,21 +24,45 @@ from steepest.trained import DivergenceError, Trained
 
 
 def train(
-    settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequence[Callback], checkpoint: Path
+    settings: Settings,
+    prepared: Prepared,
+    epochs: int,
+    callbacks: Sequence[Callback],
+    checkpoint: Path,
+    start: Any = None,
 ) -> Trained:
-    """Train a linear or a multilayer model; ``checkpoint`` is the folder to go on from.
+    """Train a linear or a multilayer model.
+
+    Parameters
+    ----------
+    settings, prepared, epochs, callbacks
+        What to do, with what, how long at most, and who is told.
+    checkpoint
+        The folder to save to and go on from.
+    start
+        Parameters to start from; ``None`` draws them.
 
     Raises
     ------
     DivergenceError
         If a step is not finite.
+    SteepestError
+        If the parameters to start from are those of another model.
     """
     hidden = settings.hidden if settings.model == "mlp" else ()
     task = prepared.task
     shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
     model = shape.build(tasks.output_bias(task))
     optimizer = _optimizer(settings, len(prepared.training.target), epochs)
-    result = _descend(settings, prepared, model, optimizer, epochs, callbacks, checkpoint)
+    drawn = jax.jit(model.init)(jax.random.key(settings.seed))
+    if start is None:
+        start = drawn
+    elif jax.tree.map(np.shape, start) != jax.tree.map(np.shape, drawn):
+        raise SteepestError(
+            f"The run {settings.from_} has another model: its layers are of other sizes.",
+            hint="Leave --model and --hidden as they were there.",
+        )
+    result = _descend(settings, prepared, model, optimizer, epochs, callbacks, checkpoint, start)
     arrays = {
         f"{layer}.{name}": np.asarray(values)
         for layer, parts in result.parameters.items()
@@ -81,6 +106,7 @@ def _descend(
     epochs: int,
     callbacks: Sequence[Callback],
     checkpoint: Path,
+    start: Any,
 ) -> Result:
     """Minimise the task's loss over the training rows."""
     task, loss = prepared.task, tasks.loss_of(prepared.task)
@@ -91,7 +117,6 @@ def _descend(
     def measure(parameters: Any, batch: Any) -> jax.Array:
         return tasks.metric(task, model.apply(parameters, batch["features"]), batch["target"])
 
-    start = jax.jit(model.init)(jax.random.key(settings.seed))
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     validation = prepared.validation
     result = minimize(

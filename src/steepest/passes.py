@@ -168,10 +168,25 @@ def _by_rows(parts: Iterator[Part], fraction: float, seed: int) -> Iterator[tupl
     yield from divided()
 
 
+class Known(NamedTuple):
+    """What an earlier run has learned."""
+
+    task: tasks.Task
+    plan: Plan
+
+
 def learn(
-    settings: Settings, table: Table, held: Table | None, set_aside: list[str], rejects: Rejects, seen: Seen
+    settings: Settings,
+    table: Table,
+    held: Table | None,
+    set_aside: list[str],
+    rejects: Rejects,
+    seen: Seen,
+    known: Known | None = None,
 ) -> Learned:
     """Learn what the target asks for from all labelled rows, and the column plan from the training rows.
+
+    What is known of an earlier run stays; the rows are counted all the same.
 
     Raises
     ------
@@ -198,11 +213,15 @@ def learn(
             "one row is too few to hold some out for validation.", hint="Give at least two rows."
         )
     summaries = training.summaries
-    task = tasks.learn_task(
-        table.target, everything.summaries[table.target], summaries[table.target], settings.loss
+    task, plan = known or (
+        tasks.learn_task(
+            table.target, everything.summaries[table.target], summaries[table.target], settings.loss
+        ),
+        training.plan(),
     )
-    plan = training.plan()
-    missing = {column.name: summaries[column.name].missing for column in plan.columns}
+    missing = {
+        column.name: summaries[column.name].missing for column in plan.columns if column.name in summaries
+    }
     return Learned(task, plan, divide, rows, missing, counts)
 
 

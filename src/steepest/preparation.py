@@ -24,7 +24,7 @@ from steepest.data.source import open_source
 from steepest.data.split import check_fraction
 from steepest.errors import SteepestError, nearest
 from steepest.memory import memory_budget
-from steepest.passes import TRAINING, VALIDATION, Learned, Seen, Table, encode, forms, learn
+from steepest.passes import TRAINING, VALIDATION, Known, Learned, Seen, Table, encode, forms, learn
 from steepest.settings import Settings
 
 CACHED_FROM = 2**26
@@ -98,6 +98,7 @@ def prepare(
     settings: Settings,
     data: Any = None,
     *,
+    known: Known | None = None,
     say: Callable[[str], None] = lambda _: None,
     seen: Seen = lambda *_: None,
 ) -> Prepared:
@@ -109,6 +110,8 @@ def prepare(
         What to do.
     data
         What to read instead of ``settings.data``: anything that `steepest.data.source.open_source` takes.
+    known
+        What an earlier run has learned, and this one takes over.
     say, seen
         Are told of surprises, and how far the passes are.
 
@@ -127,14 +130,14 @@ def prepare(
             raise SteepestError("--split-by has nothing to split where --validation names a file.")
         held = _open(settings, [settings.validation], roles, f" in {settings.validation}")
     budget = memory_budget(settings.memory)
-    key = _key(settings, table, held)
+    key = _key(settings, table, held, known)
     entry = cache.find(key) if key else None
     if entry is not None:
         return _from_entry(entry, key, budget)
     rejects = Rejects()
     while True:
         try:
-            learned = learn(settings, table, held, list(roles), rejects, seen)
+            learned = learn(settings, table, held, list(roles), rejects, seen, known)
             break
         except Reconsidered as surprise:
             say(f"{surprise}; what was read is read anew.")
@@ -156,13 +159,14 @@ def _replaced(table: Table, held: Table | None, surprise: Reconsidered) -> tuple
     return Table(surprise.source, table.target, table.of), held
 
 
-def _key(settings: Settings, table: Table, held: Table | None) -> str | None:
+def _key(settings: Settings, table: Table, held: Table | None, known: Known | None) -> str | None:
     """Return the name of the cache's entry for these rows; None where nothing tells when they change."""
     prints = [each.source.fingerprint() for each in (table, held) if each]
     if None in prints:
         return None
     decides = {name: getattr(settings, name) for name in DECIDES}
-    return cache.key_of({"steepest": steepest.__version__, "data": prints, **decides})
+    taken_over = known and [asdict(known.task), known.plan.to_json()]
+    return cache.key_of({"steepest": steepest.__version__, "data": prints, "known": taken_over, **decides})
 
 
 def _encoded(
@@ -329,7 +333,7 @@ def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
             "name": column.name,
             "kind": column.kind,
             "features": widths[column.name],
-            "missing": learned.missing[column.name],
+            "missing": learned.missing.get(column.name, 0),
         }
         for column in learned.plan.columns
     ]

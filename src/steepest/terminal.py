@@ -122,7 +122,12 @@ class Progress(Callback):
 def print_cache(folder: Path, entries: list[Entry]) -> dict[str, Any]:
     """Print what the cache holds; return it as one machine-readable object."""
     found = [
-        {"key": each.path.name, "created": each.facts["created"], "bytes": each.size, "of": each.facts["sources"]}
+        {
+            "key": each.path.name,
+            "created": each.facts["created"],
+            "bytes": each.size,
+            "of": each.facts["sources"],
+        }
         for each in entries
     ]
     table = Table(box=None, pad_edge=False)

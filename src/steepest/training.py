@@ -18,6 +18,7 @@ import numpy as np
 import steepest
 from steepest import networks
 from steepest.callbacks import Callback, notifier
+from steepest.continuing import Earlier, earlier
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
@@ -75,12 +76,13 @@ def fit(
     def seen(doing: str, rows: int, of: int | None) -> None:
         notify("rows_seen", doing=doing, rows=rows, of=of)
 
-    prepared = prepare(settings, data, say=say, seen=seen)
+    before = earlier(settings)
+    prepared = prepare(settings, data, known=before.known if before else None, say=say, seen=seen)
     seconds = {"reading and encoding": time.perf_counter() - began}
     _announce(prepared, say)
     threading.Thread(target=_import_ahead, daemon=True).start()
     with in_the_making(folder, settings, prepared.key, overwrite) as work:
-        trained = _train(settings, prepared, callbacks, work, say)
+        trained = _train(settings, prepared, before, callbacks, work, say)
         seconds["descent"] = trained.seconds
         record = _record(settings, prepared, trained)
         judging = time.perf_counter()
@@ -98,14 +100,20 @@ def fit(
 def _train(
     settings: Settings,
     prepared: Prepared,
+    before: Earlier | None,
     callbacks: Sequence[Callback],
     work: Path,
     say: Callable[[str], None],
 ) -> Trained:
     """Train, and say how to go on if that is interrupted."""
-    checkpoints = work / CHECKPOINTS
+    checkpoints, epochs = work / CHECKPOINTS, _epochs(settings, prepared)
+    start = None
+    if before:
+        before.begin(work)
+        epochs += before.epochs
+        start = before.run.parameters
     try:
-        return _trainer(settings)(settings, prepared, _epochs(settings, prepared), callbacks, checkpoints)
+        return _trainer(settings)(settings, prepared, epochs, callbacks, checkpoints, start)
     except DivergenceError:
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise
@@ -234,7 +242,7 @@ def _record(settings: Settings, prepared: Prepared, trained: Trained) -> dict[st
             **trained.rule,
             "batch_size": settings.batch_size,
             "epochs": len(trained.epochs),
-            "most_epochs": _epochs(settings, prepared),
+            "most_epochs": max(_epochs(settings, prepared), len(trained.epochs)),
             "steps": trained.steps,
             "seed": settings.seed,
             "why_it_stopped": trained.why_it_stopped,
