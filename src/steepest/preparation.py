@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from steepest.data.encode import infinite_values
 from steepest.data.learning import Learner, learn
 from steepest.data.source import Table, read_table
 from steepest.data.split import held_out
-from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.data.summary import merge, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
 from steepest.settings import Settings
 
@@ -189,14 +190,18 @@ def _split(settings: Settings, labelled: Part) -> tuple[Part, Part | None, str, 
 
 def _task(settings: Settings, training: Part, validation: Part | None) -> tasks.Task:
     """Learn what the target asks for; its classes come from all labelled rows."""
-    learners = [Learner(leave_out=[settings.target]) for _ in range(2)]
-    for learner, part in zip(learners, (training, validation), strict=True):
-        if part:
-            learner.update(part.rows.select([settings.target]), part.locate)
-    of_training = learners[0].summaries[settings.target]
-    learners[0].merge(learners[1])
-    everything = learners[0].summaries[settings.target]
-    return tasks.learn_task(settings.target, everything, of_training, settings.loss)
+    parts = [part.rows.select([settings.target]) for part in (training, validation) if part]
+    summaries = []
+    for part in parts:
+        learner = Learner(leave_out=[settings.target])
+        learner.update(part)
+        summaries.append(learner.summaries[settings.target])
+    try:
+        everything = functools.reduce(merge, summaries)
+    except SteepestError:
+        kinds = " and ".join(str(part.schema.types[0]) for part in parts)
+        raise SteepestError(f"The target {settings.target!r} holds {kinds} in the two files.") from None
+    return tasks.learn_task(settings.target, everything, summaries[0], settings.loss)
 
 
 def _encode(
