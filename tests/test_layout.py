@@ -121,6 +121,15 @@ def test_zero_has_no_sign():
     assert np.signbit(features[:, 0]).tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.float16()])
+def test_nan_is_missing(kind):
+    column = Column("x", "number", "number", mean=1.0, deviation=2.0, missing=True)
+    values = pa.array(np.array([3.0, np.nan, 0.0], kind.to_pandas_dtype()))
+    np.testing.assert_array_equal(
+        Plan((column,), ()).encode(pa.table({"x": values})), [[1, 0], [0, 1], [-0.5, 0]]
+    )
+
+
 def test_features_go_to_contiguous_arrays_only():
     layout = layout_of([Run("code", 2)])
     with pytest.raises(ValueError, match="contiguous"):

@@ -137,7 +137,7 @@ class Plan:
         next_number, next_code = iter(numbers), iter(codes)
         for column, whole in zip(self.columns, columns, strict=True):
             part = whole.slice(begins, rows)
-            values = part if pa.types.is_float64(part.type) else plain_values(part)
+            values = part if pa.types.is_floating(part.type) else plain_values(part)
             for run, kept in zip(runs(column), pack(column, values), strict=True):
                 place = next(next_number if run.source == "numbers" else next_code)
                 with np.errstate(over="ignore"):

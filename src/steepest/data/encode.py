@@ -95,7 +95,7 @@ class Kind:
     pack
         (column, values [rows]) -> for each run what is kept, [rows]: a number, or a code of
         `steepest.data.layout.Packed`. The values are as `steepest.data.summary.plain_values` returns them,
-        but that float64 may hold NaN and -0.0.
+        but that numbers may hold NaN and -0.0.
     """
 
     names: Callable[[Column], tuple[str, ...]]

@@ -180,7 +180,8 @@ class Learner:
             (self._schema.names, schema.names, "lack the column {!r}, which earlier rows have"),
             (schema.names, self._schema.names, "have the column {!r}, which earlier rows lack"),
         ):
-            if lacking := next((name for name in these if name not in those), None):
+            lacking = next((name for name in these if name not in those), None)
+            if lacking is not None:
                 raise SteepestError(
                     f"later rows {what.format(lacking)}.", hint="Give all parts the same columns."
                 )
@@ -200,7 +201,7 @@ class Learner:
             )
         self._types[name] = common
         if kind == "number" and name not in self._leave_out:
-            bare = values if pa.types.is_float64(values.type) else plain_values(values)
+            bare = values if pa.types.is_floating(values.type) else plain_values(values)
             if any(np.isinf(numbers_of(chunk)).any() for chunk in bare.chunks):
                 raise infinite_values(name, values, locate)
 

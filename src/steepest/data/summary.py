@@ -202,7 +202,7 @@ def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summa
 
 def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
     """Summarise numbers, booleans and times, of which there is at least one."""
-    bare = pa.types.is_float64(column.type) and not counting
+    bare = pa.types.is_floating(column.type) and not counting
     values = column if bare else plain_values(column)
     whole = not pa.types.is_floating(values.type)
     counted = count(values) if counting else None
