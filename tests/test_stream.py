@@ -1,4 +1,4 @@
-"""Rows as a stream: the same rows as PyArrow, pandas and Python's csv read, from anywhere, a few at a time."""
+"""Rows as a stream: those that PyArrow, pandas and Python's csv read, from anywhere, a few at a time."""
 
 from __future__ import annotations
 
@@ -469,6 +469,7 @@ def test_a_web_server(fsspec, folder):
     with serving(folder) as address:
         for name in ("x.csv.gz", "y.csv"):
             source = open_source(f"{address}/{name}?token=1")
+            assert len(source.fingerprint()) == 64
             assert [row["x"] for row in passed(source)[0]] == list(range(3000))
         with fails("there is no file", "z.csv"):
             open_source(f"{address}/z.csv")

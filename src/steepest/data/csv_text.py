@@ -187,7 +187,7 @@ def parse_csv(
 def _columns(
     data: bytes, header: Header, kept: Sequence[str], kinds: Mapping[str, str], at_once: bool = False
 ) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of records, each in a type of its kind, or as text if something in it does not fit."""
+    """Return the columns, each in a type of its kind, or as text if something in it does not fit."""
     if not data.lstrip(b"\r\n"):
         return {name: pa.chunked_array([pa.nulls(0)]) for name in kept}
     read = functools.partial(_read, data, header, at_once=at_once)

@@ -184,13 +184,14 @@ def usable(
     keep = np.logical_and.reduce(list(bad.values()))
     for name, column in read.items():
         read[name] = column.filter(pa.array(keep[bad[name]] if name in bad else keep))
-    numbers = np.asarray(lines())
+    numbers = lines()
+    kept = [numbers[row] for row in np.flatnonzero(keep).tolist()]
     faults = [
-        misfit(int(numbers[row]), name, columns[name][int(row)].as_py(), kinds[name])
+        misfit(numbers[row], name, columns[name][row].as_py(), kinds[name])
         for name, fits in bad.items()
-        for row in np.flatnonzero(~fits)
+        for row in np.flatnonzero(~fits).tolist()
     ]
-    return Parsed(pa.table(read), lambda: numbers[keep], sorted(faults, key=lambda fault: fault.line))
+    return Parsed(pa.table(read), lambda: kept, sorted(faults, key=lambda fault: fault.line))
 
 
 def misfit(line: int, column: str, value: object, kind: str) -> Fault:
