@@ -292,6 +292,14 @@ def test_a_quote_that_is_never_closed_ends_the_pass(folder, small, monkeypatch):
         list(open_source("x.csv").stretches())
 
 
+def test_a_pass_that_is_left_early_lets_go_of_its_file(folder, small):
+    (folder / "x.csv.gz").write_bytes(gzip.compress(b"a\n") + gzip.compress(b"1\n" * 500))  # two members
+    stretches = open_source("x.csv.gz").stretches()
+    assert next(stretches).rows.num_rows > 0
+    stretches.close()
+    assert len(passed(open_source("x.csv.gz"))[0]) == 500
+
+
 # JSON lines ---------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ def open_csv(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> T
     header = read_header(file)
     kept = [name for name in header.names if name not in drop and (wanted is None or name in wanted)]
 
-    def csv_blocks(_: TextPart, size: int) -> Iterator[Block]:
+    def csv_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
         with file.stream() as stream:
             stream.read(header.size)
             yield from blocks(

@@ -87,8 +87,8 @@ def mixed_types(
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return SteepestError(
         f"column {column!r} mixes types: it holds {kind}, but has {others} {shown} ({where}).",
-        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}"
-        + (", or allow a share of such rows with --max-rejected." if rejectable else "."),
+        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}."
+        + (" Or allow a share of such rows with --max-rejected." if rejectable else ""),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -247,7 +248,7 @@ class TextPart:
     names: tuple[str, ...]
     schema: pa.Schema
     votes: dict[str, collections.Counter[str]]
-    blocks: Callable[[TextPart, int], Iterator[Block]]
+    blocks: Callable[[TextPart, int], Generator[Block, None, None]]
     parse: Callable[[TextPart, Block, Mapping[str, str]], Parsed]
     likely: tuple[str, ...]
     rows: None = None
@@ -277,9 +278,9 @@ class TextPart:
         return Stretch(parsed.rows.slice(skipped), locate, rejected)
 
 
-def _ahead(read: Iterator[Block]) -> Iterator[Block]:
+def _ahead(read: Generator[Block, None, None]) -> Iterator[Block]:
     """Yield blocks, the next of which is read and cut in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
+    with contextlib.closing(read), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, read, None)
         while block := waiting.result():
             waiting = pool.submit(next, read, None)
