@@ -1,4 +1,4 @@
-"""Rows as a stream: the same rows as PyArrow, pandas and Python's csv read, from anywhere, a few at a time."""
+"""Rows as a stream: those that PyArrow, pandas and Python's csv read, from anywhere, a few at a time."""
 
 from __future__ import annotations
 
@@ -292,6 +292,14 @@ def test_a_quote_that_is_never_closed_ends_the_pass(folder, small, monkeypatch):
         list(open_source("x.csv").stretches())
 
 
+def test_a_pass_that_is_left_early_lets_go_of_its_file(folder, small):
+    (folder / "x.csv.gz").write_bytes(gzip.compress(b"a\n") + gzip.compress(b"1\n" * 500))  # two members
+    stretches = open_source("x.csv.gz").stretches()
+    assert next(stretches).rows.num_rows > 0
+    stretches.close()
+    assert len(passed(open_source("x.csv.gz"))[0]) == 500
+
+
 # JSON lines ---------------------------------------------------------------------------------------------
 
 
@@ -469,6 +477,7 @@ def test_a_web_server(fsspec, folder):
     with serving(folder) as address:
         for name in ("x.csv.gz", "y.csv"):
             source = open_source(f"{address}/{name}?token=1")
+            assert len(source.fingerprint()) == 64
             assert [row["x"] for row in passed(source)[0]] == list(range(3000))
         with fails("there is no file", "z.csv"):
             open_source(f"{address}/z.csv")

@@ -100,7 +100,7 @@ class ArrowPart:
                 begin += batch.num_rows
 
     def _require_whole(self) -> None:
-        """Raise SteepestError if the mapped file is shorter now: touching what is gone would end the process."""
+        """Raise SteepestError if the mapped file changed: touching what is gone would end the process."""
         if self.file.remote is None:
             self.file.require_unchanged()
 
@@ -172,7 +172,7 @@ def _parquet(opened: Any) -> pq.ParquetFile:
 
 
 def _arrow(file: File) -> Any:
-    """Open an Arrow file of batches at places, or of batches one after the other; mapped where it is local."""
+    """Open batches at known places or one after the other; mapped into memory where they are local."""
     opened = pa.memory_map(file.path) if file.remote is None else file.open()
     in_places = opened.read(6) == b"ARROW1"
     opened.seek(0)

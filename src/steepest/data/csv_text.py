@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ def open_csv(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> T
     header = read_header(file)
     kept = [name for name in header.names if name not in drop and (wanted is None or name in wanted)]
 
-    def csv_blocks(_: TextPart, size: int) -> Iterator[Block]:
+    def csv_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
         with file.stream() as stream:
             stream.read(header.size)
             yield from blocks(
@@ -187,7 +187,7 @@ def parse_csv(
 def _columns(
     data: bytes, header: Header, kept: Sequence[str], kinds: Mapping[str, str], at_once: bool = False
 ) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of records, each in a type of its kind, or as text if something in it does not fit."""
+    """Return the columns, each in a type of its kind, or as text if something in it does not fit."""
     if not data.lstrip(b"\r\n"):
         return {name: pa.chunked_array([pa.nulls(0)]) for name in kept}
     read = functools.partial(_read, data, header, at_once=at_once)

@@ -12,10 +12,12 @@ import pyarrow.compute as pc
 
 from steepest.errors import SteepestError
 
+_DAY, _TIME = r"\d{4}-\d{2}-\d{2}", r"\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
+
 PATTERNS = {
     "numbers": r"^[ \t]*[+-]?(\d+\.?\d*|\.\d+|(?i:inf(inity)?))([eE][+-]?\d+)?[ \t]*$",
-    "dates": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?)?$",
-    "dates with a time zone": r"^\d{4}-\d{2}-\d{2}[T ]\d{2}(:\d{2}(:\d{2}(\.\d{1,9})?)?)?(Z|[+-]\d{2}(:?\d{2})?)$",
+    "dates": rf"^{_DAY}([T ]{_TIME})?$",
+    "dates with a time zone": rf"^{_DAY}[T ]{_TIME}(Z|[+-]\d{{2}}(:?\d{{2}})?)$",
     "times": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$",
     "booleans": r"^(true|True|TRUE|false|False|FALSE|0|1)$",
 }
@@ -85,8 +87,8 @@ def mixed_types(
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     return SteepestError(
         f"column {column!r} mixes types: it holds {kind}, but has {others} {shown} ({where}).",
-        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}"
-        + (", or allow a share of such rows with --max-rejected." if rejectable else "."),
+        hint=f"Correct them, or leave the column out with --drop {shlex.quote(column)}."
+        + (" Or allow a share of such rows with --max-rejected." if rejectable else ""),
     )
 
 

@@ -92,11 +92,11 @@ class FileSource(RowSource):
         Raises
         ------
         SteepestError
-            If a file changes or is broken; and at the end of a pass over all rows, if there were none, a column
-            mixes types, or too many were rejected.
+            If a file changes or is broken; and at the end of a pass over all rows, if there were none, a
+            column mixes types, or too many were rejected.
         Reconsidered
-            At the end of a pass over all rows, if they show that a column of a text file was wrongly judged by
-            its first rows; in JSON lines, as soon as a line has a column that none had before.
+            At the end of a pass over all rows, if they show that a column of a text file was wrongly judged
+            by its first rows; in JSON lines, as soon as a line has a column that none had before.
         """
         chosen = chosen_columns(self.schema, columns)
         judging = Judging(dict(self.kinds), self.fixed, self.max_rejected)
@@ -174,10 +174,10 @@ def open_files(
         _require_same_columns(parts[0].file.name, names[0], part.file.name, own)
     if not names[0]:
         raise SteepestError(f"{parts[0].file.name} has no column left.", hint="Leave fewer columns out.")
-    known = dict.fromkeys(name for part in parts for name in (*part.names, *part.file.keys))
-    if unknown := next((name for name in drop if name not in known), None):
+    anywhere = dict.fromkeys(name for part in parts for name in (*part.names, *part.file.keys))
+    if unknown := next((name for name in drop if name not in anywhere), None):
         raise SteepestError(
-            f"{parts[0].file.name} has no column {unknown!r} to leave out.", hint=nearest(unknown, known)
+            f"{parts[0].file.name} has no column {unknown!r} to leave out.", hint=nearest(unknown, anywhere)
         )
     stated = _stated(parts, keys)
     kinds = {name: kind for name in names[0] if (kind := stated.get(name) or _guess(parts, name))}

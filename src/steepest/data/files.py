@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import importlib
 import importlib.util
 import os
 import posixpath
@@ -26,17 +27,11 @@ COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z0-9+.-]+)*://")
 
 _MARKS = (
-    "size",
-    "mtime",
-    "modified",
-    "LastModified",
-    "last_modified",
-    "modification_time",
-    "updated",
-    "created",
+    *("size", "created", "modified", "mtime", "modification_time", "last_modified", "LastModified"),
+    *("Last-Modified", "updated", "generation", "version_id", "VersionId"),
+    *("ETag", "etag", "checksum", "Content-MD5", "Digest", "md5Hash", "crc32c"),
 )
-_MARKS += ("ETag", "etag", "checksum", "Content-MD5", "Digest", "Last-Modified", "md5Hash", "crc32c")
-_MARKS += ("generation", "version_id", "VersionId")
+"""What file systems call the marks of a file's content."""
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -175,37 +170,43 @@ def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
 def _remote_files(url: str) -> list[File]:
     """Return the files that a URL stands for."""
     scheme = url.split("://", maxsplit=1)[0].rsplit("::", maxsplit=1)[-1]
-    needs = "hdfs_native" if scheme in ("hdfs", "viewfs") else "fsspec"
-    missing = SteepestError(
-        f"{url} needs a package that is not installed.", hint="Install it: pip install 'steepest[remote]'."
-    )
-    if not (importlib.util.find_spec("fsspec") and importlib.util.find_spec(needs)):
-        raise missing
-    import fsspec
-
+    packages = ("fsspec", "hdfs_native") if scheme in ("hdfs", "viewfs") else ("fsspec",)
+    if not all(map(importlib.util.find_spec, packages)):
+        raise SteepestError(
+            f"{url} needs a package that is not installed.",
+            hint="Install it: pip install 'steepest[remote]'.",
+        )
     try:
-        remote, path = fsspec.core.url_to_fs(url)
-        if "*" in path or ("http" not in remote.protocol and glob.has_magic(path)):
-            found = [(remote.unstrip_protocol(each), each, {}) for each in sorted(remote.glob(path))]
-            if not found:
-                raise _no_match(url)
-        elif "http" not in remote.protocol and remote.isdir(path):
-            inside = sorted(each for each in remote.find(path) if each.endswith(".parquet"))
-            found = [(remote.unstrip_protocol(each), each, keys) for each, keys in _data_set(path, inside)]
-        else:
-            found = [(url, path, {})]
+        remote, path = importlib.import_module("fsspec.core").url_to_fs(url)
+        found = _remote_matches(url, remote, path)
         return [_file(name, each, keys, remote) for name, each, keys in found]
     except SteepestError:
         raise
-    except ImportError as error:
-        raise SteepestError(f"{missing.what[:-1]}: {error}.", hint=missing.hint) from None
     except FileNotFoundError:
         raise SteepestError(f"there is no file {url}.", hint="Check the address.") from None
+    except ImportError as error:  # of the package for this kind of address, which fsspec names
+        raise SteepestError(
+            f"{url} needs a package that is not installed: {error}.", hint="Install it with pip."
+        ) from None
     except Exception as error:  # each file system has errors of its own
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise SteepestError(
             f"{url} cannot be reached: {reason.rstrip('.')}.", hint="Check the address and your access to it."
         ) from error
+
+
+def _remote_matches(url: str, remote: Any, path: str) -> list[tuple[str, str, dict[str, str | None]]]:
+    """Return name, path and keys of each file that a URL stands for."""
+    web = "http" in remote.protocol  # whose addresses may have a ? and whose folders can't be told from files
+    if "*" in path or (not web and glob.has_magic(path)):
+        paths = sorted(remote.glob(path))
+        if not paths:
+            raise _no_match(url)
+        return [(remote.unstrip_protocol(each), each, {}) for each in paths]
+    if not web and remote.isdir(path):
+        inside = sorted(each for each in remote.find(path) if each.endswith(".parquet"))
+        return [(remote.unstrip_protocol(each), each, keys) for each, keys in _data_set(path, inside)]
+    return [(url, path, {})]
 
 
 def _file(name: str, path: str, keys: dict[str, str | None] | None = None, remote: Any = None) -> File:

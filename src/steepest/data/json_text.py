@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,7 +73,7 @@ def open_json(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> 
         If there are no rows or no columns.
     """
 
-    def json_blocks(_: TextPart, size: int) -> Iterator[Block]:
+    def json_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
         with file.stream() as stream:
             yield from blocks(file, stream, size, 1, lambda data, _: last_line_end(data))
 

@@ -97,7 +97,7 @@ class Judging:
             self._surprises[name] = (f"{part.file.name}, line {parsed.lines()[row]}", column[row].as_py())
 
     def verdict(self) -> tuple[dict[str, str], str]:
-        """Return the kinds of columns that were wrongly judged, and what to say about it; nothing if none was.
+        """Return the kinds of columns that were wrongly judged, if any, and what to say about it.
 
         Raises
         ------

@@ -92,7 +92,7 @@ def common_type(types: Iterable[pa.DataType]) -> pa.DataType | None:
 def in_type(column: pa.ChunkedArray, column_type: pa.DataType) -> pa.ChunkedArray:
     """Return a column in a type that holds its values.
 
-    An integer beyond 2^53 is rounded in a column of decimals, as it is when one file holds it beside a decimal.
+    In decimals an integer beyond 2^53 is rounded, as it is when one file holds it beside a decimal.
     """
     return column.cast(column_type, safe=not pa.types.is_floating(column_type))
 

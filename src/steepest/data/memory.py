@@ -75,7 +75,8 @@ class MemorySource(RowSource):
         chosen = chosen_columns(self.schema, columns)
         step = rows_per_stretch(self.rows, self.rows * sum(group.width for group in self.groups))
         for start in range(first, self.rows, step):
-            stop, found = min(start + step, self.rows), {}
+            stop = min(start + step, self.rows)
+            found: dict[str, Any] = {}
             for group in self.groups:
                 places = [place for place, name in enumerate(group.schema.names) if name in chosen]
                 names = [group.schema.names[place] for place in places]
@@ -224,7 +225,7 @@ def _of_matrix(prefix: str, values: Any) -> Group:
     """Return the columns of a matrix, which is made dense a stretch at a time."""
     if values.dtype.kind not in "biuf":
         raise SteepestError(
-            f"{f'column {prefix.strip()!r}' if prefix else 'the matrix'} holds values of the type {values.dtype}.",
+            f"the matrix{f' {prefix.strip()!r}' if prefix else ''} holds values of the type {values.dtype}.",
             hint="Give it numbers or booleans.",
         )
     matrix = values.tocsr() if hasattr(values, "tocsr") else values

@@ -32,14 +32,14 @@ def open_source(
 
         - names of files, globs (``**`` too), or one of these: CSV, TSV and JSON lines (also compressed),
           Parquet, Arrow and Feather; folders of Parquet files, whose folders' names may hold columns
-          ("year=2013"); URLs of these on any file system that fsspec knows. The order of the rows is the order
-          of the names; the files of a glob or a folder are sorted by name;
+          ("year=2013"); URLs of these on any file system that fsspec knows. The order of the rows is the
+          order of the names; the files of a glob or a folder are sorted by name;
         - a pandas or Polars DataFrame (an index is left out), an Arrow table or batch;
         - any Arrow stream (a `pyarrow.RecordBatchReader`, a DuckDB relation, ...), which is read once, into a
           temporary file that goes away with the source;
-        - a mapping of names to equally long arrays; a matrix in it becomes the columns "name 0", "name 1", ...;
-        - a NumPy or SciPy sparse matrix, whose columns are named "0", "1", ...; like any array, it may be a memory
-          map: it is read piece by piece;
+        - a mapping of names to equally long arrays; a matrix in it becomes the columns "name 0", ...;
+        - a NumPy or SciPy sparse matrix, whose columns are named "0", "1", ...; like any array, it may be a
+          memory map: it is read piece by piece;
         - a `RowSource`.
     drop
         Names of columns to leave out; in files they are not even converted.
@@ -162,8 +162,8 @@ class Table:
         -------
         str
             The file and, in CSV and JSON lines, the line on which the row begins (counted from 1, the line of
-            column names included); otherwise the row within the file (counted from 1). To find it, the rows are
-            read again up to it.
+            column names included); otherwise the row within the file (counted from 1). To find it, the rows
+            are read again up to it.
 
         Raises
         ------

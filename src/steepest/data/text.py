@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -184,13 +185,14 @@ def usable(
     keep = np.logical_and.reduce(list(bad.values()))
     for name, column in read.items():
         read[name] = column.filter(pa.array(keep[bad[name]] if name in bad else keep))
-    numbers = np.asarray(lines())
+    numbers = lines()
+    kept = [numbers[row] for row in np.flatnonzero(keep).tolist()]
     faults = [
-        misfit(int(numbers[row]), name, columns[name][int(row)].as_py(), kinds[name])
+        misfit(numbers[row], name, columns[name][row].as_py(), kinds[name])
         for name, fits in bad.items()
-        for row in np.flatnonzero(~fits)
+        for row in np.flatnonzero(~fits).tolist()
     ]
-    return Parsed(pa.table(read), lambda: numbers[keep], sorted(faults, key=lambda fault: fault.line))
+    return Parsed(pa.table(read), lambda: kept, sorted(faults, key=lambda fault: fault.line))
 
 
 def misfit(line: int, column: str, value: object, kind: str) -> Fault:
@@ -246,7 +248,7 @@ class TextPart:
     names: tuple[str, ...]
     schema: pa.Schema
     votes: dict[str, collections.Counter[str]]
-    blocks: Callable[[TextPart, int], Iterator[Block]]
+    blocks: Callable[[TextPart, int], Generator[Block, None, None]]
     parse: Callable[[TextPart, Block, Mapping[str, str]], Parsed]
     likely: tuple[str, ...]
     rows: None = None
@@ -276,9 +278,9 @@ class TextPart:
         return Stretch(parsed.rows.slice(skipped), locate, rejected)
 
 
-def _ahead(read: Iterator[Block]) -> Iterator[Block]:
+def _ahead(read: Generator[Block, None, None]) -> Iterator[Block]:
     """Yield blocks, the next of which is read and cut in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
+    with contextlib.closing(read), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, read, None)
         while block := waiting.result():
             waiting = pool.submit(next, read, None)
