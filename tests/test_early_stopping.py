@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expecting import fails
@@ -70,6 +70,7 @@ FIGURES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(FIGURES, st.integers(1, 4), st.booleans())
 @example([1.0, math.nan, 0.5], 1, False)
 def test_the_rule_is_that_of_keras(values, patience, rises) -> None:

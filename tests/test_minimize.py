@@ -191,6 +191,22 @@ def test_a_window_without_weight(monkeypatch) -> None:
     assert result.steps == 6
 
 
+def test_windows_without_weight_are_waited_for(monkeypatch) -> None:
+    """However slow the device is: their buffers are filled anew only when it is done with them."""
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 16)
+
+    def slow(position, rows):
+        square = jnp.full((128, 128), rows[0] / 1024)
+        last = jax.lax.fori_loop(0, 50, lambda _, each: jnp.tanh(each @ each), square)
+        return (rows - position) ** 2 + 0 * jax.lax.stop_gradient(last[0, 0])
+
+    rows = np.arange(64.0)
+    weighted = rows % 16 >= 12  # every fourth window
+    given = {"batch_size": 2, "epochs": 2, "shuffle": False, "optimizer": SGD(0.01)}
+    result = minimize(slow, 0.0, rows, weights=weighted, **given)
+    assert result.parameters == minimize(distance, 0.0, rows[weighted], **given).parameters
+
+
 # ---- where it ends up
 
 

@@ -211,8 +211,10 @@ def test_ctrl_c_saves_and_is_passed_on(tmp_path, monkeypatch) -> None:
             if epoch == 2:
                 signal.raise_signal(signal.SIGINT)
 
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # also where it is ignored
     with pytest.raises(KeyboardInterrupt):
         run("padded", tmp_path, Press())
+    signal.signal(signal.SIGINT, handler)
     assert len(list(tmp_path.iterdir())) == 2
     seen = []
 

@@ -238,6 +238,8 @@ def _look_ahead(
 
 def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standing, Failure | None]:
     """Read the record of a window, once it is there; return where the descent stands after it."""
+    # Also where no step counts: while the device is at the window, its arrays must not be filled anew.
+    losses, norms = (np.asarray(each) for each in window.record)
     weights = window.batches.weights.sum(axis=1)
     counted = np.flatnonzero(weights > 0)
     totals, history, state = standing.totals, standing.history, window.after
@@ -247,7 +249,7 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
     standing = replace(standing, state=state, window=standing.window + 1, totals=totals)
     if not len(counted):
         return standing, None
-    losses, norms = (np.asarray(each)[counted] for each in window.record)
+    losses, norms = losses[counted], norms[counted]
     if descent.pace.sure and not _finite(losses, norms).all():
         state, record = run_window(descent.program, descent.constants, window.before, window.batches)
         losses, norms = (np.asarray(each)[counted] for each in record)
