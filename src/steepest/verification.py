@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,26 +100,25 @@ def verify(run: Run, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     ]
     if differing:
         raise SteepestError(
-            f"The resumed descent differs in {len(differing)} of {len(whole)} arrays, such as {differing[0]!r}.",
+            f"The resumed descent differs in {len(differing)} of {len(whole)} arrays: {differing[0]!r}, ...",
             hint="Please report this: it is a defect, or the machine computes differently each time.",
         )
     steps, after = watch.steps(ends), watch.steps(between)
     compared = sum(array.nbytes for array in whole.values())
+    says = f"{steps:,} steps, interrupted after {after:,} and resumed: all {compared:,} bytes are the same."
     return {
         "steps": steps,
         "interrupted_after": after,
         "compared": compared,
-        "says": f"{steps:,} steps, interrupted after {after:,} and resumed: all {compared:,} bytes are the same.",
+        "says": says,
     }
 
 
 def _descend(settings: Settings, prepared: Prepared, folder: Path, callbacks: Sequence[Callback]) -> Arrays:
     """Train until a callback interrupts it; return what was saved."""
     wanted = replace(settings, checkpoint_every=1e9, patience=None)
-    try:
+    with suppress(Interrupted):
         networks.train(wanted, prepared, MOST_EPOCHS, callbacks, folder)
-    except Interrupted:
-        pass
     return contents(folder)
 
 
