@@ -171,7 +171,8 @@ FILES = {
     "mixed.csv": (
         b"a,late\n" + b"1,yes\n2,no\n" * 9 + b"oops,yes\n",
         "column 'a' mixes types: it holds numbers, but has 1 value that is not: 'oops' (mixed.csv, line 20). "
-        "Correct them, or leave the column out with --drop a, or allow a share of such rows with --max-rejected.",
+        "Correct them, or leave the column out with --drop a, or allow a share of such rows with "
+        "--max-rejected.",
     ),
     "infinite.csv": (
         b"a,late\n" + b"1,yes\n2,no\n" * 9 + b"inf,yes\n",

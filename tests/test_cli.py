@@ -19,7 +19,7 @@ import pytest
 from sklearn import datasets, metrics
 
 from steepest.cli import main
-from steepest.data.split import held_out
+from steepest.data.split import Groups
 from steepest.run import open_run
 
 ROOT = Path(__file__).parent.parent
@@ -143,7 +143,10 @@ def test_evaluate_on_the_held_out_rows_gives_the_records_figures(flights, folder
     import pyarrow as pa
 
     table = pd.read_csv(folder / "flights.csv").dropna(subset="late")
-    held = held_out(len(table), 0.2, 0, pa.chunked_array([pa.array(table["date"], pa.string())]))
+    days = pa.array(pd.to_datetime(table["date"]))
+    groups = Groups(seed=0)
+    groups.add(days)
+    held = groups.held_out(0.2)(days)
     table[held].to_csv(tmp_path / "held.csv", index=False)
     found = last_line(steepest("evaluate", flights, tmp_path / "held.csv", "--json"))
     recorded = open_run(flights).record["figures"]["validation"]

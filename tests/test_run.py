@@ -17,8 +17,9 @@ from safetensors.numpy import load_file, save_file
 import steepest
 from steepest import networks, training
 from steepest.errors import SteepestError
-from steepest.run import check_out, free_name, open_run
+from steepest.run import open_run
 from steepest.settings import Settings
+from steepest.unfinished import check_out, free_name
 
 FILES = {
     "settings.toml",
@@ -29,6 +30,7 @@ FILES = {
     "model.json",
     "columns.json",
     "report.html",
+    "checkpoints",
 }
 
 ROWS, EPOCHS, BATCH = 50, 3, 16

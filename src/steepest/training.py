@@ -118,7 +118,7 @@ def _train(
         shutil.rmtree(checkpoints, ignore_errors=True)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not any(checkpoints.glob("checkpoint-*")):
+        if not any(checkpoints.glob("*")):
             raise
         run = shlex.quote(str(work).removesuffix(ENDING))
         how = f"interrupted; what was reached is kept. Go on with: steepest resume {run}"

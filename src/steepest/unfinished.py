@@ -153,7 +153,7 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
             try:
                 yield work
             except BaseException:
-                if not any((work / CHECKPOINTS).glob("checkpoint-*")):
+                if not any((work / CHECKPOINTS).glob("*")):
                     shutil.rmtree(work, ignore_errors=True)
                 raise
             _finish(work, folder, settings, overwrite)

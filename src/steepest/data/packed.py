@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,16 @@ class PackedRows:
     def subset(self, rows: Rows) -> PackedRows:
         """Return some rows, in memory."""
         return PackedRows(self.layout, Packed(self.packed.numbers[rows], self.packed.codes[rows]))
+
+    def dense(self, most: int) -> npt.NDArray[np.float32]:
+        """Return all features as an array: in memory up to so many bytes, else in a file of its own."""
+        if 4 * len(self) * self.layout.width <= most:
+            return self[:]
+        with tempfile.TemporaryFile() as file:
+            for first in range(0, len(self), ROWS_AT_ONCE):
+                file.write(self[first : first + ROWS_AT_ONCE])
+            file.flush()
+            return np.memmap(file, np.float32, "r", shape=self.shape)
 
     def gather(self, rows: Rows, out: Array) -> None:
         """Write the features of the rows of these numbers."""

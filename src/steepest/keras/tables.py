@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,11 +22,13 @@ import pandas as pd
 from steepest.callbacks import Callback, notifier
 from steepest.descent.epoch import PATIENCE
 from steepest.descent.loop import StopDescent
-from steepest.descent.stopping import unchanged
+from steepest.descent.stopping import Patience, unchanged
 from steepest.errors import SteepestError
 from steepest.keras.building import build, compile_for, rates_of, rule_of
 from steepest.keras.fitting import fit
+from steepest.keras.resume import REMEMBERED
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
+from steepest.memory import memory_budget
 from steepest.preparation import Prepared, Rows
 from steepest.settings import Settings
 from steepest.trained import Trained
@@ -34,8 +37,17 @@ NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2")
 FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
 
 
-def train(settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequence[Callback]) -> Trained:
-    """Train the Keras model that the settings name.
+def train(
+    settings: Settings,
+    prepared: Prepared,
+    epochs: int,
+    callbacks: Sequence[Callback],
+    checkpoint: Path,
+    start: Any = None,
+) -> Trained:
+    """Train the Keras model that the settings name; see `steepest.networks.train`.
+
+    It is saved after each epoch.
 
     Raises
     ------
@@ -56,10 +68,12 @@ def train(settings: Settings, prepared: Prepared, epochs: int, callbacks: Sequen
     else:
         compile_for(model, settings, task, steps * epochs)
     form = form_of(model, settings.model, prepared.plan)
+    if start is not None:
+        _start_from(model, start, settings)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, callbacks)
     began = time.perf_counter()
     try:
-        history = _fit(model, rows, prepared.validation, size, epochs, notes, settings)
+        history = _fit(model, prepared, size, epochs, [notes, *_backed_up(settings, checkpoint)], settings)
     except SteepestError as error:
         if task.loss == "poisson":
             hint = "A count needs an output above zero: activation='softplus' in the last layer."
@@ -136,34 +150,74 @@ class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.stop_training = True
 
 
+REMEMBERED[_Notes] = ("epochs", "watched", "why", "converged")
+
+
+def _start_from(model: keras.Model, start: Any, settings: Settings) -> None:
+    """Give the model the variables of another run."""
+    groups = {"trainable": model.trainable_variables, "other": model.non_trainable_variables}
+    for group, variables in groups.items():
+        values = start.get(group, {})
+        if [tuple(np.shape(values.get(str(index)))) for index in range(len(values))] != [
+            tuple(variable.shape) for variable in variables
+        ]:
+            raise SteepestError(
+                f"The run {settings.from_} has another model: its layers are of other sizes.",
+                hint="Leave --model as it was there.",
+            )
+        for index, variable in enumerate(variables):
+            variable.assign(values[str(index)])
+
+
+def _backed_up(settings: Settings, checkpoint: Path) -> list[keras.callbacks.Callback]:
+    """Return the callbacks that keep what an interrupted descent goes on from, and end it in time."""
+    backup = keras.callbacks.BackupAndRestore(
+        str(checkpoint), double_checkpoint=True, delete_checkpoint=False
+    )
+    if settings.patience is None:
+        return [backup]
+    rule = Patience(settings.patience, settings.monitor)
+    monitor = rule.monitor.replace("validation_", "val_", 1)
+    mode = "max" if rule.rises else "min"
+    stopping = keras.callbacks.EarlyStopping(
+        monitor, patience=rule.epochs, mode=mode, restore_best_weights=True
+    )
+    return [backup, stopping]
+
+
+def _arrays(rows: Rows, most: int) -> tuple[Any, Any, Any]:
+    """Return features, targets and weights as Keras takes them; features of many bytes in a mapped file."""
+    weights = None if rows.weights is None else rows.weights[:]
+    return rows.features.dense(most), rows.target[:], weights
+
+
 def _in_full(name: str) -> str:
     return f"validation_{name.removeprefix('val_')}" if name.startswith("val_") else name
 
 
 def _fit(
     model: keras.Model,
-    rows: Rows,
-    held_out: Rows | None,
+    prepared: Prepared,
     size: int,
     epochs: int,
-    notes: _Notes,
+    callbacks: list[keras.callbacks.Callback],
     settings: Settings,
 ) -> pd.DataFrame:
     """Train; return every step's epoch, number and loss."""
-    validation = held_out and tuple(
-        part for part in (held_out.features, held_out.target, held_out.weights) if part is not None
-    )
+    most = memory_budget(settings.memory) // 4
+    features, target, weights = _arrays(prepared.training, most)
+    held_out = _arrays(prepared.validation, most) if prepared.validation else ()
     try:
         history = fit(
             model,
-            rows.features,
-            rows.target,
+            features,
+            target,
             size,
             epochs,
             verbose=0,
-            callbacks=[notes],
-            validation_data=validation,
-            sample_weight=rows.weights,
+            callbacks=callbacks,
+            validation_data=tuple(part for part in held_out if part is not None) or None,
+            sample_weight=weights,
             seed=settings.seed,
         )
     except ValueError as error:
