@@ -171,6 +171,14 @@ def test_quotes_of_all_kinds_across_blocks(folder, monkeypatch, text_, size):
     assert not rejected
 
 
+@pytest.mark.parametrize("cell", ["x" * 3_000_000, '"' + "x\n" * 1_000_000 + '"', '5" x' + "y" * 2_000_000])
+def test_cells_larger_than_the_readers_blocks(folder, cell):
+    (folder / "x.csv").write_text(f"t,n\n{cell},1\nplain,2\n")
+    found, places, _ = passed(open_source("x.csv", max_rejected=0))
+    assert [(row["t"] == cell.strip('"'), row["n"]) for row in found] == [(True, 1), (False, 2)]
+    assert places == ["x.csv, line 2", f"x.csv, line {3 + cell.count(chr(10))}"]
+
+
 # Types that a first look does not settle ----------------------------------------------------------------
 
 
