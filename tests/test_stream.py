@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 import real_data
 from expecting import fails
 from steepest.data import rows, text
-from steepest.data.kinds import in_type
+from steepest.data.kinds import converted, in_type
 from steepest.data.rows import Reconsidered, RowSource
 from steepest.data.source import open_source
 
@@ -171,6 +171,14 @@ def test_quotes_of_all_kinds_across_blocks(folder, monkeypatch, text_, size):
     assert not rejected
 
 
+@pytest.mark.parametrize("cell", ["x" * 3_000_000, '"' + "x\n" * 1_000_000 + '"', '5" x' + "y" * 2_000_000])
+def test_cells_larger_than_the_readers_blocks(folder, cell):
+    (folder / "x.csv").write_text(f"t,n\n{cell},1\nplain,2\n")
+    found, places, _ = passed(open_source("x.csv", max_rejected=0))
+    assert [(row["t"] == cell.strip('"'), row["n"]) for row in found] == [(True, 1), (False, 2)]
+    assert places == ["x.csv, line 2", f"x.csv, line {3 + cell.count(chr(10))}"]
+
+
 # Types that a first look does not settle ----------------------------------------------------------------
 
 
@@ -248,6 +256,21 @@ def test_values_of_another_kind_are_rejected_with_their_line(folder, small, usua
 def test_whole_numbers_decimals_and_signs_go_together(folder, small):
     found, _, _ = passed(late(folder, ["1"] * 9, ["+2.5", ".5", "1e3", "-inf", "NA", "0"]))
     assert [row["a"] for row in found[9:]] == [2.5, 0.5, 1000, -np.inf, None, 0]
+
+
+@pytest.mark.parametrize("blank", range(20, 30))  # so that a block begins here or there
+def test_a_column_that_is_settled_by_mixed_values(folder, small, blank):
+    source = late(folder, [""] * blank, ["5", "bad", "6"] * 2 + ["7"] * 20, max_rejected=0.2)
+    found, _, rejected = passed(source)
+    assert [row["a"] for row in found[blank:]] == [5, 6, 5, 6] + [7] * 20
+    assert [each.line for each in rejected] == [blank + 3, blank + 6]
+
+
+def test_what_looks_like_a_date_but_is_none_that_can_be_kept():
+    texts = pa.chunked_array([["2013-01-01T00:00:00.5", "0001-01-01T00:00:00.5", None, "u"]])
+    values, fits = converted("dates", texts)
+    assert values.to_pylist() == [pd.Timestamp("2013-01-01T00:00:00.5"), None]
+    assert fits.tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.2])

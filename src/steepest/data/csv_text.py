@@ -33,6 +33,9 @@ from steepest.data.text import (
 )
 from steepest.errors import SteepestError
 
+# Python's reader refuses cells of more than 128 KiB; its limit is one for the whole process.
+csv.field_size_limit(max(csv.field_size_limit(), RECORD_BYTES))
+
 _MARK = b"\xef\xbb\xbf"
 _QUOTE = ord('"')
 
