@@ -141,6 +141,13 @@ def test_a_standing_is_saved_as_it_was_while_its_history_grows(tmp_path) -> None
     assert (len(found.history), len(found.history.epochs)) == (5, 1)
 
 
+@pytest.mark.parametrize("first", range(6))
+def test_any_stretch_of_the_history(first) -> None:
+    history = History([Steps(*[np.arange(3)] * 4), Steps(*[np.arange(3, 5)] * 4)])
+    for last in range(first, 6):
+        assert history.steps(first, last).loss.tolist() == list(range(5))[first:last]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.booleans(), st.booleans()), min_size=1, max_size=12))
 def test_however_it_is_cut_the_history_comes_back(tmp_path_factory, saves) -> None:

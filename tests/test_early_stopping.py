@@ -166,6 +166,11 @@ def test_figures_that_are_never_numbers() -> None:
     assert "validation_figure was never a number" in result.why_it_stopped
 
 
+def test_any_number_is_better_than_none() -> None:
+    result = descend([math.nan, 3.0, 4.0, 5.0], patience=2)
+    assert (len(result.epochs), result.best_epoch) == (4, 2)
+
+
 def test_without_patience_there_is_no_best_epoch() -> None:
     assert descend([1.0, 2.0]).best_epoch is None
 

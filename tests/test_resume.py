@@ -259,7 +259,7 @@ def test_seconds_are_those_of_all_calls(tmp_path) -> None:
     run("padded", tmp_path, Slow(), epochs=2)
     result = run("padded", tmp_path, Slow(), epochs=4)
     assert 0.4 <= result.seconds < 0.4 + 10
-    assert result.epochs.seconds.sum() >= 0.3
+    assert 0.3 <= result.epochs.seconds.sum() <= result.seconds
 
 
 OTHERS = {
