@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from steepest.descent import models as models
     from steepest.descent import schedules as schedules
     from steepest.descent.loop import Failure as Failure
+    from steepest.descent.loop import Interrupted as Interrupted
     from steepest.descent.loop import StopDescent as StopDescent
     from steepest.descent.optimizers import SGD as SGD
     from steepest.descent.optimizers import AdaGrad as AdaGrad
@@ -36,6 +37,7 @@ _WHERE = {
     "models": "descent",
     "schedules": "descent",
     "Failure": "descent.loop",
+    "Interrupted": "descent.loop",
     "StopDescent": "descent.loop",
     "SGD": "descent.optimizers",
     "AdaGrad": "descent.optimizers",
