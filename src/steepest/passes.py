@@ -6,8 +6,9 @@ stretches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,12 +199,12 @@ def learn(
     counts = {TRAINING: Count()} | ({VALIDATION: Count()} if held else {})
     rows = {TRAINING: 0, VALIDATION: 0}
     parts = table.parts("learning", seen, rejects=rejects, count=counts[TRAINING])
-    for part, mask in divide(parts):
-        everything.update(part.rows.select([table.target]), part.locate)
-        kept = subset(part, ~mask)
-        training.update(kept.rows, kept.locate)
-        rows[TRAINING] += kept.rows.num_rows
-        rows[VALIDATION] += int(mask.sum())
+    with closing(prefetch((part, subset(part, ~mask)) for part, mask in divide(parts))) as pieces:
+        for part, kept in pieces:
+            everything.update(part.rows.select([table.target]), part.locate)
+            training.update(kept.rows, kept.locate)
+            rows[TRAINING] += kept.rows.num_rows
+            rows[VALIDATION] += part.rows.num_rows - kept.rows.num_rows
     if held:
         for part in held.parts("learning", seen, rejects=rejects, count=counts[VALIDATION]):
             everything.update(part.rows.select([table.target]), part.locate)
@@ -246,24 +247,61 @@ def encode(
 ) -> None:
     """Encode all labelled rows into arrays, as `forms` says.
 
+    One thread reads, one encodes, and this one writes.
+
     Raises
     ------
     SteepestError
         If the rows are not those that the plan was learned from, or a value can't be used.
     """
-    by_class = tasks.class_weights(learned.task, settings.class_weight)
-    write = _Writer(settings, learned, filling)
-    count = Count()
-    for part, mask in learned.divide(table.parts("encoding", seen, count=count)):
-        write(TRAINING, subset(part, ~mask), by_class)
-        write(VALIDATION, subset(part, mask), None)
-    if held:
-        for part in held.parts("encoding", seen):
-            write(VALIDATION, part, None)
+    weighed = False
+    with closing(prefetch(_encoded(settings, table, held, learned, seen))) as pieces:
+        for name, arrays in pieces:
+            weighed |= name == TRAINING and "weights" in arrays and bool(arrays["weights"].any())
+            try:
+                for each, values in arrays.items():
+                    filling.append(f"{name}.{each}", values)
+            except OverflowError:
+                raise changed(table) from None
     if filling.filled != {name: form.shape[0] for name, form in filling.forms.items()}:
         raise changed(table)
-    if settings.weights and not write.weighed:
+    if settings.weights and not weighed:
         raise SteepestError(f"The row weights in {settings.weights!r} are all 0.")
+
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _encoded(
+    settings: Settings, table: Table, held: Table | None, learned: Learned, seen: Seen
+) -> Iterator[tuple[str, Arrays]]:
+    """Yield the encoded rows of each part, as they come."""
+    by_class = tasks.class_weights(learned.task, settings.class_weight)
+    named = (table.target, settings.weights, settings.split_by)
+    columns = [*dict.fromkeys(name for name in named if name), *(each.name for each in learned.plan.columns)]
+    for part, mask in learned.divide(table.parts("encoding", seen, columns=columns)):
+        arrays = _arrays(settings, learned, part)
+        training = _chosen(arrays, ~mask)
+        if by_class is not None:
+            weights = by_class[training["target"].astype(np.int64)] * training.get("weights", 1.0)
+            training["weights"] = weights.astype(np.float32)
+        yield TRAINING, training
+        yield VALIDATION, _chosen(arrays, mask)
+    if held:
+        for part in held.parts("encoding", seen, columns=columns):
+            yield VALIDATION, _arrays(settings, learned, part)
+
+
+def _arrays(settings: Settings, learned: Learned, part: Part) -> Arrays:
+    packed = learned.plan.pack(part.rows, part.locate)
+    target = tasks.encode_target(learned.task, part.rows[learned.task.target], part.locate)
+    arrays: Arrays = {"numbers": packed.numbers, "codes": packed.codes, "target": target}
+    return arrays | ({"weights": row_weights(settings.weights, part)} if settings.weights else {})
+
+
+def _chosen(arrays: Arrays, mask: Mask) -> Arrays:
+    """Return the rows that are chosen."""
+    return dict(arrays) if mask.all() else {name: values[mask] for name, values in arrays.items()}
 
 
 def changed(table: Table) -> SteepestError:
@@ -272,36 +310,6 @@ def changed(table: Table) -> SteepestError:
         f"{', '.join(table.source.names)} changed while it was read: there are other rows than before.",
         hint="Run it again once nobody writes there.",
     )
-
-
-@dataclass
-class _Writer:
-    """Writes the encoded rows of a part; ``weighed`` tells whether a training row had a weight."""
-
-    settings: Settings
-    learned: Learned
-    filling: Filling
-    weighed: bool = field(default=False)
-
-    def __call__(self, name: str, part: Part, by_class: npt.NDArray[np.float64] | None) -> None:
-        if not part.rows.num_rows:
-            return
-        task, column = self.learned.task, self.settings.weights
-        target = tasks.encode_target(task, part.rows[task.target], part.locate)
-        weights = row_weights(column, part) if column else None
-        self.weighed |= name == TRAINING and weights is not None and bool(weights.any())
-        if by_class is not None:
-            weights = by_class[target.astype(np.int64)] * (1.0 if weights is None else weights)
-        packed = self.learned.plan.pack(part.rows, part.locate)
-        arrays: Mapping[str, npt.NDArray[Any] | None] = {
-            "numbers": packed.numbers,
-            "codes": packed.codes,
-            "target": target,
-            "weights": weights,
-        }
-        for each, values in arrays.items():
-            if values is not None:
-                self.filling.append(f"{name}.{each}", values)
 
 
 def row_weights(name: str, part: Part) -> npt.NDArray[np.float64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from steepest.data.rejected import FILE, Rejects
 from steepest.data.rows import Reconsidered
 from steepest.data.source import open_source
 from steepest.data.split import check_fraction
+from steepest.data.spool import SpooledPasses, is_slow
 from steepest.errors import SteepestError, nearest
 from steepest.memory import memory_budget
 from steepest.passes import TRAINING, VALIDATION, Known, Learned, Seen, Table, encode, forms, learn
@@ -134,16 +136,25 @@ def prepare(
     entry = cache.find(key) if key else None
     if entry is not None:
         return _from_entry(entry, key, budget)
-    rejects = Rejects()
-    while True:
-        try:
-            learned = learn(settings, table, held, list(roles), rejects, seen, known)
-            break
-        except Reconsidered as surprise:
-            say(f"{surprise}; what was read is read anew.")
-            table, held = _replaced(table, held, surprise)
+    with ExitStack() as stack:
+        while True:
             rejects = Rejects()
-    return _encoded(settings, table, held, learned, rejects, key, budget, seen)
+            table, held = _kept(table, stack), held and _kept(held, stack)
+            try:
+                learned = learn(settings, table, held, list(roles), rejects, seen, known)
+                return _encoded(settings, table, held, learned, rejects, key, budget, seen)
+            except Reconsidered as surprise:
+                say(f"{surprise}; what was read is read anew.")
+                table, held = _replaced(table, held, surprise)
+
+
+def _kept(table: Table, stack: ExitStack) -> Table:
+    """Return a table whose rows are kept once they were read, if reading them is slow."""
+    if not is_slow(table.source):
+        return table
+    source = SpooledPasses(table.source, cache.cache_folder())
+    stack.callback(source.close)
+    return replace(table, source=source)
 
 
 def _open(settings: Settings, data: Any, roles: dict[str, str], of: str = "") -> Table:
@@ -155,8 +166,8 @@ def _open(settings: Settings, data: Any, roles: dict[str, str], of: str = "") ->
 def _replaced(table: Table, held: Table | None, surprise: Reconsidered) -> tuple[Table, Table | None]:
     """Return the tables with the source that was judged wrongly replaced."""
     if held and surprise.source.names == held.source.names:
-        return table, Table(surprise.source, held.target, held.of)
-    return Table(surprise.source, table.target, table.of), held
+        return table, replace(held, source=surprise.source)
+    return replace(table, source=surprise.source), held
 
 
 def _key(settings: Settings, table: Table, held: Table | None, known: Known | None) -> str | None:

@@ -213,6 +213,12 @@ class Learner:
             return self._seen
         return self._with(self._held or [self._schema.empty_table()])
 
+    def _counts(self, name: str, column_type: pa.DataType) -> bool:
+        """Tell whether the values of a column are worth counting: those of measurements are not."""
+        measured = type_of(column_type) == "number" and name not in self._leave_out
+        few = self._seen is None or self._seen.summaries[name].counted is not None
+        return few and not measured
+
     def _with(self, pieces: list[pa.Table]) -> Seen:
         """Return what is known when the rows of these pieces are added."""
         before = self._seen
@@ -221,7 +227,7 @@ class Learner:
             name: summarise(
                 values,
                 stands_for=kind,
-                counting=before is None or before.summaries[name].counted is not None,
+                counting=self._counts(name, values.type),
             )
             for name, (values, kind) in block.items()
         }
