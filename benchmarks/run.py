@@ -21,7 +21,10 @@ from rich.table import Table
 
 from measure import Report, machine, versions
 
-NAMES = ("listing", "compile", "keras_fit", "keras_sizes", "logistic", "process", "flights")
+NAMES = (
+    *("listing", "compile", "keras_fit", "keras_sizes", "logistic", "process", "flights"),
+    "streaming",
+)
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"
 BEGIN, END = "<!-- results, written by run.py -->\n", "<!-- end of results -->\n"
