@@ -173,7 +173,7 @@ def vowpal_wabbit(part: Path, held: Path) -> tuple[float, float]:
 def partial_fit(part: Path, held: Path) -> tuple[float, float]:
     from sklearn.linear_model import SGDClassifier
 
-    model = SGDClassifier(loss="log_loss", alpha=1e-6, random_state=0)
+    model = SGDClassifier(loss="log_loss", random_state=0)
     began = time.perf_counter()
     for _ in range(PASSES):
         for x, y in matrices(part):
