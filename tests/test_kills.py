@@ -208,6 +208,6 @@ def test_killed_at_each_change_of_the_file_system(case, begin, start, whole):
             if not killed_at(case, moment, begin, start, whole):
                 break
         except AssertionError as error:
-            wrong.append((moment, error))
+            wrong.append(f"{case}, killed at {moment}: {error}")
     assert moment > 20
-    assert not wrong
+    assert not wrong, "\n\n".join(wrong)
