@@ -1,10 +1,10 @@
 """`steepest` with tiny windows, as a process to be killed.
 
-``python mortal.py WORDS...`` is ``steepest WORDS...``. ``python mortal.py --serve`` imports once and forks for each
-line of standard input, ``[folder, moment, words]``: the child works in the folder, and kills itself with SIGKILL
-at that moment; the line that answers holds its status and how many moments there were. A moment is each change
-that Python is about to make to the file system there (a file opened for writing, renamed or removed, a folder
-made or removed, bytes sent to the disk) and the middle of each write.
+``python mortal.py WORDS...`` is ``steepest WORDS...``. ``python mortal.py --serve`` imports once and forks for
+each line of standard input, ``[folder, moment, words]``: the child works in the folder, and kills itself with
+SIGKILL at that moment; the line that answers holds its status and how many moments there were. A moment is
+each change that Python is about to make to the file system there (a file opened for writing, renamed or
+removed, a folder made or removed, bytes sent to the disk) and the middle of each write.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ class Mortal:
     """Kills the process at a moment, and counts them."""
 
     def __init__(self, place: Path, moment: int) -> None:
-        self.place, self.last = str(place) + os.sep, moment
-        self.tally = os.open(place / SAID, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
-        os.dup2(self.tally, 1)
-        os.dup2(self.tally, 2)
+        self.place, self.last = place, moment
         self.count = 0
 
     def moment(self) -> None:
@@ -45,8 +42,8 @@ class Mortal:
     def watches(self, path: object, folder: int = -1) -> bool:
         if not isinstance(path, str | os.PathLike):
             return False
-        start = os.getcwd() if folder == -1 else os.readlink(f"/proc/self/fd/{folder}")
-        return os.path.join(start, path).startswith(self.place)
+        start = Path.cwd() if folder == -1 else Path(f"/proc/self/fd/{folder}").readlink()
+        return self.place in (start / path).parents
 
     def audit(self, event: str, arguments: tuple) -> None:
         if event in CHANGES:
@@ -115,6 +112,9 @@ def serve() -> list[str]:
         child = os.fork()
         if not child:
             os.chdir(folder)
+            said = os.open(SAID, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
             mortal = Mortal(Path(folder), moment)
             sys.addaudithook(mortal.audit)
             os.fsync = mortal.fsync

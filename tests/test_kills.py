@@ -1,4 +1,4 @@
-"""A fit that is killed at any moment, and started anew until it ends, leaves what one that nobody killed leaves."""
+"""A fit that is killed at any moment, and started until it ends, leaves what one that nobody killed leaves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +36,7 @@ CASES = {
     "diverges": (*FIT, *SHORT, "--optimizer", "sgd", "--learning-rate", "1e30"),
 }
 
-FILES = ("model.safetensors", "model.json", "columns.json", "history.parquet", "rejected.csv", "settings.toml")
+FILES = ("model.safetensors", "model.json", "columns.json", "history.parquet", "rejected.csv")
 """What is the same, byte for byte."""
 
 TIMES = ("created", "seconds", "rows_per_second")
@@ -81,7 +79,7 @@ def process(place) -> dict:
 
 @pytest.fixture(scope="module")
 def start(process) -> Iterator[Start]:
-    """``start(folder, words, moment)`` runs ``steepest`` in a folder and kills it at a moment; 0 never comes."""
+    """``start(folder, words, moment)`` runs ``steepest`` in a folder and kills it at a moment, if not 0."""
     with subprocess.Popen([sys.executable, MORTAL, "--serve"], **process) as server:
 
         def ask(folder: Path, words: tuple[str, ...], moment: int = 0) -> End:
