@@ -1,6 +1,6 @@
 """`steepest` with tiny windows, as a process to be killed.
 
-``python mortal.py WORDS...`` is ``steepest WORDS...``. ``python mortal.py --serve`` imports once and forks for
+``python mortal.py WORDS...`` is ``steepest WORDS...``. ``mortal.py --serve`` imports once and forks for
 each line of standard input, ``[folder, moment, words]``: the child works in the folder, and kills itself with
 SIGKILL at that moment; the line that answers holds its status and how many moments there were. A moment is
 each change that Python is about to make to the file system there (a file opened for writing, renamed or

@@ -1,4 +1,4 @@
-"""A fit that is killed at any moment, and started until it ends, leaves what one that nobody killed leaves."""
+"""A fit that is killed at any moment and started until it ends leaves what one leaves that nobody killed."""
 
 from __future__ import annotations
 

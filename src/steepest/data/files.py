@@ -69,7 +69,8 @@ class File:
     @property
     def endings(self) -> list[str]:
         """The endings of the name, in lower case: [".csv", ".gz"]."""
-        return endings(self.name if self.remote is None else self.name.split("?")[0])
+        plain = self.remote is None or self.remote.protocol in _HADOOP
+        return endings(self.name if plain else self.name.split("?")[0])
 
     def open(self) -> Any:
         """Open the file's bytes for reading at any place."""
