@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,11 @@ import pandas as pd
 import pytest
 
 from mortal import SAID
+from steepest import preparation
 from steepest.checkpoints import contents
+from steepest.data import cache
+from steepest.settings import Settings
+from steepest.training import fit
 
 MORTAL = Path(__file__).with_name("mortal.py")
 
@@ -26,8 +31,10 @@ FIT = (
     *("fit", "../table.csv", "--target", "bought", "--model", "mlp", "--hidden", "8", "--dropout", "0.2"),
     *("--batch-size", "16", "--patience", "2", "--checkpoint-every", "0", "--out", "runs/it"),
 )
-SHORT, LONG = ("--epochs", "2"), ("--epochs", "6")
-"""The first is over within a hundred changes to the file system, the second after a few more seconds."""
+SHORT = ("--epochs", "2")
+"""Over within a hundred changes to the file system."""
+
+LONG_FIT = (*FIT, "--epochs", "6")
 
 CASES = {
     "new": (*FIT, *SHORT),
@@ -209,3 +216,52 @@ def test_killed_at_each_change_of_the_file_system(case, begin, start, whole):
             wrong.append(f"{case}, killed at {moment}: {error}")
     assert moment > 20
     assert not wrong, "\n\n".join(wrong)
+
+
+def start_anew_until_it_ends(folder: Path, moments: Iterator[float]) -> int:
+    """Kill processes after so many seconds each, until one ends; return how many were killed."""
+    for kills, moment in enumerate(moments):
+        with (
+            (folder / SAID).open("wb") as said,
+            subprocess.Popen([sys.executable, MORTAL, *LONG_FIT], cwd=folder, stderr=said, stdout=said) as it,
+        ):
+            try:
+                assert it.wait(moment) == 0, (folder / SAID).read_text()
+            except subprocess.TimeoutExpired:
+                it.kill()
+        if (folder / "runs" / "it").exists():
+            return kills + (it.returncode != 0)
+    raise AssertionError("moments never end")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(place, monkeypatch):
+    monkeypatch.setenv("STEEPEST_CACHE", "cache")
+    draws = np.random.Generator(np.random.Philox(0))
+    expected = place / "random, whole"
+    expected.mkdir()
+    began = time.perf_counter()
+    assert start_anew_until_it_ends(expected, iter([600.0])) == 0
+    life, kills = time.perf_counter() - began, 0
+    while kills < 100:
+        folder = place / f"random, after {kills}"
+        folder.mkdir()
+        kills += start_anew_until_it_ends(folder, iter(lambda: draws.uniform(0, life), None))
+        assert_same(folder, expected)
+        shutil.rmtree(folder)
+
+
+def test_all_is_on_the_disk_before_it_takes_its_name(place, tmp_path, monkeypatch):
+    synced: set[int] = set()
+    monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(preparation, "CACHED_FROM", 0)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
+    run = fit(
+        Settings(
+            data=(str(place / "table.csv"),), target="bought", epochs=1, out=str(tmp_path / "runs" / "it")
+        )
+    )
+    for whole in (run.path, *(entry.path for entry in cache.entries())):
+        for path in (whole, *whole.rglob("*")):
+            assert path.stat().st_ino in synced, path
+    assert cache.entries()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from steepest.data.cache import to_disk
 from steepest.errors import SteepestError
 from steepest.run import is_run
 from steepest.settings import NAMES, Settings, read_settings, to_toml
@@ -209,6 +210,7 @@ def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> No
     """Let the run take its name, in place of an older one."""
     for name in (LOCK, DATA):
         (work / name).unlink()
+    to_disk(work)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

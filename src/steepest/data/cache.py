@@ -230,12 +230,11 @@ class Filling:
             self.files[name].write(np.ascontiguousarray(rows, self.forms[name].dtype).data)
 
     def finish(self) -> dict[str, Array]:
-        """Return the arrays; those in files are on the disk then, and mapped for reading."""
+        """Return the arrays; those in files are mapped for reading."""
         if self.folder is None:
             return self.memory
         for file in self.files.values():
             file.flush()
-            os.fsync(file.fileno())
         return {name: _mapped(self.folder / f"{name}.bin", form) for name, form in self.forms.items()}
 
 
@@ -296,10 +295,18 @@ def seal(folder: Path, forms: Mapping[str, Form], facts: Mapping[str, Any]) -> N
     arrays = {name: [list(form.shape), form.dtype.str] for name, form in forms.items()}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"created": created, "arrays": arrays, **facts}, ensure_ascii=False)
-    with (folder / ENTRY).open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / ENTRY).write_text(text, "utf-8")
+    to_disk(folder)
+
+
+def to_disk(folder: Path) -> None:
+    """Bring a folder and all that is in it to the disk: after a power cut its name stands for whole files."""
+    for path in (*folder.rglob("*"), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _sweep() -> None:
