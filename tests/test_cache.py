@@ -26,6 +26,11 @@ def folder(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
+def lying_in(folder) -> list[str]:
+    """Return what is in the cache besides its lock."""
+    return sorted(file.name for file in folder.iterdir() if file.name != "lock")
+
+
 def write(key: str = KEY, numbers: np.ndarray = NUMBERS) -> Entry | None:
     with new_entry(key) as aside, Filling(FORMS, aside) as filling:
         filling.append("numbers", numbers[:3])
@@ -47,7 +52,7 @@ def test_an_entry_is_what_was_written(folder):
     assert entry.facts["plan"] == "any"
     assert [each.path for each in entries()] == [folder / KEY]
     assert entry.size > NUMBERS.nbytes
-    assert sorted(file.name for file in folder.iterdir()) == [KEY]
+    assert lying_in(folder) == [KEY]
     assert sorted(file.name for file in (folder / KEY).iterdir()) == [
         "codes.bin",
         "entry.json",
@@ -91,7 +96,7 @@ def test_an_exception_leaves_nothing(folder):
 
     with pytest.raises(KeyboardInterrupt):
         fail()
-    assert list(folder.iterdir()) == []
+    assert lying_in(folder) == []
 
 
 def test_the_first_of_two_stays():
@@ -138,11 +143,32 @@ def test_what_a_killed_process_left_goes_with_the_next(folder):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "here\n"
         assert clear() == 0, "it is being written"
-        assert len(list(folder.iterdir())) == 1
+        assert len(lying_in(folder)) == 1
         process.kill()
     time.sleep(0.05)
     write()
-    assert [file.name for file in folder.iterdir()] == [KEY]
+    assert lying_in(folder) == [KEY]
+
+
+@pytest.mark.parametrize("missing", ["lock", "folder"])
+def test_what_is_left_of_an_entry_goes_with_the_next(folder, missing):
+    left = folder / f"{KEY}.01234567.partial"
+    left.mkdir(parents=True)
+    if missing == "folder":
+        (left / "lock").write_bytes(b"")
+    write()
+    assert lying_in(folder) == [KEY]
+
+
+def test_an_entry_that_is_removed_is_none_from_the_first_moment_on(folder, monkeypatch):
+    write()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache.shutil, "rmtree", lambda *_, **__: None)
+        clear()
+    assert find(KEY) is None
+    assert len(lying_in(folder)) == 1
+    assert clear() > 0
+    assert lying_in(folder) == []
 
 
 def test_a_disk_without_room_is_told_before_and_when_it_happens(folder, monkeypatch):
@@ -150,7 +176,7 @@ def test_a_disk_without_room_is_told_before_and_when_it_happens(folder, monkeypa
     with pytest.raises(SteepestError, match=r"full: the encoded rows need 8,589,934,592 MiB.*--clear"):  # noqa: SIM117
         with new_entry(KEY) as aside:
             Filling(large, aside)
-    assert list(folder.iterdir()) == []
+    assert lying_in(folder) == []
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -158,7 +184,7 @@ def test_a_disk_without_room_is_told_before_and_when_it_happens(folder, monkeypa
     monkeypatch.setattr(cache.os, "fsync", full)
     with pytest.raises(SteepestError, match=r"is full.*STEEPEST_CACHE"):
         write()
-    assert list(folder.iterdir()) == []
+    assert lying_in(folder) == []
 
 
 def test_a_cache_that_is_a_file(monkeypatch, tmp_path):

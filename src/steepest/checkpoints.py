@@ -16,12 +16,13 @@ in the parts before it that are no longer than itself; so parts are few, and a s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,7 +155,7 @@ class Checkpoints:
             ((int(match[1]), path) for path, match in self._files(r"checkpoint-(\d+)")), reverse=True
         )
         self._number = max((number for number, _ in found), default=0)
-        for _, path in found:
+        for place, (_, path) in enumerate(found):
             try:
                 arrays, notes, _ = _read(path)
                 self._compare(path, notes)
@@ -164,7 +165,8 @@ class Checkpoints:
                 say(f"The checkpoint {path} can't be used: {error}.")
                 continue
             standing = _standing(template, arrays, notes, history, path)
-            self._kept = [(path.name, parts)]
+            self._kept = [*_first_whole(found[place + 1 :]), (path.name, parts)]
+            self._remove_others()
             self._offered = self._saved = standing
             return standing
         if found:
@@ -238,6 +240,14 @@ class Checkpoints:
             f"The checkpoint can't be written to {self.folder}: {error.strerror or error}.",
             hint="Make room there, or choose another folder; what was saved before is as it was.",
         )
+
+
+def _first_whole(found: Iterable[tuple[int, Path]]) -> list[tuple[str, list[Part]]]:
+    """Return the first of the checkpoints that is whole, if one is."""
+    for _, path in found:
+        with contextlib.suppress(OSError, ValueError):
+            return [(path.name, [Part(*part) for part in _read(path)[1]["parts"]])]
+    return []
 
 
 def _leaves(name: str, tree: Any) -> Arrays:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from steepest.preparation import Prepared, prepare
 from steepest.run import FORMAT, Run, write_history, write_json, write_model
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import DivergenceError, Trained
-from steepest.unfinished import CHECKPOINTS, ENDING, check_out, free_name, in_the_making
+from steepest.unfinished import CHECKPOINTS, ENDING, check_out, forget_checkpoints, free_name, in_the_making
 
 MODELS = ("linear", "mlp")
 
@@ -115,7 +114,7 @@ def _train(
     try:
         return _trainer(settings)(settings, prepared, epochs, callbacks, checkpoints, start)
     except DivergenceError:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        forget_checkpoints(work)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
         if not any(checkpoints.glob("*")):

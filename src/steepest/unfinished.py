@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+from steepest.data.cache import to_disk
 from steepest.errors import SteepestError
 from steepest.run import is_run
 from steepest.settings import NAMES, Settings, read_settings, to_toml
@@ -23,6 +24,11 @@ from steepest.settings import NAMES, Settings, read_settings, to_toml
 ENDING = ".unfinished"
 
 CHECKPOINTS = "checkpoints"
+
+SETTINGS, DATA, LOCK = "settings.toml", "data.json", "lock"
+
+BARE = {DATA, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, DATA, CHECKPOINTS))}
+"""What a folder may have that a process was killed in before it had settings, or while it was removed."""
 
 MAY_DIFFER = ("out", "memory", "checkpoint_every")
 """Settings that do not change what a run ends with."""
@@ -48,7 +54,7 @@ def interrupted(folder: Path) -> Settings:
         If there is none.
     """
     work = unfinished_of(folder)
-    if not (work / "settings.toml").is_file():
+    if not (work / SETTINGS).is_file():
         whole = is_run(folder)
         raise SteepestError(
             f"The run {folder} is complete." if whole else f"There is no interrupted run {folder}.",
@@ -57,7 +63,7 @@ def interrupted(folder: Path) -> Settings:
             else "steepest fit begins one; an interrupted one has a folder RUN.unfinished.",
         )
     out = str(work.with_name(work.name.removesuffix(ENDING)))
-    return replace(Settings(), **{**read_settings(str(work / "settings.toml")), "out": out})
+    return replace(Settings(), **{**read_settings(str(work / SETTINGS)), "out": out})
 
 
 def free_name(settings: Settings) -> Path:
@@ -112,9 +118,9 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
 
 def _differences(work: Path, settings: Settings) -> str:
     """Return in what an interrupted run's settings differ from these, as a sentence, or nothing."""
-    if not (work / "settings.toml").is_file():
-        return "it has none"
-    theirs = replace(Settings(), **read_settings(str(work / "settings.toml")))
+    if not (work / SETTINGS).is_file():
+        return "" if {each.name for each in work.iterdir()} <= BARE else "it has none"
+    theirs = replace(Settings(), **read_settings(str(work / SETTINGS)))
     pairs = [
         (name, getattr(theirs, name), getattr(settings, name)) for name in NAMES if name not in MAY_DIFFER
     ]
@@ -163,7 +169,7 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
 
 @contextmanager
 def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
-    with (work / "lock").open("ab") as lock:
+    with (work / LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -175,25 +181,36 @@ def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
 
 def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) -> None:
     """Write down what the run is made of, or see that it is what was interrupted."""
-    fingerprint = work / "data.json"
-    if fingerprint.is_file():
+    if (work / SETTINGS).is_file():
         differences = _differences(work, settings)
-        changed = json.loads(fingerprint.read_text("utf-8")) != data
+        changed = (work / DATA).is_file() and json.loads((work / DATA).read_text("utf-8")) != data
         if overwrite and (differences or changed):
-            shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+            forget_checkpoints(work)
         elif changed:
             raise SteepestError(
                 f"The data of the interrupted run {work} has changed since it was begun.",
                 hint="--overwrite begins anew with the data as it is now.",
             )
-    (work / "settings.toml").write_text(to_toml(settings), "utf-8")
-    fingerprint.write_text(json.dumps(data), "utf-8")
+    shutil.rmtree(work / f".{CHECKPOINTS}", ignore_errors=True)
+    for name, text in ((DATA, json.dumps(data)), (SETTINGS, to_toml(settings))):
+        (work / f".{name}").write_text(text, "utf-8")
+        (work / f".{name}").replace(work / name)
+
+
+def forget_checkpoints(work: Path) -> None:
+    """Remove all checkpoints at once: a process that is killed here leaves all of them or none."""
+    aside = work / f".{CHECKPOINTS}"
+    shutil.rmtree(aside, ignore_errors=True)
+    if (work / CHECKPOINTS).exists():
+        (work / CHECKPOINTS).rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> None:
     """Let the run take its name, in place of an older one."""
-    for name in ("lock", "data.json"):
+    for name in (LOCK, DATA):
         (work / name).unlink()
+    to_disk(work)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,9 @@ FORMAT = 1
 """Version of an entry's format."""
 
 PARTIAL = ".partial"
+
+LOCK = "lock"
+"""In the cache: held for moments, by who begins, names or removes entries; in an entry: while it is made."""
 
 ENTRY = "entry.json"
 
@@ -125,12 +128,34 @@ def clear() -> int:
     A run that reads an entry goes on: its files are there until it ends.
     """
     freed = 0
-    for folder in _folders():
-        if folder.name.endswith(PARTIAL) and not _abandoned(folder):
-            continue
-        freed += sum(file.stat().st_size for file in folder.iterdir())
-        shutil.rmtree(folder)
+    if not (place := cache_folder()).is_dir():
+        return freed
+    with _alone(place):
+        for folder in _folders():
+            if folder.name.endswith(PARTIAL) and not _abandoned(folder):
+                continue
+            freed += sum(file.stat().st_size for file in folder.iterdir())
+            _remove(folder)
     return freed
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Keep other processes from beginning, naming and removing entries."""
+    with (place / LOCK).open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(folder: Path) -> None:
+    """Remove an entry; it is none from the first moment on, so that no half of one is ever found."""
+    if not folder.name.endswith(PARTIAL):
+        folder = folder.rename(_aside(folder.parent, folder.name))
+    shutil.rmtree(folder)
+
+
+def _aside(place: Path, key: str) -> Path:
+    return place / f"{key}.{secrets.token_hex(4)}{PARTIAL}"
 
 
 def _folders() -> list[Path]:
@@ -146,12 +171,12 @@ def _is_key(name: str) -> bool:
 
 
 def _abandoned(folder: Path) -> bool:
-    """Tell whether the process that wrote here is gone."""
+    """Tell whether the process that wrote here is gone: asked by a process that is alone."""
     try:
-        with (folder / "lock").open("rb") as lock:
+        with (folder / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return False  # it is just being made, or just being removed
+        return True
     except OSError:
         return False
     return True
@@ -205,12 +230,11 @@ class Filling:
             self.files[name].write(np.ascontiguousarray(rows, self.forms[name].dtype).data)
 
     def finish(self) -> dict[str, Array]:
-        """Return the arrays; those in files are on the disk then, and mapped for reading."""
+        """Return the arrays; those in files are mapped for reading."""
         if self.folder is None:
             return self.memory
         for file in self.files.values():
             file.flush()
-            os.fsync(file.fileno())
         return {name: _mapped(self.folder / f"{name}.bin", form) for name, form in self.forms.items()}
 
 
@@ -232,19 +256,18 @@ def new_entry(key: str) -> Iterator[Path]:
         If it can't be written; nothing is left behind then.
     """
     place = cache_folder()
-    aside = place / f"{key}.{secrets.token_hex(4)}{PARTIAL}"
+    aside = _aside(place, key)
     try:
-        aside.mkdir(parents=True)
-        with (aside / "lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _sweep()
+        place.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            with _alone(place):
+                _sweep()
+                aside.mkdir()
+                fcntl.flock(held.enter_context((aside / LOCK).open("wb")), fcntl.LOCK_EX)
             yield aside
-            (aside / "lock").unlink()
-        if (aside / ENTRY).is_file():
-            if find(key) is None:  # what may stand there is damaged
-                shutil.rmtree(place / key, ignore_errors=True)
-            with suppress(OSError):  # another process was quicker, with the same bytes
-                aside.rename(place / key)
+            if (aside / ENTRY).is_file():
+                with _alone(place):
+                    _name(aside, place / key)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise full_disk(place) from error
@@ -253,7 +276,18 @@ def new_entry(key: str) -> Iterator[Path]:
             hint="Name another folder by the environment variable STEEPEST_CACHE.",
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.exists():
+            with _alone(place):
+                shutil.rmtree(aside, ignore_errors=True)
+
+
+def _name(aside: Path, entry: Path) -> None:
+    """Let what was written aside become an entry, unless another process was quicker, with the same bytes."""
+    if find(entry.name) is None:
+        if entry.exists():  # it is damaged
+            _remove(entry)
+        (aside / LOCK).unlink()
+        aside.rename(entry)
 
 
 def seal(folder: Path, forms: Mapping[str, Form], facts: Mapping[str, Any]) -> None:
@@ -261,10 +295,18 @@ def seal(folder: Path, forms: Mapping[str, Form], facts: Mapping[str, Any]) -> N
     arrays = {name: [list(form.shape), form.dtype.str] for name, form in forms.items()}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"created": created, "arrays": arrays, **facts}, ensure_ascii=False)
-    with (folder / ENTRY).open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    (folder / ENTRY).write_text(text, "utf-8")
+    to_disk(folder)
+
+
+def to_disk(folder: Path) -> None:
+    """Bring a folder and all that is in it to the disk: after a power cut its name stands for whole files."""
+    for path in (*folder.rglob("*"), folder):
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _sweep() -> None:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import posixpath
 import re
+import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,11 @@ _MARKS = (
     *("ETag", "etag", "checksum", "Content-MD5", "Digest", "md5Hash", "crc32c"),
 )
 """What file systems call the marks of a file's content."""
+
+_HADOOP = ("hdfs", "viewfs")
+
+_REACHED_WITHIN = 10.0
+"""Seconds in which a name node accepts a connection; hdfs-native itself would try for minutes."""
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -63,7 +69,8 @@ class File:
     @property
     def endings(self) -> list[str]:
         """The endings of the name, in lower case: [".csv", ".gz"]."""
-        return endings(self.name if self.remote is None else self.name.split("?")[0])
+        plain = self.remote is None or self.remote.protocol in _HADOOP
+        return endings(self.name if plain else self.name.split("?")[0])
 
     def open(self) -> Any:
         """Open the file's bytes for reading at any place."""
@@ -86,7 +93,11 @@ class File:
 
     def require_unchanged(self) -> None:
         """Raise SteepestError if the file is not what it was when it was opened."""
-        if self.stamp != _stamp(self.name, self.path, self.remote):
+        try:
+            stamp = _stamp(self.name, self.path, self.remote)
+        except FileNotFoundError:
+            raise _gone(self.name) from None
+        if self.stamp != stamp:
             raise SteepestError(
                 f"{self.name} changed since it was opened.",
                 hint="Start again when nothing writes to it any more.",
@@ -99,7 +110,7 @@ class File:
             yield
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             if isinstance(error, OSError) and not self.remote and not Path(self.path).exists():
-                raise SteepestError(f"there is no file {self.name} any more.", hint="Put it back.") from None
+                raise _gone(self.name) from None
             self.require_unchanged()
             reason = (
                 getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
@@ -137,7 +148,7 @@ def find_files(patterns: Sequence[str], readable: Callable[[str], bool]) -> tupl
     SteepestError
         If nothing is there, a file is empty or named twice, or a URL needs a package that is not installed.
     """
-    files = [file for pattern in patterns for file in _matching(pattern, readable)]
+    files = [file for pattern in patterns for file in _found(pattern, readable)]
     if not files:
         raise SteepestError("no file is named.", hint="Name one or several files, or a glob such as '*.csv'.")
     names = [file.name for file in files]
@@ -146,6 +157,13 @@ def find_files(patterns: Sequence[str], readable: Callable[[str], bool]) -> tupl
             f"{twice} is named twice, so its rows would count twice.", hint="Name each file once."
         )
     return tuple(files)
+
+
+def _found(pattern: str, readable: Callable[[str], bool]) -> list[File]:
+    try:
+        return _matching(pattern, readable)
+    except FileNotFoundError:
+        raise SteepestError(f"there is no file {pattern}.", hint="Check the address.") from None
 
 
 def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
@@ -169,30 +187,50 @@ def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
 
 def _remote_files(url: str) -> list[File]:
     """Return the files that a URL stands for."""
-    scheme = url.split("://", maxsplit=1)[0].rsplit("::", maxsplit=1)[-1]
-    packages = ("fsspec", "hdfs_native") if scheme in ("hdfs", "viewfs") else ("fsspec",)
+    chain = url.split("://", maxsplit=1)[0]
+    scheme = chain.rsplit("::", maxsplit=1)[-1]
+    packages = ("fsspec", "hdfs_native") if scheme in _HADOOP else ("fsspec",)
     if not all(map(importlib.util.find_spec, packages)):
         raise SteepestError(
             f"{url} needs a package that is not installed.",
             hint="Install it: pip install 'steepest[remote]'.",
         )
     try:
-        remote, path = importlib.import_module("fsspec.core").url_to_fs(url)
+        opened = _hadoop if chain in _HADOOP else importlib.import_module("fsspec.core").url_to_fs
+        remote, path = opened(url)
         found = _remote_matches(url, remote, path)
         return [_file(name, each, keys, remote) for name, each, keys in found]
-    except SteepestError:
+    except (SteepestError, FileNotFoundError):
         raise
-    except FileNotFoundError:
-        raise SteepestError(f"there is no file {url}.", hint="Check the address.") from None
     except ImportError as error:  # of the package for this kind of address, which fsspec names
         raise SteepestError(
             f"{url} needs a package that is not installed: {error}.", hint="Install it with pip."
         ) from None
     except Exception as error:  # each file system has errors of its own
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
         raise SteepestError(
             f"{url} cannot be reached: {reason.rstrip('.')}.", hint="Check the address and your access to it."
         ) from error
+
+
+def _hadoop(url: str) -> tuple[Any, str]:
+    """Return the file system of a Hadoop URL, and the path in it.
+
+    Where the URL names a name node by its port, that is reached first, so that a wrong one is told at once.
+    In a path ``?``, ``#`` and ``;`` are characters as others are, of a name or a pattern; hdfs-native would
+    end the path there.
+    """
+    root = "/".join(url.split("/")[:3])
+    node = urllib.parse.urlsplit(root)
+    if node.port:
+        socket.create_connection((node.hostname, node.port), _REACHED_WITHIN).close()
+    remote, _ = importlib.import_module("fsspec.core").url_to_fs(root)
+    remote._strip_protocol = _hadoop_path
+    return remote, _hadoop_path(url)
+
+
+def _hadoop_path(url: str) -> str:
+    return re.sub(r"^[^/]+://[^/]*", "", url) or "/"
 
 
 def _remote_matches(url: str, remote: Any, path: str) -> list[tuple[str, str, dict[str, str | None]]]:
@@ -205,7 +243,7 @@ def _remote_matches(url: str, remote: Any, path: str) -> list[tuple[str, str, di
         return [(remote.unstrip_protocol(each), each, {}) for each in paths]
     if not web and remote.isdir(path):
         inside = sorted(each for each in remote.find(path) if each.endswith(".parquet"))
-        return [(remote.unstrip_protocol(each), each, keys) for each, keys in _data_set(path, inside)]
+        return [(remote.unstrip_protocol(each), each, keys) for each, keys in _data_set(path, inside, url)]
     return [(url, path, {})]
 
 
@@ -215,18 +253,15 @@ def _file(name: str, path: str, keys: dict[str, str | None] | None = None, remot
 
 def _stamp(name: str, path: str, remote: Any) -> str | None:
     """Return what changes whenever a file may have changed."""
-    try:
-        if remote is None:
-            found = os.stat(path)  # noqa: PTH116
-            size = found.st_size
-            marks = [os.path.realpath(path), size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
-        else:
-            remote.invalidate_cache()
-            info = remote.info(path)
-            size = info.get("size")
-            marks = [f"{mark}={info[mark]}" for mark in _MARKS if info.get(mark) is not None]
-    except FileNotFoundError:
-        raise SteepestError(f"there is no file {name} any more.", hint="Put it back.") from None
+    if remote is None:
+        found = os.stat(path)  # noqa: PTH116
+        size = found.st_size
+        marks = [os.path.realpath(path), size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
+    else:
+        remote.invalidate_cache()
+        info = remote.info(path)
+        size = info.get("size")
+        marks = [f"{mark}={info[mark]}" for mark in _MARKS if info.get(mark) is not None]
     if size == 0:
         raise SteepestError(f"{name} is empty (0 bytes).", hint="Write it again, or name another file.")
     if remote is not None and len(marks) < 2:  # a size alone says little
@@ -234,7 +269,7 @@ def _stamp(name: str, path: str, remote: Any) -> str | None:
     return hashlib.sha256(repr((name, marks)).encode()).hexdigest()
 
 
-def _data_set(folder: str, files: Sequence[str]) -> list[tuple[str, dict[str, str | None]]]:
+def _data_set(folder: str, files: Sequence[str], name: str = "") -> list[tuple[str, dict[str, str | None]]]:
     """Return the Parquet files of a folder and the keys in the names of the folders between."""
     found = []
     for file in files:
@@ -245,10 +280,14 @@ def _data_set(folder: str, files: Sequence[str]) -> list[tuple[str, dict[str, st
         found.append((file, {key: None if value == _NO_VALUE else value for key, _, value in parts}))
     if not found:
         raise SteepestError(
-            f"{folder} is a folder, not a file, and has no Parquet files.",
-            hint=f"Name its files: '{posixpath.join(folder, '*.csv')}'.",
+            f"{name or folder} is a folder, not a file, and has no Parquet files.",
+            hint=f"Name its files: '{posixpath.join(name or folder, '*.csv')}'.",
         )
     return found
+
+
+def _gone(name: str) -> SteepestError:
+    return SteepestError(f"there is no file {name} any more.", hint="Put it back.")
 
 
 def _no_match(pattern: str) -> SteepestError:
