@@ -142,14 +142,19 @@ class Blocks:
             return
         current, before = next(order), None
         _advise(files, current, mmap.MADV_WILLNEED)
-        for following in itertools.chain(order, [None]):
-            if following is not None:
-                _advise(files, following, mmap.MADV_WILLNEED)
-            yield current
-            if before is not None:
-                _advise(fleeting, before, mmap.MADV_DONTNEED)
-            if following is not None:
-                current, before = following, current
+        try:
+            for following in itertools.chain(order, [None]):
+                if following is not None:
+                    _advise(files, following, mmap.MADV_WILLNEED)
+                yield current
+                if before is not None:
+                    _advise(fleeting, before, mmap.MADV_DONTNEED)
+                if following is not None:
+                    current, before = following, current
+        finally:  # who has enough rows asks for no more
+            for used in (before, current):
+                if used is not None:
+                    _advise(fleeting, used, mmap.MADV_DONTNEED)
 
     def _buffers(self, rows: int) -> tuple[Array, ...]:
         weights = _mapped((rows,), np.dtype(np.float32))
