@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class PackedRows:
     packed
         The rows.
     fleeting
-        Whether the pages of mapped rows are let go once they were used.
+        Whether mapped rows are let go once they were used.
     """
 
     layout: Layout
@@ -64,7 +65,7 @@ class PackedRows:
 
     def subset(self, rows: Rows) -> PackedRows:
         """Return some rows, whose numbers rise, in memory."""
-        some = Packed(*(np.empty((len(rows), part.shape[1]), part.dtype) for part in self.packed))
+        some = Packed(_room(len(rows), self.packed.numbers), _room(len(rows), self.packed.codes))
         for first in range(0, len(rows), ROWS_AT_ONCE):
             chosen = rows[first : first + ROWS_AT_ONCE]
             for part, out in zip(self.packed, some, strict=True):
@@ -102,3 +103,11 @@ class PackedRows:
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""
         return tuple(array for part in self.packed for array in mapped(part))
+
+    def fetched(self, fetch: Callable[[Array], Array]) -> PackedRows:
+        """Return some of the rows, in memory."""
+        return PackedRows(self.layout, Packed(fetch(self.packed.numbers), fetch(self.packed.codes)))
+
+
+def _room(rows: int, like: Array) -> Array:
+    return np.empty((rows, *like.shape[1:]), like.dtype)
