@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steepest.data import blocks, order
+from steepest.data import blocks, order, pieces
 from steepest.data.blocks import Blocks
-from steepest.data.gather import Converted, Mapped, Sparse, advise, pages
+from steepest.data.gather import Converted, Mapped, Sparse, advise
+from steepest.data.gather import pages as pages_of
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def mapped(tmp_path):
 def small(monkeypatch):
     monkeypatch.setattr(order, "WINDOW", 64)
     monkeypatch.setattr(order, "BLOCK", 16)
-    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(pieces, "BLOCK", 16)
     monkeypatch.setattr(blocks, "WINDOW_BYTES", 400)
 
 
@@ -67,9 +70,9 @@ def test_rows_that_all_weigh_one():
             np.testing.assert_array_equal(mine, theirs)
 
 
-def test_the_system_is_told_what_comes_and_what_is_done(mapped, small, monkeypatch):
+def test_the_system_is_told_what_comes(mapped, small, monkeypatch):
     told = []
-    monkeypatch.setattr(blocks, "advise", lambda array, *what: told.append(what))
+    monkeypatch.setattr(pieces, "advise", lambda array, *what: told.append(what))
     array = mapped(np.arange(200, dtype=np.float32))
     gathered((array,), 200)
     assert {advice for *_, advice in told} == {mmap.MADV_WILLNEED}
@@ -78,23 +81,41 @@ def test_the_system_is_told_what_comes_and_what_is_done(mapped, small, monkeypat
     assert ahead[-1][1] == 200
     assert sum(last - first for first, last in ahead) == 200, "every row once"
     told.clear()
-    gathered((Mapped(array, True),), 200)
-    assert sum(last - first for first, last, advice in told if advice == mmap.MADV_DONTNEED) > 0
-    told.clear()
     gathered((np.arange(200, dtype=np.float32),), 200)
     assert not told, "memory needs no advice"
 
 
-@given(st.integers(0, 10**6), st.integers(1, 10**6))
-def test_pages(first, more):
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fleeting_rows_are_let_go_once_each_epoch(mapped, small, monkeypatch, shuffle):
+    told = []
+    monkeypatch.setattr(pieces, "advise", lambda array, *what: told.append(what))
+    gathered((Mapped(mapped(np.arange(200, dtype=np.float32)), True),), 200, shuffle=shuffle)
+    gone = sorted((first, last) for first, last, advice in told if advice == mmap.MADV_DONTNEED)
+    assert gone == sorted(2 * [(first, min(first + 16, 200)) for first in range(0, 200, 16)])
+
+
+def resident(file) -> int:
+    """Return the bytes of a mapped file that are in this process's memory."""
+    maps = Path("/proc/self/smaps").read_text().split(str(file))[1:]
+    return sum(1024 * int(re.search(r"Rss: +(\d+)", each)[1]) for each in maps)
+
+
+def test_fleeting_pages_do_not_stay(tmp_path):
+    file = tmp_path / "rows.bin"
+    np.zeros((50_000, 40), np.float32).tofile(file)
+    array = np.memmap(file, np.float32, "r", shape=(50_000, 40))
+    for fleeting in (False, True):
+        for window in Blocks((Mapped(array, fleeting),), 50_000, batch_size=100).epochs(0, 1):
+            assert not window.arrays[0].any()
+        assert (resident(file) < 2**18) == fleeting
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.sampled_from([4096, 2**16]))
+def test_pages(first, more, size):
     last = first + more
-    start, end = pages(first, last, whole=False)
-    assert start % mmap.PAGESIZE == end % mmap.PAGESIZE == 0
-    assert first - mmap.PAGESIZE < start <= first < last <= end < last + mmap.PAGESIZE
-    start, end = pages(first, last, whole=True)
-    assert start % mmap.PAGESIZE == end % mmap.PAGESIZE == 0
-    assert first <= start < first + mmap.PAGESIZE
-    assert last - mmap.PAGESIZE < end <= last
+    start, end = pages_of(first, last, size)
+    assert start % size == end % size == 0
+    assert first - size < start <= first < last <= end < last + size
 
 
 def test_advice_on_any_rows_of_a_file_leaves_them_as_they_are(mapped):

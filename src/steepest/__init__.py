@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steepest.callbacks import Callback as Callback
+    from steepest.data.rows import Rejected as Rejected
+    from steepest.data.rows import RowSource as RowSource
+    from steepest.data.rows import Stretch as Stretch
+    from steepest.data.source import open_source as open_source
     from steepest.descent import losses as losses
     from steepest.descent import models as models
     from steepest.descent import schedules as schedules
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from steepest.descent.optimizers import RMSProp as RMSProp
     from steepest.descent.schedules import Schedule as Schedule
     from steepest.errors import SteepestError as SteepestError
+    from steepest.fitting import fit as fit
     from steepest.minimization import Result as Result
     from steepest.minimization import minimize as minimize
 
@@ -33,6 +38,10 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Callback": "callbacks",
+    "Rejected": "data.rows",
+    "RowSource": "data.rows",
+    "Stretch": "data.rows",
+    "open_source": "data.source",
     "losses": "descent",
     "models": "descent",
     "schedules": "descent",
@@ -49,6 +58,7 @@ _WHERE = {
     "RMSProp": "descent.optimizers",
     "Schedule": "descent.schedules",
     "SteepestError": "errors",
+    "fit": "fitting",
     "Result": "minimization",
     "minimize": "minimization",
 }

@@ -30,7 +30,10 @@ CHUNK = 2**25
 """Bytes of features that are predicted at a time."""
 
 MOST_JUDGED = 2**20
-"""Rows by which a model is judged at most: so many are drawn of more."""
+"""Rows by which a model is judged at most: so many are drawn of more ..."""
+
+JUDGED_BYTES = 2**26
+"""... and no more bytes of packed rows, where that many rows are larger."""
 
 JUDGING = 0x3D6E
 """The purpose of the stream that draws the rows to judge by."""
@@ -66,9 +69,10 @@ def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] 
 def judged(rows: Rows, seed: int) -> tuple[PackedRows, npt.NDArray[Any], list[str]]:
     """Return the features and targets of the rows to judge by, and what is to be said of them."""
     count = len(rows.features)
-    if count <= MOST_JUDGED:
+    most = min(MOST_JUDGED, max(1, JUDGED_BYTES // max(1, rows.features.row_bytes)))
+    if count <= most:
         return rows.features, rows.target[:], []
-    drawn = np.unique(generator(seed, JUDGING).bit_generator.random_raw(MOST_JUDGED) % np.uint64(count))
+    drawn = np.unique(generator(seed, JUDGING).bit_generator.random_raw(most) % np.uint64(count))
     chosen = drawn.astype(np.int64)
     note = f"These figures are of {len(chosen):,} rows, drawn from {count:,}."
     return rows.features.subset(chosen), rows.target[chosen], [note]

@@ -20,7 +20,7 @@ from steepest.data.gather import Mapped
 from steepest.data.layout import Packed
 from steepest.data.packed import PackedRows
 from steepest.data.rejected import FILE, Rejects
-from steepest.data.rows import Reconsidered
+from steepest.data.rows import MEMORY, Reconsidered
 from steepest.data.source import open_source
 from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
@@ -125,6 +125,11 @@ def prepare(
     roles = named(settings)
     if settings.validation and not isinstance(settings.validation, str):
         check_fraction(settings.validation)
+    if data is None and settings.data == MEMORY:
+        raise SteepestError(
+            "The rows of this run were in memory, and no file has them.",
+            hint="Call steepest.fit again with the same data and settings: it goes on where the run stopped.",
+        )
     table = _open(settings, list(settings.data) if data is None else data, roles)
     held = None
     if isinstance(settings.validation, str):

@@ -173,20 +173,34 @@ def read_settings(path: str) -> dict[str, Any]:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SteepestError(f"The settings file {path} is not valid TOML: {error}.") from None
+    return checked(found, f"The settings file {path} sets")
+
+
+def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
+    """Return settings by name, lists as tuples, if there are such settings and they may be that.
+
+    Parameters
+    ----------
+    found
+        Name -> value.
+    who
+        What sets them, for messages: ``steepest.fit sets``.
+
+    Raises
+    ------
+    SteepestError
+        If there is no such setting, or it takes something else.
+    """
     for name, value in found.items():
         if name not in NAMES:
-            raise SteepestError(
-                f"The settings file {path} sets {name!r}, which there is not.", hint=nearest(name, NAMES)
-            )
+            raise SteepestError(f"{who} {name!r}, which there is not.", hint=nearest(name, NAMES))
         if not isinstance(value, KINDS[name]) or isinstance(value, bool):
             takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
-            raise SteepestError(f"The settings file {path} sets {name} = {value!r}, but it takes {takes}.")
-        items = value if isinstance(value, list) else ()
+            raise SteepestError(f"{who} {name} = {value!r}, but it takes {takes}.")
+        items = value if isinstance(value, (list, tuple)) else ()
         wanted = int if name == "hidden" else str
         if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
-            raise SteepestError(
-                f"The settings file {path} sets {name} = {value!r}, but each of these is {CALLED[wanted]}."
-            )
+            raise SteepestError(f"{who} {name} = {value!r}, but each of these is {CALLED[wanted]}.")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 

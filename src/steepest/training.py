@@ -18,6 +18,7 @@ import steepest
 from steepest import networks
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
+from steepest.data.rows import MEMORY
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
@@ -275,19 +276,23 @@ def _notes(trained: Trained) -> list[str]:
 
 
 def command(settings: Settings) -> str:
-    """Return the command line that gives these settings.
+    """Return the command line, or the call, that gives these settings.
 
     Examples
     --------
     >>> command(Settings(data=("my data.csv",), target="y", epochs=3))
     "steepest fit 'my data.csv' --target y --epochs 3"
+    >>> command(Settings(data=("memory",), target="y", epochs=3))
+    "steepest.fit(data, 'y', epochs=3)"
     """
     default = Settings()
     words = ["steepest", "fit", *settings.data]
-    for name in NAMES:
-        value = getattr(settings, name)
-        if name == "data" or value == getattr(default, name):
-            continue
+    given = {name: getattr(settings, name) for name in NAMES if name != "data"}
+    given = {name: value for name, value in given.items() if value != getattr(default, name)}
+    if settings.data == MEMORY:
+        others = [f", {name}={value!r}" for name, value in given.items() if name != "target"]
+        return f"steepest.fit(data, {settings.target!r}{''.join(others)})"
+    for name, value in given.items():
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
             words += [word for column in value for word in (option, column)]

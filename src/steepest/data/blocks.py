@@ -14,14 +14,14 @@ import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Gathered, Mapped, advise, gather, is_fleeting, mapped
-from steepest.data.order import BLOCK, Rows, epoch_order, in_order, order_within_batches
+from steepest.data.gather import Gathered, Mapped, gather
+from steepest.data.order import Rows, epoch_order, in_order, order_within_batches
+from steepest.data.pieces import Piece, pieces
 
 WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
@@ -99,10 +99,14 @@ class Blocks:
         """
         shapes = self.shapes()
         buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(self.buffers)]
-        numbers = count()
+        in_turn = itertools.cycle(buffers)
         for epoch in range(first, last):
-            for shape, members in islice(self._cut(epoch, shapes), skip if epoch == first else 0, None):
-                yield self._fill(buffers[next(numbers) % self.buffers], shape, members)
+            passed = shapes[:skip] if epoch == first else []
+            rest = pieces(self._sources(), self._order(epoch), sum(map(math.prod, passed)))
+            piece = None
+            for shape in shapes[len(passed) :]:
+                window, piece = self._fill(next(in_turn), shape, piece, rest)
+                yield window
 
     def shapes(self) -> list[tuple[int, int]]:
         """Return the shapes ``(steps, batch_size)`` of an epoch's windows."""
@@ -116,71 +120,45 @@ class Blocks:
         tail = 0 if self.padded else self.rows % self.batch_size
         return [*shapes, (1, tail)] if tail else shapes
 
-    def _cut(self, epoch: int, shapes: list[tuple[int, int]]) -> Iterator[tuple[tuple[int, int], Rows]]:
-        """Yield each window's shape and the row numbers in it."""
-        order = in_order(self.rows)
+    def _order(self, epoch: int) -> Iterator[Rows]:
+        """Return the row numbers of an epoch in the order of their visit, piece by piece."""
         if self.shuffle == "batch":
-            order = order_within_batches(self.seed, epoch, self.rows, self.batch_size)
-        elif self.shuffle:
-            order = epoch_order(self.seed, epoch, self.rows)
-        order = self._read_ahead(order)
-        waiting = next(order)
-        for shape in shapes:
-            wanted = math.prod(shape)
-            while len(waiting) < wanted and (more := next(order, None)) is not None:
-                waiting = np.concatenate([waiting, more])
-            yield shape, waiting[:wanted]
-            waiting = waiting[wanted:]
+            return order_within_batches(self.seed, epoch, self.rows, self.batch_size)
+        return epoch_order(self.seed, epoch, self.rows) if self.shuffle else in_order(self.rows)
 
-    def _read_ahead(self, order: Iterator[Rows]) -> Iterator[Rows]:
-        """Yield the order's pieces; of mapped files, have the next one read and let go of the one before."""
-        sources = self.arrays if isinstance(self.weights, int) else (*self.arrays, self.weights)
-        files = [array for source in sources for array in mapped(source)]
-        fleeting = [array for source in sources if is_fleeting(source) for array in mapped(source)]
-        if not files:
-            yield from order
-            return
-        current, before = next(order), None
-        _advise(files, current, mmap.MADV_WILLNEED)
-        for following in itertools.chain(order, [None]):
-            if following is not None:
-                _advise(files, following, mmap.MADV_WILLNEED)
-            yield current
-            if before is not None:
-                _advise(fleeting, before, mmap.MADV_DONTNEED)
-            if following is not None:
-                current, before = following, current
+    def _sources(self) -> tuple[Array | Gathered, ...]:
+        return self.arrays if isinstance(self.weights, int) else (*self.arrays, self.weights)
 
     def _buffers(self, rows: int) -> tuple[Array, ...]:
         weights = _mapped((rows,), np.dtype(np.float32))
         return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in self.arrays), weights)
 
-    def _fill(self, buffers: tuple[Array, ...], shape: tuple[int, int], members: Rows) -> Window:
-        """Gather rows into the buffers; padding repeats a real row, because zeros may not be valid data."""
+    def _fill(
+        self, buffers: tuple[Array, ...], shape: tuple[int, int], piece: Piece | None, rest: Iterator[Piece]
+    ) -> tuple[Window, Piece | None]:
+        """Gather rows of a piece, and of those after it, into the buffers; return what is left of the last.
+
+        Padding repeats a real row, because zeros may not be valid data.
+        """
         wanted = math.prod(shape)
-        padding = wanted - len(members)
-        sources = np.concatenate([members, np.repeat(members[:1], padding)]) if padding else members
-        views = []
-        for array, buffer in zip(self.arrays, buffers, strict=False):
-            gather(array, sources, buffer[:wanted])
-            views.append(buffer[:wanted].reshape(*shape, *array.shape[1:]))
-        weights = buffers[-1][:wanted]
-        if isinstance(self.weights, int):
-            weights[:] = 1
-        else:
-            gather(self.weights, sources, weights)
-        weights = weights.reshape(shape)
-        rows = np.concatenate([members, np.full(padding, -1)]).reshape(shape)
-        weights[rows < 0] = 0
-        return Window(tuple(views), weights, rows)
-
-
-def _advise(files: list[Array], rows: Rows, advice: int) -> None:
-    """Tell the system of the blocks that these rows lie in, neighbouring ones together."""
-    blocks = np.unique(rows // BLOCK)
-    for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
-        for array in files:
-            advise(array, int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, len(array)), advice)
+        rows, filled = np.full(wanted, -1), 0
+        buffers[-1][:wanted] = 1
+        while filled < wanted:
+            if piece is None or not len(piece.rows):
+                piece = next(rest, None)
+                if piece is None:
+                    break
+            some, piece = piece.cut(wanted - filled)
+            end = filled + len(some.rows)
+            rows[filled:end] = some.rows
+            for (source, numbers), buffer in zip(some.sources, buffers, strict=False):
+                gather(source, numbers, buffer[filled:end])
+            filled = end
+        for buffer in buffers:
+            buffer[filled:wanted] = buffer[0]
+        buffers[-1][filled:wanted] = 0
+        *arrays, weights = (buffer[:wanted].reshape(*shape, *buffer.shape[1:]) for buffer in buffers)
+        return Window(tuple(arrays), weights, rows.reshape(shape)), piece
 
 
 def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

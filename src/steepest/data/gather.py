@@ -6,6 +6,7 @@ An array of NumPy is such rows as it is. Anything else that has a shape, a type 
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -15,6 +16,9 @@ import numpy.typing as npt
 from steepest.data.order import Rows
 
 Array = npt.NDArray[Any]
+
+AROUND = 2**16
+"""Bytes around an address that Linux maps along with it."""
 
 
 class Gathered(Protocol):
@@ -38,6 +42,13 @@ class Gathered(Protocol):
 
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that these rows are read from."""
+
+
+class Fleeting(Gathered, Protocol):
+    """Rows of mapped files that are too large to stay in memory: see `steepest.data.pieces`."""
+
+    def fetched(self, fetch: Callable[[Array], Array]) -> Array | Gathered:
+        """Return the rows that are left when each array is replaced by some of its rows in memory."""
 
 
 def is_gathered(rows: object) -> TypeGuard[Gathered]:
@@ -68,8 +79,8 @@ def mapped(source: Array | Gathered) -> tuple[Array, ...]:
     return (source,) if _mapping(source) is not None else ()
 
 
-def is_fleeting(source: Array | Gathered) -> bool:
-    """Tell whether the pages of these rows are let go once they were used, because there are too many."""
+def is_fleeting(source: Array | Gathered) -> TypeGuard[Fleeting]:
+    """Tell whether these rows are let go once they were used, because there are too many."""
     return bool(getattr(source, "fleeting", False))
 
 
@@ -93,31 +104,21 @@ def advise(array: Array, first: int, last: int, advice: int) -> None:
     if mapping is None or not array.flags.c_contiguous:
         return
     begins = array.ctypes.data - np.frombuffer(mapping, np.uint8).ctypes.data
-    places = (begins + row * array.strides[0] for row in (first, last))
-    start, end = pages(*places, whole=advice == mmap.MADV_DONTNEED)
+    size = AROUND if advice == mmap.MADV_DONTNEED else mmap.PAGESIZE
+    start, end = pages(begins + first * array.strides[0], begins + last * array.strides[0], size)
     if end > start:
         mapping.madvise(advice, start, min(end, len(mapping)) - start)
 
 
-def pages(first: int, last: int, *, whole: bool) -> tuple[int, int]:
-    """Return where the pages begin and end in which the bytes ``first`` to ``last - 1`` lie.
-
-    Parameters
-    ----------
-    whole
-        Whether only pages count that hold no other bytes.
+def pages(first: int, last: int, size: int) -> tuple[int, int]:
+    """Return where the pages of a size begin and end in which the bytes ``first`` to ``last - 1`` lie.
 
     Examples
     --------
-    >>> pages(10, mmap.PAGESIZE + 10, whole=False) == (0, 2 * mmap.PAGESIZE)
-    True
-    >>> pages(10, 3 * mmap.PAGESIZE, whole=True) == (mmap.PAGESIZE, 3 * mmap.PAGESIZE)
-    True
+    >>> pages(10, 4097, 4096)
+    (0, 8192)
     """
-    size = mmap.PAGESIZE
-    down = (first // size * size, last // size * size)
-    up = (-(-first // size) * size, -(-last // size) * size)
-    return (up[0], down[1]) if whole else (down[0], up[1])
+    return first // size * size, -(-last // size) * size
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Mapped:
     array
         ``[rows, ...]``.
     fleeting
-        Whether its pages are let go once they were used.
+        Whether its rows are let go once they were used.
     """
 
     array: Array
@@ -159,6 +160,10 @@ class Mapped:
     def mapped(self) -> tuple[Array, ...]:
         """Return the array."""
         return mapped(self.array)
+
+    def fetched(self, fetch: Callable[[Array], Array]) -> Array:
+        """Return some of the rows, in memory."""
+        return fetch(self.array)
 
 
 @dataclass(frozen=True)

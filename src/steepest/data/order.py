@@ -77,15 +77,15 @@ def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
 
 
 def in_order(rows: int) -> Iterator[Rows]:
-    """Yield the row numbers as they are, a window at a time.
+    """Yield the row numbers as they are, a block at a time.
 
     Examples
     --------
     >>> [window.tolist() for window in in_order(3)]
     [[0, 1, 2]]
     """
-    for first in range(0, rows, WINDOW):
-        yield np.arange(first, min(first + WINDOW, rows))
+    for first in range(0, rows, BLOCK):
+        yield np.arange(first, min(first + BLOCK, rows))
 
 
 def order_within_batches(seed: int, epoch: int, rows: int, batch_size: int) -> Iterator[Rows]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Array, mapped
+from steepest.data.gather import Array, advise, mapped
 from steepest.data.layout import Layout, Packed
 from steepest.data.order import Rows
 
@@ -28,7 +30,7 @@ class PackedRows:
     packed
         The rows.
     fleeting
-        Whether the pages of mapped rows are let go once they were used.
+        Whether mapped rows are let go once they were used.
     """
 
     layout: Layout
@@ -45,6 +47,11 @@ class PackedRows:
         """Always float32."""
         return np.dtype(np.float32)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as it is kept."""
+        return sum(part.dtype.itemsize * part.shape[1] for part in self.packed)
+
     def __len__(self) -> int:
         return len(self.packed.numbers)
 
@@ -53,11 +60,24 @@ class PackedRows:
         chosen = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
         features = np.empty((len(chosen), self.layout.width), np.float32)
         self.gather(chosen, features)
+        self._let_go(chosen)
         return features
 
     def subset(self, rows: Rows) -> PackedRows:
-        """Return some rows, in memory."""
-        return PackedRows(self.layout, Packed(self.packed.numbers[rows], self.packed.codes[rows]))
+        """Return some rows, whose numbers rise, in memory."""
+        some = Packed(_room(len(rows), self.packed.numbers), _room(len(rows), self.packed.codes))
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            chosen = rows[first : first + ROWS_AT_ONCE]
+            for part, out in zip(self.packed, some, strict=True):
+                np.take(part, chosen, axis=0, out=out[first : first + ROWS_AT_ONCE], mode="clip")
+            self._let_go(chosen)
+        return PackedRows(self.layout, some)
+
+    def _let_go(self, rows: Rows) -> None:
+        """Let the pages go, if they are fleeting, that lie between the first and the last of these rows."""
+        if self.fleeting and len(rows):
+            for array in self.mapped():
+                advise(array, int(rows[0]), int(rows[-1]) + 1, mmap.MADV_DONTNEED)
 
     def dense(self, most: int) -> npt.NDArray[np.float32]:
         """Return all features as an array: in memory up to so many bytes, else in a file of its own."""
@@ -83,3 +103,11 @@ class PackedRows:
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""
         return tuple(array for part in self.packed for array in mapped(part))
+
+    def fetched(self, fetch: Callable[[Array], Array]) -> PackedRows:
+        """Return some of the rows, in memory."""
+        return PackedRows(self.layout, Packed(fetch(self.packed.numbers), fetch(self.packed.codes)))
+
+
+def _room(rows: int, like: Array) -> Array:
+    return np.empty((rows, *like.shape[1:]), like.dtype)

@@ -16,6 +16,10 @@ STRETCH_BYTES = 16 * 2**20
 """... and some this many bytes (a single row may have more)."""
 
 
+MEMORY = ("memory",)
+"""The names of rows that come from no file."""
+
+
 class Rejected(NamedTuple):
     """A row that can't be used.
 
@@ -83,7 +87,7 @@ class RowSource(Protocol):
     [4, 9, 16]
     """
 
-    names: tuple[str, ...] = ("memory",)
+    names: tuple[str, ...] = MEMORY
     schema: pa.Schema
     rows: int | None = None
 

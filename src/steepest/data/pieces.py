@@ -1,0 +1,103 @@
+"""An epoch's order piece by piece, and where the rows of each piece are gathered from."""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from steepest.data.gather import Array, Gathered, advise, is_fleeting, mapped
+from steepest.data.order import BLOCK, Rows
+
+Source = Array | Gathered
+
+
+class Piece(NamedTuple):
+    """Rows that are visited one after the other.
+
+    Attributes
+    ----------
+    rows
+        Their numbers.
+    sources
+        Where they are gathered from: for each array or other rows, what to gather, and by which numbers.
+    """
+
+    rows: Rows
+    sources: tuple[tuple[Source, Rows], ...]
+
+    def cut(self, count: int) -> tuple[Piece, Piece]:
+        """Return the first rows, and the others."""
+        return self._slice(slice(count)), self._slice(slice(count, None))
+
+    def _slice(self, some: slice) -> Piece:
+        return Piece(self.rows[some], tuple((source, numbers[some]) for source, numbers in self.sources))
+
+
+def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) -> Iterator[Piece]:
+    """Yield an order's pieces; the system is told to read what the next one needs of mapped files.
+
+    Fleeting rows are fetched: read once, block after block, into memory that each piece uses anew. Mapped
+    pages that are visited in a random order would have to stay, all of them, and where memory is scarce the
+    system would read each of them again and again.
+
+    Parameters
+    ----------
+    sources
+        What is gathered.
+    order
+        Row numbers, as the functions of `steepest.data.order` yield them. The rows of a piece must have been
+        gathered when the next one is asked for.
+    skip
+        Rows of the order to pass over.
+    """
+    files = [array for source in sources for array in mapped(source)]
+    room: list[Array] = []
+    current = next(order)
+    _read_ahead(files, current)
+    for following in itertools.chain(order, [None]):
+        if following is not None:
+            _read_ahead(files, following)
+        if skip < len(current):
+            yield _piece(sources, current[skip:], room)
+        skip = max(0, skip - len(current))
+        if following is not None:
+            current = following
+
+
+def _piece(sources: tuple[Source, ...], rows: Rows, room: list[Array]) -> Piece:
+    blocks, places = np.unique(rows // BLOCK, return_inverse=True)
+    fetched = places * BLOCK + rows % BLOCK
+    rooms = itertools.count()
+
+    def fetch(array: Array) -> Array:
+        number, size = next(rooms), len(blocks) * BLOCK
+        if number == len(room):
+            room.append(np.empty((0, *array.shape[1:]), array.dtype))
+        if len(room[number]) < size:
+            room[number] = np.empty((size, *array.shape[1:]), array.dtype)
+        for place, block in enumerate(blocks.tolist()):
+            first, last = block * BLOCK, min((block + 1) * BLOCK, len(array))
+            room[number][place * BLOCK :][: last - first] = array[first:last]
+            advise(array, first, last, mmap.MADV_DONTNEED)
+        return room[number]
+
+    return Piece(rows, tuple(_from(source, rows, fetched, fetch) for source in sources))
+
+
+def _from(source: Source, rows: Rows, fetched: Rows, fetch: Callable[[Array], Array]) -> tuple[Source, Rows]:
+    return (source.fetched(fetch), fetched) if is_fleeting(source) else (source, rows)
+
+
+def _read_ahead(files: list[Array], rows: Rows) -> None:
+    """Tell the system of the blocks that these rows lie in, neighbouring ones together."""
+    if not files:
+        return
+    blocks = np.unique(rows // BLOCK)
+    for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
+        for array in files:
+            first, last = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, len(array))
+            advise(array, first, last, mmap.MADV_WILLNEED)
