@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from steepest.passes import Known
 from steepest.run import Run, open_run
@@ -23,14 +25,31 @@ class Earlier:
     ----------
     run
         The run.
-    exact
-        Whether nothing but the number of epochs is another: then the descent goes on to the bytes that it
-        would have had, were it longer from the start. Otherwise the parameters are where it starts, and
-        the update rule begins anew.
+    differs
+        What else than the number of epochs is another; empty if nothing is. Then the descent goes on to the
+        bytes that it would have had, were it longer from the start. Otherwise the parameters are where it
+        starts, and the update rule begins anew.
     """
 
     run: Run
-    exact: bool
+    differs: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the descent goes on as if it had never ended."""
+        return not self.differs
+
+    @property
+    def says(self) -> str:
+        """How it goes on, for a person."""
+        if self.exact:
+            return f"Goes on from {self.run.path} after epoch {self.epochs:,}, as if it had not ended there."
+        return f"Starts with the parameters of {self.run.path}, not where its descent ended: {self.differs}."
+
+    def on(self, data: Mapping[str, Any]) -> Earlier:
+        """Return how to go on with this data: the record's part about it."""
+        same = data["fingerprints"] == self.run.record["data"].get("fingerprints")
+        return self if self.differs or same else replace(self, differs="its data has changed")
 
     @property
     def known(self) -> Known:
@@ -64,6 +83,9 @@ def earlier(settings: Settings) -> Earlier | None:
     run = open_run(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
     free = (*MAY_DIFFER, "epochs", "from_")
-    same = all(getattr(before, name) == getattr(settings, name) for name in NAMES if name not in free)
-    exact = same and settings.schedule in AT_THE_SAME_RATES and (run.path / CHECKPOINTS).is_dir()
-    return Earlier(run, exact)
+    others = [name for name in NAMES if name not in free and getattr(before, name) != getattr(settings, name)]
+    if others:
+        return Earlier(run, f"another {', '.join(others)}".replace("_", "-"))
+    if settings.schedule not in AT_THE_SAME_RATES:
+        return Earlier(run, f"the schedule {settings.schedule} depends on the number of epochs")
+    return Earlier(run, "" if (run.path / CHECKPOINTS).is_dir() else "it has no checkpoint")

@@ -1,7 +1,8 @@
 """A run while it is made: a folder beside the run's, named ``RUN.unfinished``, that becomes the run.
 
 So a run's folder is complete or absent, and an interrupted run can be seen, resumed and removed. The folder
-holds the settings, the fingerprint of the data and the checkpoints; a lock keeps a second process out.
+holds the settings, the checkpoints, and in ``begun.json`` the fingerprint of the data and whether the run
+takes the place of an older one; a lock keeps a second process out.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from steepest.errors import SteepestError
 from steepest.run import is_run
@@ -23,6 +24,8 @@ from steepest.settings import NAMES, Settings, read_settings, to_toml
 ENDING = ".unfinished"
 
 CHECKPOINTS = "checkpoints"
+
+SETTINGS, BEGUN, LOCK = "settings.toml", "begun.json", "lock"
 
 MAY_DIFFER = ("out", "memory", "checkpoint_every")
 """Settings that do not change what a run ends with."""
@@ -39,6 +42,12 @@ def unfinished_of(folder: Path) -> Path:
     return folder if folder.name.endswith(ENDING) else folder.with_name(folder.name + ENDING)
 
 
+def holds_checkpoint(work: Path) -> bool:
+    """Tell whether there is something to go on from."""
+    saved = (work / CHECKPOINTS).glob("[!.]*.safetensors")
+    return any(not each.name.startswith("history-") for each in saved)
+
+
 def interrupted(folder: Path) -> Settings:
     """Return the settings of an interrupted run, of which ``out`` is the run's folder.
 
@@ -48,7 +57,7 @@ def interrupted(folder: Path) -> Settings:
         If there is none.
     """
     work = unfinished_of(folder)
-    if not (work / "settings.toml").is_file():
+    if not (work / SETTINGS).is_file():
         whole = is_run(folder)
         raise SteepestError(
             f"The run {folder} is complete." if whole else f"There is no interrupted run {folder}.",
@@ -57,7 +66,7 @@ def interrupted(folder: Path) -> Settings:
             else "steepest fit begins one; an interrupted one has a folder RUN.unfinished.",
         )
     out = str(work.with_name(work.name.removesuffix(ENDING)))
-    return replace(Settings(), **{**read_settings(str(work / "settings.toml")), "out": out})
+    return replace(Settings(), **{**read_settings(str(work / SETTINGS)), "out": out})
 
 
 def free_name(settings: Settings) -> Path:
@@ -69,8 +78,9 @@ def free_name(settings: Settings) -> Path:
     number = 1
     while True:
         folder = Path("runs", stem if number == 1 else f"{stem}-{number}")
-        taken = unfinished_of(folder).exists() and _differences(unfinished_of(folder), settings)
-        if not (folder.exists() or taken):
+        work = unfinished_of(folder)
+        taken = folder.exists() or not _is_ours(work) or _differences(work, settings)
+        if not taken:
             return folder
         number += 1
 
@@ -84,8 +94,14 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
         If the folder exists and is not a run that may be overwritten, if another run was interrupted there,
         or if it can't be made.
     """
+    work = unfinished_of(folder)
+    if work == folder:
+        raise SteepestError(
+            f"{folder} ends as the folders of interrupted runs do.",
+            hint=f"Choose an --out without {ENDING}.",
+        )
     try:
-        exists = folder.exists()
+        exists, _ = folder.exists(), work.exists()
         above = next(each for each in folder.absolute().parents if each.exists())
     except OSError as error:
         raise _unwritable(folder, error.strerror) from None
@@ -97,24 +113,45 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
         raise SteepestError(
             f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
         )
-    if exists and not overwrite:
+    if not _is_ours(work):
+        raise SteepestError(
+            f"{work} exists and is no interrupted run; it is left as it is.", hint="Choose another --out."
+        )
+    going_on = holds_checkpoint(work)
+    if exists and not (overwrite or (going_on and _begun(work).get("overwrite"))):
         raise SteepestError(
             f"The run {folder} exists.",
             hint="Choose another --out, add --overwrite, or go on with it: --from RUN --out ANOTHER.",
         )
-    work = unfinished_of(folder)
-    if work.exists() and not overwrite and (differences := _differences(work, settings)):
+    if going_on and not overwrite and (differences := _differences(work, settings)):
         raise SteepestError(
             f"{work} is an interrupted run with other settings: {differences}.",
             hint=f"steepest resume {folder} goes on with it; --overwrite begins anew.",
         )
 
 
+def _is_ours(work: Path) -> bool:
+    """Tell whether a folder is an interrupted run, just being made, or not there."""
+    if not work.exists():
+        return True
+    return work.is_dir() and (
+        (work / SETTINGS).is_file() or {each.name for each in work.iterdir()} <= {LOCK, f".{SETTINGS}"}
+    )
+
+
+def _begun(work: Path) -> dict[str, Any]:
+    """Return what was written down when an interrupted run was begun."""
+    with suppress(FileNotFoundError):
+        begun: dict[str, Any] = json.loads((work / BEGUN).read_text("utf-8"))
+        return begun
+    return {}
+
+
 def _differences(work: Path, settings: Settings) -> str:
     """Return in what an interrupted run's settings differ from these, as a sentence, or nothing."""
-    if not (work / "settings.toml").is_file():
-        return "it has none"
-    theirs = replace(Settings(), **read_settings(str(work / "settings.toml")))
+    if not (work / SETTINGS).is_file():
+        return ""
+    theirs = replace(Settings(), **read_settings(str(work / SETTINGS)))
     pairs = [
         (name, getattr(theirs, name), getattr(settings, name)) for name in NAMES if name not in MAY_DIFFER
     ]
@@ -152,18 +189,18 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
             _begin(work, settings, data, overwrite)
             try:
                 yield work
+                _finish(work, folder, settings, overwrite)
             except BaseException:
-                if not any((work / CHECKPOINTS).glob("*")):
+                if not holds_checkpoint(work):
                     shutil.rmtree(work, ignore_errors=True)
                 raise
-            _finish(work, folder, settings, overwrite)
     except OSError as error:
         raise _unwritable(folder, error.strerror or error) from error
 
 
 @contextmanager
 def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
-    with (work / "lock").open("ab") as lock:
+    with (work / LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -175,29 +212,33 @@ def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
 
 def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) -> None:
     """Write down what the run is made of, or see that it is what was interrupted."""
-    fingerprint = work / "data.json"
-    if fingerprint.is_file():
-        differences = _differences(work, settings)
-        changed = json.loads(fingerprint.read_text("utf-8")) != data
-        if overwrite and (differences or changed):
+    begun = {}
+    if holds_checkpoint(work):
+        begun = _begun(work)
+        changed = begun.get("data", data) != data
+        if overwrite and (changed or _differences(work, settings)):
             shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
         elif changed:
             raise SteepestError(
                 f"The data of the interrupted run {work} has changed since it was begun.",
                 hint="--overwrite begins anew with the data as it is now.",
             )
-    (work / "settings.toml").write_text(to_toml(settings), "utf-8")
-    fingerprint.write_text(json.dumps(data), "utf-8")
+    begun = {"data": data, "overwrite": overwrite or begun.get("overwrite", False)}
+    for name, text in ((SETTINGS, to_toml(settings)), (BEGUN, json.dumps(begun))):
+        aside = work / f".{name}"
+        aside.write_text(text, "utf-8")
+        aside.replace(work / name)
 
 
 def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> None:
     """Let the run take its name, in place of an older one."""
-    for name in ("lock", "data.json"):
+    if folder.exists():
+        check_out(folder, settings, overwrite)
+    for name in (LOCK, BEGUN):
         (work / name).unlink()
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        check_out(folder, settings, overwrite)
         folder.rename(old)
     work.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
