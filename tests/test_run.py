@@ -232,7 +232,7 @@ def test_a_folder_that_appears_during_the_fit_is_not_replaced(settings, here, mo
         training.fit(replace(settings, out="run"))
     assert [each.name for each in (here / "run").rglob("*")] == ["other"]
     unfinished = {each.name for each in (here / "run.unfinished").iterdir()}
-    assert unfinished == FILES | {"lock", "begun.json"} - {"report.html"}, "it can still be gone on with"
+    assert unfinished == (FILES | {"lock", "begun.json"}) - {"report.html"}, "it can still be gone on with"
 
 
 def test_the_folder_is_named_after_the_data_and_numbered(settings, here):
