@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steepest.errors import SteepestError
 from steepest.passes import Known
 from steepest.run import Run, open_run
 from steepest.settings import NAMES, Settings, read_settings
@@ -76,12 +77,19 @@ def earlier(settings: Settings) -> Earlier | None:
     Raises
     ------
     SteepestError
-        If there is no such run.
+        If there is no such run, or it has learned something else.
     """
     if settings.from_ is None:
         return None
     run = open_run(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
+    for name in ("target", "loss"):
+        was, now = getattr(before, name), getattr(settings, name)
+        if was != now:
+            raise SteepestError(
+                f"The run {run.path} learned with the {name} {was or 'by default'}, and --{name} is {now}.",
+                hint=f"Leave --{name} out to go on from it, or begin anew without --from.",
+            )
     free = (*MAY_DIFFER, "epochs", "from_")
     others = [name for name in NAMES if name not in free and getattr(before, name) != getattr(settings, name)]
     if others:
