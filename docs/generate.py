@@ -20,6 +20,46 @@ you can put right, and 130 after Ctrl-C. Results go to standard output, words on
 """
 
 
+PROSE = {
+    "fit": """\
+While it is made, a run is the folder `RUN.unfinished`, beside the one that it becomes. Ctrl-C (or a kill)
+once: where the descent stands is saved, and the exit status is 130 (143); a second time: it leaves at
+once, with what was saved before. The same command, or `steepest resume RUN`, goes on, in the middle of an
+epoch too, and ends with the bytes of a run that was never interrupted. Nothing stays where nothing was
+saved yet. Keras models are saved after each epoch; all others every `--checkpoint-every` seconds.
+
+`--from RUN` takes the settings of a complete run; what is given besides overrides them, and `--epochs`
+are epochs more. Where nothing but these differs, the run ends as a longer one would have, byte for byte.
+With other rates, other data or another schedule it starts with that run's parameters and column plan, and
+says so.
+
+`--patience 5` stops after five epochs running without a better `--monitor` and keeps the best epoch's
+weights. Any figure of an epoch can be watched: `loss`, `validation_loss`, `validation_accuracy` and the
+like.
+
+`--memory 4GB` bounds what reading, encoding and shuffling take. Encoded rows that are larger than a part
+of it go to disk; those of files stay in the cache for further epochs and runs: see `steepest cache`.
+
+Rows that can't be used (too many fields, no number, bad encoding) are listed in `RUN/rejected.csv` with
+file, line and reason. More than `--max-rejected` of all rows are an error; 0 accepts none.
+""",
+    "resume": """\
+RUN is the name that the run is to have; `RUN.unfinished` is understood as well. Data that has changed
+since is refused, and so is a run that another process is making.
+""",
+    "verify": """\
+A few hundred steps are trained twice, once interrupted at a random place: parameters, the update rule's
+memory, counters and history are compared. Linear and mlp models only. The run itself is left as it is.
+""",
+    "cache": """\
+The cache is `steepest` in your folder for caches, or the folder that `STEEPEST_CACHE` names. What it
+holds is known by the data's fingerprint and by all that decides how rows are encoded, so it is never
+stale; clearing it costs time and nothing else.
+""",
+}
+"""What a command's page says besides its help."""
+
+
 def render() -> str:
     """Return the page."""
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -32,7 +72,8 @@ def _command(name: str, command: Any) -> str:
     words = " ".join(_argument(each) for each in arguments)
     required = "".join(f" {each.opts[0]}{_value(each)}" for each in options if each.required)
     usage = f"    steepest {name} {words}{required} [OPTIONS]"
-    lines = [f"## steepest {name}", "", command.help, "", usage, "", "| | |", "|---|---|"]
+    prose = [PROSE[name]] if name in PROSE else []
+    lines = [f"## steepest {name}", "", command.help, "", usage, "", *prose, "| | |", "|---|---|"]
     lines += [f"| `{_argument(each)}` | {each.help or ''} |" for each in arguments]
     lines += [f"| `{'`, `'.join(each.opts)}{_value(each)}` | {each.help or ''} |" for each in options]
     return "\n".join([*lines, ""])

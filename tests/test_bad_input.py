@@ -171,7 +171,7 @@ FILES = {
     "mixed.csv": (
         b"a,late\n" + b"1,yes\n2,no\n" * 9 + b"oops,yes\n",
         "column 'a' mixes types: it holds numbers, but has 1 value that is not: 'oops' (mixed.csv, line 20). "
-        "Correct them, or leave the column out with --drop a, or allow a share of such rows with "
+        "Correct them, or leave the column out with --drop a. Or allow a share of such rows with "
         "--max-rejected.",
     ),
     "infinite.csv": (
@@ -193,7 +193,7 @@ FILES = {
     "broken.feather": (b"ARROW1 and no more", "broken.feather"),
     "table.xlsx": (b"PK", "table.xlsx: this kind of file cannot be read. Known endings: .csv, "),
     "*.none": (None, "no file matches '*.none'."),
-    ".": (None, ". is a folder, "),
+    "run/checkpoints": (None, "run/checkpoints is a folder, not a file, and has no Parquet files."),
 }
 
 
@@ -325,12 +325,14 @@ def test_where_predictions_cannot_go(refused, here):
 def test_a_prediction_that_cannot_be_finished_leaves_the_old_file(refused, here, monkeypatch):
     from steepest.data import writing
 
-    def stop(table, path):
-        Path(path).write_text("half")
-        raise OSError(28, "No space left")
+    class Full(writing.WRITERS[".csv"]):
+        def write_table(self, table):
+            super().write_table(table)
+            assert len(list(here.glob(".p.csv.*.partial"))) == 1, "nothing is written aside"
+            raise OSError(28, "No space left")
 
     (here / "p.csv").write_text("old")
-    monkeypatch.setitem(writing.WRITERS, ".csv", stop)
+    monkeypatch.setitem(writing.WRITERS, ".csv", Full)
     assert refused(*PREDICT) == "p.csv can't be written: No space left."
 
 

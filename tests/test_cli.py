@@ -93,10 +93,10 @@ def test_show_tells_what_was_trained(flights, folder, steepest):
         "binary cross entropy",
         "adam at a learning rate of 0.01 (constant), batches of 256, seed 0",
         f"run again: steepest fit {folder / 'flights.csv'} --target late",
-        f"Area under the ROC curve (higher is better)  {auc:.4g}",
         f"report: {flights / 'report.html'}",
     ):
         assert expected in out, expected
+    assert re.search(rf"Area under the ROC curve \(higher is better\) +{auc:.4g} +0\.5\n", out)
     shown = last_line(steepest("show", flights, "--json"))
     assert shown["figures"]["validation"]["scores"] == record["figures"]["validation"]["scores"]
     assert shown["report"] == str(flights / "report.html")
@@ -244,7 +244,10 @@ def test_overwrite_is_asked_for(folder, steepest, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         steepest(*words)
     assert stop.value.code == 2
-    assert "exists. Choose another --out, or add --overwrite." in capsys.readouterr().err
+    assert (
+        "exists. Choose another --out, add --overwrite, or go on with it: --from RUN --out"
+        in capsys.readouterr().err
+    )
     steepest(*words, "--overwrite", "--seed", 5)
     assert open_run(tmp_path / "run").record["descent"]["seed"] == 5
 
@@ -328,11 +331,14 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_fit_that_is_interrupted_leaves_nothing(folder, tmp_path, sent):
-    """The signal comes while the run is written, where the folder aside is seen."""
+@pytest.mark.parametrize("while_", ["it reads", "it writes"])
+def test_a_fit_that_is_interrupted_leaves_nothing_or_what_it_saved(folder, tmp_path, sent, while_):
+    """The signal comes while the run is written, where the folder aside is seen, or before the descent."""
     slow = (
-        "import time, steepest.training as t\n"
-        "t._write_report = lambda *_: time.sleep(60)\n"
+        "import time, steepest.training as t, pathlib, sys\n"
+        "def wait(*_, **__):\n"
+        "    pathlib.Path(sys.argv[-1]).with_name('there').touch()\n    time.sleep(60)\n"
+        f"t.{'prepare' if while_ == 'it reads' else '_write_report'} = wait\n"
         "from steepest.cli import main\nmain()"
     )
     words = ["fit", folder / "iris.csv", "--target", "target", "--epochs", "1", "--out", tmp_path / "r"]
@@ -343,15 +349,23 @@ def test_a_fit_that_is_interrupted_leaves_nothing(folder, tmp_path, sent):
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not any(tmp_path.rglob("record.json")) and time.monotonic() < deadline and process.poll() is None:
+    while not (tmp_path / "there").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    assert next(each.name for each in tmp_path.iterdir()).endswith(".partial")
+    (tmp_path / "there").unlink()
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
     assert "Traceback" not in err
-    assert ("steepest: interrupted; nothing was written." in err) == (sent == signal.SIGINT)
-    assert list(tmp_path.iterdir()) == []
+    *_, said = ["", *err.splitlines()]
+    if while_ == "it reads":
+        assert said == ("steepest: interrupted; nothing was written." if sent == signal.SIGINT else "")
+        assert list(tmp_path.iterdir()) == []
+        return
+    assert said.endswith(f"what was reached is kept. Go on with: steepest resume {tmp_path / 'r'}")
+    assert [each.name for each in tmp_path.iterdir()] == ["r.unfinished"]
+    main(["resume", str(tmp_path / "r")])
+    assert [each.name for each in tmp_path.iterdir()] == ["r"]
+    assert open_run(tmp_path / "r").record["descent"]["epochs"] == 1
 
 
 def test_a_reader_that_goes_away_is_no_error(flights):

@@ -18,7 +18,7 @@ import steepest
 from steepest import networks, training
 from steepest.errors import SteepestError
 from steepest.run import open_run
-from steepest.settings import Settings
+from steepest.settings import Settings, to_toml
 from steepest.unfinished import check_out, free_name
 
 FILES = {
@@ -91,7 +91,9 @@ def test_it_holds_these_files_and_nothing_else(path):
 
 
 def test_no_file_is_a_pickle(path):
-    assert not any(each.read_bytes().startswith((b"\x80", b"(lp", b"(dp")) for each in path.iterdir())
+    files = [each for each in path.rglob("*") if each.is_file()]
+    assert {each.parent.name for each in files} == {"run", "checkpoints"}
+    assert not any(each.read_bytes().startswith((b"\x80", b"(lp", b"(dp")) for each in files)
     loaders = [each for each in Path(steepest.__file__).parent.rglob("*.py") if "pickle" in each.read_text()]
     assert loaders == []
 
@@ -140,21 +142,29 @@ def test_parameters_are_those_of_the_file(path):
 
 @pytest.mark.parametrize("raised", [RuntimeError("bug"), KeyboardInterrupt(), OSError(28, "No space left")])
 @pytest.mark.parametrize("step", ["write_model", "write_history", "_write_report"])
-def test_a_fit_that_stops_while_it_writes_leaves_nothing(settings, here, monkeypatch, step, raised):
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_fit_that_stops_while_it_writes_leaves_no_run(settings, here, monkeypatch, step, raised, saved):
+    """Nothing at all stays, or what it has saved."""
     written = getattr(training, step)
 
     def stop(*arguments):
         written(*arguments)
-        assert any(here.rglob("*.partial/*")), "nothing is written aside"
+        assert (here / "run.unfinished" / "model.safetensors").exists(), "nothing is written aside"
         assert not (here / "run").exists()
+        for name in ("history-1.safetensors", ".checkpoint.part", *(["checkpoint-1.safetensors"] * saved)):
+            (here / "run.unfinished" / "checkpoints").mkdir(exist_ok=True)
+            (here / "run.unfinished" / "checkpoints" / name).write_text("")
         raise raised
 
     monkeypatch.setattr(training, step, stop)
     with pytest.raises(SteepestError if isinstance(raised, OSError) else type(raised)) as error:
         training.fit(replace(settings, out="run"))
-    assert list(here.iterdir()) == []
+    assert [each.name for each in here.iterdir()] == ["run.unfinished"] * saved
     if isinstance(raised, OSError):
         assert str(error.value) == "The run run can't be written: No space left. Choose another --out."
+    if isinstance(raised, KeyboardInterrupt):
+        how = "interrupted; what was reached is kept. Go on with: steepest resume run"
+        assert str(error.value) == how * saved
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -163,22 +173,35 @@ def test_what_is_no_run_is_never_touched(settings, here, overwrite):
     (here / "folder" / "thesis.txt").write_text("years of work")
     (here / "file").write_text("more")
     (here / "empty").mkdir()
+    (here / "other.unfinished").mkdir()
+    (here / "other.unfinished" / "thesis.txt").write_text("never finished")
     for name in ("folder", "file", "empty"):
         with pytest.raises(SteepestError, match=f"{name} exists and is no run; it is left as it is"):
             training.fit(replace(settings, out=name), overwrite=overwrite)
+    with pytest.raises(
+        SteepestError, match=r"other\.unfinished exists and is no interrupted run; it is left"
+    ):
+        training.fit(replace(settings, out="other"), overwrite=overwrite)
+    with pytest.raises(SteepestError, match="ends as the folders of interrupted runs do"):
+        training.fit(replace(settings, out="new.unfinished"), overwrite=overwrite)
     assert (here / "folder" / "thesis.txt").read_text() == "years of work"
     assert (here / "file").read_text() == "more"
-    assert {each.name for each in here.iterdir()} == {"folder", "file", "empty"}
+    assert {each.name for each in here.rglob("*")} == {
+        "folder", "file", "empty", "other.unfinished", "thesis.txt"
+    }  # fmt: skip
+    assert (here / "other.unfinished" / "thesis.txt").read_text() == "never finished"
 
 
 def test_a_run_is_replaced_only_when_asked(settings, here):
     training.fit(replace(settings, out="run"))
     (here / "run" / "note").write_text("of the first")
-    with pytest.raises(SteepestError, match=r"The run run exists\. Choose another --out, or add --overwrite"):
+    with pytest.raises(
+        SteepestError, match=r"The run run exists\. Choose another --out, add --overwrite, or"
+    ):
         training.fit(replace(settings, out="run", epochs=2))
     assert (here / "run" / "note").exists()
     training.fit(replace(settings, out="run", epochs=2), overwrite=True)
-    assert {each.name for each in (here / "run").iterdir()} == FILES
+    assert {each.name for each in (here / "run").iterdir()} == FILES - {"checkpoints"}  # nothing was trained
     assert tomllib.loads((here / "run" / "settings.toml").read_text())["epochs"] == 2
     assert [each.name for each in here.iterdir()] == ["run"]
 
@@ -201,16 +224,27 @@ def test_a_folder_that_appears_during_the_fit_is_not_replaced(settings, here, mo
     def appear(path, *_):
         (here / "run").mkdir()
         (here / "run" / "other").write_text("x")
+        (here / "run.unfinished" / "checkpoints").mkdir()
+        (here / "run.unfinished" / "checkpoints" / "checkpoint-1.safetensors").write_text("")
 
     monkeypatch.setattr(training, "_write_report", appear)
     with pytest.raises(SteepestError, match="exists and is no run"):
         training.fit(replace(settings, out="run"))
-    assert [each.name for each in here.rglob("*")] == ["run", "other"]
+    assert [each.name for each in (here / "run").rglob("*")] == ["other"]
+    unfinished = {each.name for each in (here / "run.unfinished").iterdir()}
+    assert unfinished == (FILES | {"lock", "begun.json"}) - {"report.html"}, "it can still be gone on with"
 
 
 def test_the_folder_is_named_after_the_data_and_numbered(settings, here):
     assert training.fit(replace(settings, out=None)).path == Path("runs/rows")
     assert training.fit(replace(settings, out=None)).path == Path("runs/rows-2")
+    (here / "runs" / "rows-3.unfinished").mkdir()
+    (here / "runs" / "rows-3.unfinished" / "settings.toml").write_text(to_toml(replace(settings, seed=9)))
+    assert training.fit(replace(settings, out=None)).path == Path("runs/rows-4")
+    assert training.fit(replace(settings, out=None, seed=9)).path == Path("runs/rows-3")
+    (here / "runs" / "rows-5.unfinished").mkdir()
+    (here / "runs" / "rows-5.unfinished" / "thesis.txt").write_text("never finished")
+    assert training.fit(replace(settings, out=None)).path == Path("runs/rows-6")
 
 
 @pytest.mark.parametrize(
@@ -218,18 +252,19 @@ def test_the_folder_is_named_after_the_data_and_numbered(settings, here):
     [("d/flights.csv.gz", "flights"), ("part-*.csv", "part"), ("*.csv", "run"), ("../.csv", "run")],
 )
 def test_a_free_name_is_a_plain_name(here, data, name):
-    assert free_name(data) == Path("runs", name)
+    assert free_name(Settings(data=(data,))) == Path("runs", name)
 
 
 def test_where_nothing_can_be_written_is_said_before_the_descent(settings, here, monkeypatch):
     monkeypatch.setattr(training, "prepare", lambda *_: pytest.fail("read the data"))
     (here / "file").write_text("")
-    for out, why in (("file/run", "file is no folder"), ("x" * 300, "File name too long")):
+    long = [("x" * length, "File name too long") for length in (250, 300)]
+    for out, why in (("file/run", "file is no folder"), *long):
         with pytest.raises(SteepestError, match=f"can't be written: .*{why}"):
             training.fit(replace(settings, out=out))
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(SteepestError, match="takes no files from you"):
-        check_out(here / "a" / "b", overwrite=False)
+        check_out(here / "a" / "b", settings, overwrite=False)
 
 
 def test_opening_what_is_no_run_names_those_there_are(path, here):

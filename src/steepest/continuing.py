@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from steepest.errors import SteepestError
 from steepest.passes import Known
 from steepest.run import Run, open_run
 from steepest.settings import NAMES, Settings, read_settings
@@ -23,14 +26,31 @@ class Earlier:
     ----------
     run
         The run.
-    exact
-        Whether nothing but the number of epochs is another: then the descent goes on to the bytes that it
-        would have had, were it longer from the start. Otherwise the parameters are where it starts, and
-        the update rule begins anew.
+    differs
+        What else than the number of epochs is another; empty if nothing is. Then the descent goes on to the
+        bytes that it would have had, were it longer from the start. Otherwise the parameters are where it
+        starts, and the update rule begins anew.
     """
 
     run: Run
-    exact: bool
+    differs: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether the descent goes on as if it had never ended."""
+        return not self.differs
+
+    @property
+    def says(self) -> str:
+        """How it goes on, for a person."""
+        if self.exact:
+            return f"Goes on from {self.run.path} after epoch {self.epochs:,}, as if it had not ended there."
+        return f"Starts with the parameters of {self.run.path}, not where its descent ended: {self.differs}."
+
+    def on(self, data: Mapping[str, Any]) -> Earlier:
+        """Return how to go on with this data: the record's part about it."""
+        same = data["fingerprints"] == self.run.record["data"].get("fingerprints")
+        return self if self.differs or same else replace(self, differs="its data has changed")
 
     @property
     def known(self) -> Known:
@@ -57,13 +77,23 @@ def earlier(settings: Settings) -> Earlier | None:
     Raises
     ------
     SteepestError
-        If there is no such run.
+        If there is no such run, or it has learned something else.
     """
     if settings.from_ is None:
         return None
     run = open_run(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
+    for name in ("target", "loss"):
+        was, now = getattr(before, name), getattr(settings, name)
+        if was != now:
+            raise SteepestError(
+                f"The run {run.path} learned with the {name} {was or 'by default'}, and --{name} is {now}.",
+                hint=f"Leave --{name} out to go on from it, or begin anew without --from.",
+            )
     free = (*MAY_DIFFER, "epochs", "from_")
-    same = all(getattr(before, name) == getattr(settings, name) for name in NAMES if name not in free)
-    exact = same and settings.schedule in AT_THE_SAME_RATES and (run.path / CHECKPOINTS).is_dir()
-    return Earlier(run, exact)
+    others = [name for name in NAMES if name not in free and getattr(before, name) != getattr(settings, name)]
+    if others:
+        return Earlier(run, f"another {', '.join(others)}".replace("_", "-"))
+    if settings.schedule not in AT_THE_SAME_RATES:
+        return Earlier(run, f"the schedule {settings.schedule} depends on the number of epochs")
+    return Earlier(run, "" if (run.path / CHECKPOINTS).is_dir() else "it has no checkpoint")

@@ -281,6 +281,7 @@ def _facts(
             "files": list(table.source.names),
             "rows": learned.counts[TRAINING].rows + rejects.count,
             "left_out": left_out,
+            "fingerprints": [each.source.fingerprint() for each in (table, held) if each],
         },
         "split": {
             "training_rows": learned.rows[TRAINING],

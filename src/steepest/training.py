@@ -6,7 +6,8 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -28,7 +29,14 @@ from steepest.preparation import Prepared, prepare
 from steepest.run import FORMAT, Run, write_history, write_json, write_model
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import DivergenceError, Trained
-from steepest.unfinished import CHECKPOINTS, ENDING, check_out, forget_checkpoints, free_name, in_the_making
+from steepest.unfinished import (
+    CHECKPOINTS,
+    check_out,
+    forget_checkpoints,
+    free_name,
+    holds_checkpoint,
+    in_the_making,
+)
 
 MODELS = ("linear", "mlp")
 
@@ -78,11 +86,14 @@ def fit(
 
     before = earlier(settings)
     prepared = prepare(settings, data, known=before.known if before else None, say=say, seen=seen)
+    before = before and before.on(prepared.facts["data"])
     seconds = {"reading and encoding": time.perf_counter() - began}
     _announce(prepared, say)
+    if before:
+        say(before.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
-    with in_the_making(folder, settings, prepared.key, overwrite) as work:
-        trained = _train(settings, prepared, before, callbacks, work, say)
+    with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
+        trained = _train(settings, prepared, before, callbacks, work)
         seconds["descent"] = trained.seconds
         record = _record(settings, prepared, trained)
         judging = time.perf_counter()
@@ -103,25 +114,28 @@ def _train(
     before: Earlier | None,
     callbacks: Sequence[Callback],
     work: Path,
-    say: Callable[[str], None],
 ) -> Trained:
-    """Train, and say how to go on if that is interrupted."""
-    checkpoints, epochs = work / CHECKPOINTS, _epochs(settings, prepared)
-    start = None
+    """Train, from the start, from where the run was interrupted, or from an earlier run."""
+    epochs, start = _epochs(settings, prepared), None
     if before:
         before.begin(work)
         epochs += before.epochs
         start = before.run.parameters
+    return _trainer(settings)(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
+
+
+@contextmanager
+def _interruptible(folder: Path, work: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Say how to go on with a run that is interrupted, if something is kept; if it diverges, nothing is."""
     try:
-        return _trainer(settings)(settings, prepared, epochs, callbacks, checkpoints, start)
+        yield
     except DivergenceError:
         forget_checkpoints(work)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not any(checkpoints.glob("*")):
+        if not holds_checkpoint(work):
             raise
-        run = shlex.quote(str(work).removesuffix(ENDING))
-        how = f"interrupted; what was reached is kept. Go on with: steepest resume {run}"
+        how = f"interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(str(folder))}"
         if isinstance(stop, SystemExit):
             say(how)
             raise

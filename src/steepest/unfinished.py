@@ -1,7 +1,8 @@
 """A run while it is made: a folder beside the run's, named ``RUN.unfinished``, that becomes the run.
 
 So a run's folder is complete or absent, and an interrupted run can be seen, resumed and removed. The folder
-holds the settings, the fingerprint of the data and the checkpoints; a lock keeps a second process out.
+holds the settings, the checkpoints, and in ``begun.json`` the fingerprint of the data and whether the run
+takes the place of an older one; a lock keeps a second process out.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from steepest.data.cache import to_disk
 from steepest.errors import SteepestError
@@ -25,9 +26,9 @@ ENDING = ".unfinished"
 
 CHECKPOINTS = "checkpoints"
 
-SETTINGS, DATA, LOCK = "settings.toml", "data.json", "lock"
+SETTINGS, BEGUN, LOCK = "settings.toml", "begun.json", "lock"
 
-BARE = {DATA, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, DATA, CHECKPOINTS))}
+BARE = {BEGUN, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, BEGUN, CHECKPOINTS))}
 """What a folder may have that a process was killed in before it had settings, or while it was removed."""
 
 MAY_DIFFER = ("out", "memory", "checkpoint_every")
@@ -43,6 +44,12 @@ def unfinished_of(folder: Path) -> Path:
     True
     """
     return folder if folder.name.endswith(ENDING) else folder.with_name(folder.name + ENDING)
+
+
+def holds_checkpoint(work: Path) -> bool:
+    """Tell whether there is something to go on from."""
+    saved = (work / CHECKPOINTS).glob("[!.]*.safetensors")
+    return any(not each.name.startswith("history-") for each in saved)
 
 
 def interrupted(folder: Path) -> Settings:
@@ -75,8 +82,9 @@ def free_name(settings: Settings) -> Path:
     number = 1
     while True:
         folder = Path("runs", stem if number == 1 else f"{stem}-{number}")
-        taken = unfinished_of(folder).exists() and _differences(unfinished_of(folder), settings)
-        if not (folder.exists() or taken):
+        work = unfinished_of(folder)
+        taken = folder.exists() or not _is_ours(work) or _differences(work, settings)
+        if not taken:
             return folder
         number += 1
 
@@ -90,8 +98,14 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
         If the folder exists and is not a run that may be overwritten, if another run was interrupted there,
         or if it can't be made.
     """
+    work = unfinished_of(folder)
+    if work == folder:
+        raise SteepestError(
+            f"{folder} ends as the folders of interrupted runs do.",
+            hint=f"Choose an --out without {ENDING}.",
+        )
     try:
-        exists = folder.exists()
+        exists, _ = folder.exists(), work.exists()
         above = next(each for each in folder.absolute().parents if each.exists())
     except OSError as error:
         raise _unwritable(folder, error.strerror) from None
@@ -103,23 +117,42 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
         raise SteepestError(
             f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
         )
-    if exists and not overwrite:
+    if not _is_ours(work):
+        raise SteepestError(
+            f"{work} exists and is no interrupted run; it is left as it is.", hint="Choose another --out."
+        )
+    going_on = holds_checkpoint(work)
+    if exists and not (overwrite or (going_on and _begun(work).get("overwrite"))):
         raise SteepestError(
             f"The run {folder} exists.",
             hint="Choose another --out, add --overwrite, or go on with it: --from RUN --out ANOTHER.",
         )
-    work = unfinished_of(folder)
-    if work.exists() and not overwrite and (differences := _differences(work, settings)):
+    if going_on and not overwrite and (differences := _differences(work, settings)):
         raise SteepestError(
             f"{work} is an interrupted run with other settings: {differences}.",
             hint=f"steepest resume {folder} goes on with it; --overwrite begins anew.",
         )
 
 
+def _is_ours(work: Path) -> bool:
+    """Tell whether a folder is an interrupted run, just being made, or not there."""
+    if not work.exists():
+        return True
+    return work.is_dir() and ((work / SETTINGS).is_file() or {each.name for each in work.iterdir()} <= BARE)
+
+
+def _begun(work: Path) -> dict[str, Any]:
+    """Return what was written down when an interrupted run was begun."""
+    with suppress(FileNotFoundError):
+        begun: dict[str, Any] = json.loads((work / BEGUN).read_text("utf-8"))
+        return begun
+    return {}
+
+
 def _differences(work: Path, settings: Settings) -> str:
     """Return in what an interrupted run's settings differ from these, as a sentence, or nothing."""
     if not (work / SETTINGS).is_file():
-        return "" if {each.name for each in work.iterdir()} <= BARE else "it has none"
+        return ""
     theirs = replace(Settings(), **read_settings(str(work / SETTINGS)))
     pairs = [
         (name, getattr(theirs, name), getattr(settings, name)) for name in NAMES if name not in MAY_DIFFER
@@ -158,11 +191,11 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
             _begin(work, settings, data, overwrite)
             try:
                 yield work
+                _finish(work, folder, settings, overwrite)
             except BaseException:
-                if not any((work / CHECKPOINTS).glob("*")):
+                if not holds_checkpoint(work):
                     shutil.rmtree(work, ignore_errors=True)
                 raise
-            _finish(work, folder, settings, overwrite)
     except OSError as error:
         raise _unwritable(folder, error.strerror or error) from error
 
@@ -181,10 +214,11 @@ def _lock(work: Path, folder: Path) -> Iterator[IO[bytes]]:
 
 def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) -> None:
     """Write down what the run is made of, or see that it is what was interrupted."""
-    if (work / SETTINGS).is_file():
-        differences = _differences(work, settings)
-        changed = (work / DATA).is_file() and json.loads((work / DATA).read_text("utf-8")) != data
-        if overwrite and (differences or changed):
+    begun = {}
+    if holds_checkpoint(work):
+        begun = _begun(work)
+        changed = begun.get("data", data) != data
+        if overwrite and (changed or _differences(work, settings)):
             forget_checkpoints(work)
         elif changed:
             raise SteepestError(
@@ -192,9 +226,11 @@ def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) ->
                 hint="--overwrite begins anew with the data as it is now.",
             )
     shutil.rmtree(work / f".{CHECKPOINTS}", ignore_errors=True)
-    for name, text in ((DATA, json.dumps(data)), (SETTINGS, to_toml(settings))):
-        (work / f".{name}").write_text(text, "utf-8")
-        (work / f".{name}").replace(work / name)
+    begun = {"data": data, "overwrite": overwrite or begun.get("overwrite", False)}
+    for name, text in ((BEGUN, json.dumps(begun)), (SETTINGS, to_toml(settings))):
+        aside = work / f".{name}"
+        aside.write_text(text, "utf-8")
+        aside.replace(work / name)
 
 
 def forget_checkpoints(work: Path) -> None:
@@ -208,13 +244,14 @@ def forget_checkpoints(work: Path) -> None:
 
 def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> None:
     """Let the run take its name, in place of an older one."""
-    for name in (LOCK, DATA):
+    if folder.exists():
+        check_out(folder, settings, overwrite)
+    for name in (LOCK, BEGUN):
         (work / name).unlink()
     to_disk(work)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        check_out(folder, settings, overwrite)
         folder.rename(old)
     work.rename(folder)
     shutil.rmtree(old, ignore_errors=True)

@@ -22,8 +22,8 @@ import pandas as pd
 from steepest.callbacks import Callback, notifier
 from steepest.descent.epoch import PATIENCE
 from steepest.descent.loop import StopDescent
-from steepest.descent.stopping import Patience, unchanged
-from steepest.errors import SteepestError
+from steepest.descent.stopping import Best, Patience, unchanged
+from steepest.errors import SteepestError, nearest
 from steepest.keras.building import build, compile_for, rates_of, rule_of
 from steepest.keras.fitting import fit
 from steepest.keras.resume import REMEMBERED
@@ -70,10 +70,15 @@ def train(
     form = form_of(model, settings.model, prepared.plan)
     if start is not None:
         _start_from(model, start, settings)
-    notes = _Notes(len(rows.target), epochs, settings.tolerance, callbacks)
+    rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
+    stopping = _early_stopping(rule)
+    notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
+    backup = keras.callbacks.BackupAndRestore(
+        str(checkpoint), double_checkpoint=True, delete_checkpoint=False
+    )
     began = time.perf_counter()
     try:
-        history = _fit(model, prepared, size, epochs, [notes, *_backed_up(settings, checkpoint)], settings)
+        history = _fit(model, prepared, size, epochs, [notes, backup, *stopping], settings)
     except SteepestError as error:
         if task.loss == "poisson":
             hint = "A count needs an output above zero: activation='softplus' in the last layer."
@@ -90,7 +95,7 @@ def train(
         epochs=pd.DataFrame(notes.epochs),
         steps=len(history),
         seconds=seconds,
-        why_it_stopped=notes.why,
+        why_it_stopped=notes.why or _why(len(notes.epochs), rule, stopping),
         converged=notes.converged,
         layers={"layers": [type(layer).__name__ for layer in model.layers], "hidden": []},
         rule=rule_of(model, settings, len(history)),
@@ -108,13 +113,15 @@ def _refuse(settings: Settings, names: tuple[str, ...], why: str, hint: str) -> 
 class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes the epochs down, tells Steepest's callbacks, and sees when the loss has converged."""
 
-    def __init__(self, rows: int, epochs: int, tolerance: float, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self, rows: int, epochs: int, tolerance: float, rule: Patience | None, callbacks: Sequence[Callback]
+    ) -> None:
         super().__init__()
-        self.rows, self.tolerance, self.notify = rows, tolerance, notifier(callbacks)
+        self.rows, self.tolerance, self.rule, self.notify = rows, tolerance, rule, notifier(callbacks)
         self.epochs: list[dict[str, float]] = []
         self.watched = (math.inf, 0)
         self.converged = False
-        self.why = f"the last epoch ({epochs:,}) was reached"
+        self.why = ""
         self.notify("descent_begin", epochs=epochs, rows=rows)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
@@ -132,6 +139,12 @@ class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
             "seconds": seconds,
             "rows_per_second": self.rows / seconds,
         }
+        if self.rule and self.rule.monitor not in figures:
+            known = [name for name in figures if name == "loss" or name.startswith("validation_")]
+            raise SteepestError(
+                f"No epoch has a figure {self.rule.monitor!r} to monitor.",
+                hint=nearest(self.rule.monitor, known),
+            )
         self.epochs.append(figures)
         self.watched = unchanged(self.watched, figures["loss"], self.tolerance)
         try:
@@ -169,20 +182,27 @@ def _start_from(model: keras.Model, start: Any, settings: Settings) -> None:
             variable.assign(values[str(index)])
 
 
-def _backed_up(settings: Settings, checkpoint: Path) -> list[keras.callbacks.Callback]:
-    """Return the callbacks that keep what an interrupted descent goes on from, and end it in time."""
-    backup = keras.callbacks.BackupAndRestore(
-        str(checkpoint), double_checkpoint=True, delete_checkpoint=False
-    )
-    if settings.patience is None:
-        return [backup]
-    rule = Patience(settings.patience, settings.monitor)
+def _early_stopping(rule: Patience | None) -> list[keras.callbacks.EarlyStopping]:
+    """Return what ends a descent by the rule of patience, if there is one, with the best epoch's weights."""
+    if rule is None:
+        return []
     monitor = rule.monitor.replace("validation_", "val_", 1)
     mode = "max" if rule.rises else "min"
-    stopping = keras.callbacks.EarlyStopping(
-        monitor, patience=rule.epochs, mode=mode, restore_best_weights=True
-    )
-    return [backup, stopping]
+    return [
+        keras.callbacks.EarlyStopping(monitor, patience=rule.epochs, mode=mode, restore_best_weights=True)
+    ]
+
+
+def _why(epochs: int, rule: Patience | None, stopping: list[keras.callbacks.EarlyStopping]) -> str:
+    """Say why a descent that nobody stopped was over after so many epochs."""
+    last = f"the last epoch ({epochs:,}) was reached"
+    if rule is None:
+        return last
+    (watcher,) = stopping
+    best = Best(float(watcher.best), watcher.best_epoch + 1)
+    if watcher.stopped_epoch:
+        return rule.describe(best, epochs)
+    return last if best.epoch == epochs else f"{last}; {rule.describe_best(best)}"
 
 
 def _arrays(rows: Rows, most: int) -> tuple[Any, Any, Any]:
