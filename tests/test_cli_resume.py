@@ -187,7 +187,13 @@ def kept(here: Path) -> set[str]:
 
 # Ctrl-C, and the same run again
 
-MOMENTS = {"in an epoch": {"windows": 7}, "early": {"windows": 2}, "between epochs": {"epochs": 2}}
+MOMENTS = {
+    "in an epoch": {"windows": 5},
+    "in the first epoch": {"windows": 2},
+    "after an epoch": {"windows": 7},
+    "at the end of an epoch": {"epochs": 2},
+}
+"""An epoch has three windows; saved is what the window before this one came to."""
 
 
 class Look(Callback):
