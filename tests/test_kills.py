@@ -18,12 +18,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from expecting import fails
 from mortal import SAID
 from steepest import preparation
 from steepest.checkpoints import contents
 from steepest.data import cache
 from steepest.settings import Settings
 from steepest.training import fit
+from steepest.unfinished import in_the_making, unfinished_of
 
 MORTAL = Path(__file__).with_name("mortal.py")
 
@@ -56,6 +58,9 @@ def build(columns):
 
 FILES = ("model.safetensors", "model.json", "columns.json", "history.parquet", "rejected.csv")
 """What is the same, byte for byte."""
+
+LYING = ["checkpoints", "data.json", "lock", "settings.toml"]
+"""What a run has when it is begun."""
 
 TIMES = ("created", "seconds", "rows_per_second")
 
@@ -271,6 +276,21 @@ def test_killed_at_random_moments(place, monkeypatch):
         kills += start_anew_until_it_ends(folder, iter(lambda: draws.uniform(0, life), None))
         assert_same(folder, expected)
         shutil.rmtree(folder)
+
+
+def test_a_run_that_had_hardly_begun_is_begun_anew(tmp_path):
+    folder, settings = tmp_path / "it", Settings(data=("a.csv",), target="y")
+    work = unfinished_of(folder)
+    (work / "checkpoints").mkdir(parents=True)
+    for name in ("lock", "data.json", ".settings.toml"):
+        (work / name).write_text('"torn')
+    (work / "thesis.txt").write_text("mine")
+    with fails("other settings: it has none"), in_the_making(folder, settings, "key", overwrite=False):
+        pass
+    (work / "thesis.txt").unlink()
+    with in_the_making(folder, settings, "key", overwrite=False):
+        assert sorted(path.name for path in work.iterdir()) == LYING
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "settings.toml"]
 
 
 def test_all_is_on_the_disk_before_it_takes_its_name(place, tmp_path, monkeypatch):
