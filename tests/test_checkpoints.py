@@ -123,6 +123,25 @@ def test_all_comes_back(tmp_path) -> None:
     ]
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_a_killed_process_did_not_remove_is_removed(tmp_path, monkeypatch, killed) -> None:
+    saved, standing = opened(tmp_path), beginning()
+    for steps in (3, 5, 1):
+        standing = further(standing, steps, epoch_ends=True)
+        if killed:
+            monkeypatch.setattr(saved, "_remove_others", lambda: None)
+        saved.save(standing)
+    assert len(names(tmp_path, "checkpoint*")) == (3 if killed else 2)
+    assert content(newest(tmp_path)) == content(standing)
+    assert names(tmp_path, "checkpoint*") == [
+        "checkpoint-000002.safetensors",
+        "checkpoint-000003.safetensors",
+    ]
+    assert len(names(tmp_path, "history*")) == 2
+    (tmp_path / "checkpoint-000003.safetensors").write_bytes(b"torn")
+    assert newest(tmp_path).epoch == 2, "the one before is as whole as ever"
+
+
 def test_nothing_is_recorded_yet(tmp_path) -> None:
     """As when the rows of the first window have no weight; nor is there a best epoch."""
     standing = replace(beginning(), window=1)

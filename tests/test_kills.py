@@ -18,12 +18,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import steepest
+from expecting import fails
 from mortal import SAID
 from steepest import preparation
 from steepest.checkpoints import contents
 from steepest.data import cache
 from steepest.settings import Settings
 from steepest.training import fit
+from steepest.unfinished import in_the_making, unfinished_of
 
 MORTAL = Path(__file__).with_name("mortal.py")
 
@@ -57,6 +60,9 @@ def build(columns):
 FILES = ("model.safetensors", "model.json", "columns.json", "history.parquet", "rejected.csv")
 """What is the same, byte for byte."""
 
+LYING = ["checkpoints", "data.json", "lock", "settings.toml"]
+"""What a run has when it is begun."""
+
 TIMES = ("created", "seconds", "rows_per_second")
 
 
@@ -86,26 +92,27 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def process(place) -> dict:
-    """How processes are started; programs are compiled once for all."""
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    modules = os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
-    own = {"STEEPEST_CACHE": "cache", "PYTHONPATH": modules, "OPENBLAS_NUM_THREADS": "1"}
-    return {
-        "env": os.environ | own | compiled,
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "text": True,
-    }
+def surroundings(place) -> dict[str, str]:
+    """What processes find around them, in whatever folder they work."""
+    code = str(Path(steepest.__file__).parents[1])
+    own = {"STEEPEST_CACHE": "cache", "PYTHONPATH": f"{code}{os.pathsep}{place}", "OPENBLAS_NUM_THREADS": "1"}
+    return os.environ | own
 
 
 @pytest.fixture(scope="module")
-def start(process) -> Iterator[Start]:
+def start(place, surroundings) -> Iterator[Start]:
     """``start(folder, words, moment)`` runs ``steepest`` in a folder and kills it at a moment, if not 0."""
-    with subprocess.Popen([sys.executable, MORTAL, "--serve"], **process) as server:
+    programs = {  # are compiled once for all
+        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    with subprocess.Popen(
+        [sys.executable, MORTAL, "--serve"],
+        env=surroundings | programs,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
 
         def ask(folder: Path, words: tuple[str, ...], moment: int = 0) -> End:
             server.stdin.write(json.dumps([str(folder), moment, words]) + "\n")
@@ -240,12 +247,13 @@ def test_killed_at_each_change_of_the_file_system(case, begin, start, whole):
     assert not wrong, "\n\n".join(wrong)
 
 
-def start_anew_until_it_ends(folder: Path, moments: Iterator[float]) -> int:
+def start_until_it_ends(folder: Path, surroundings: dict[str, str], moments: Iterator[float]) -> int:
     """Kill processes after so many seconds each, until one ends; return how many were killed."""
+    command = [sys.executable, MORTAL, *LONG_FIT]
     for kills, moment in enumerate(moments):
         with (
             (folder / SAID).open("wb") as said,
-            subprocess.Popen([sys.executable, MORTAL, *LONG_FIT], cwd=folder, stderr=said, stdout=said) as it,
+            subprocess.Popen(command, cwd=folder, env=surroundings, stderr=said, stdout=said) as it,
         ):
             try:
                 assert it.wait(moment) == 0, (folder / SAID).read_text()
@@ -257,20 +265,34 @@ def start_anew_until_it_ends(folder: Path, moments: Iterator[float]) -> int:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(place, monkeypatch):
-    monkeypatch.setenv("STEEPEST_CACHE", "cache")
+def test_killed_at_random_moments(place, surroundings):
     draws = np.random.Generator(np.random.Philox(0))
     expected = place / "random, whole"
     expected.mkdir()
     began = time.perf_counter()
-    assert start_anew_until_it_ends(expected, iter([600.0])) == 0
+    assert start_until_it_ends(expected, surroundings, iter([600.0])) == 0
     life, kills = time.perf_counter() - began, 0
     while kills < 100:
         folder = place / f"random, after {kills}"
         folder.mkdir()
-        kills += start_anew_until_it_ends(folder, iter(lambda: draws.uniform(0, life), None))
+        kills += start_until_it_ends(folder, surroundings, iter(lambda: draws.uniform(0, life), None))
         assert_same(folder, expected)
         shutil.rmtree(folder)
+
+
+def test_a_run_that_had_hardly_begun_is_begun_anew(tmp_path):
+    folder, settings = tmp_path / "it", Settings(data=("a.csv",), target="y")
+    work = unfinished_of(folder)
+    (work / "checkpoints").mkdir(parents=True)
+    for name in ("lock", "data.json", ".settings.toml"):
+        (work / name).write_text('"torn')
+    (work / "thesis.txt").write_text("mine")
+    with fails("other settings: it has none"), in_the_making(folder, settings, "key", overwrite=False):
+        pass
+    (work / "thesis.txt").unlink()
+    with in_the_making(folder, settings, "key", overwrite=False):
+        assert sorted(path.name for path in work.iterdir()) == LYING
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "settings.toml"]
 
 
 def test_all_is_on_the_disk_before_it_takes_its_name(place, tmp_path, monkeypatch):
