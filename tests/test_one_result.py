@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,9 +19,11 @@ from hypothesis import strategies as st
 import steepest
 from steepest import preparation, training
 from steepest.data import blocks, learning, order, pieces, rows, split, text
+from steepest.data.blocks import Blocks
 from steepest.data.cache import entries
+from steepest.data.gather import Mapped
 from steepest.run import Run
-from steepest.training import Settings
+from steepest.settings import Settings
 
 SAME = ("model.safetensors", "history.parquet", "columns.json", "model.json")
 """The files that two fits of the same rows write byte for byte alike."""
@@ -49,7 +50,11 @@ def table_of(count: int, seed: int = 0) -> pa.Table:
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, tmp_path):
+def _small(monkeypatch, tmp_path):
+    make_small(monkeypatch, tmp_path)
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Stretches, runs, blocks, windows of a few rows; a folder and a cache of one's own; no report."""
     monkeypatch.setattr(training, "_write_report", lambda *_: None)
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
@@ -66,7 +71,12 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(blocks, "WINDOW_BYTES", 256 * 4 * 8)
 
 
-@pytest.fixture(params=["memory", "cache", "fleeting"])
+KEPT = ("memory", "cache", "fleeting")
+
+SHAPES = [(1_000, 32), (700, 700), (1_001, 1_001)]
+
+
+@pytest.fixture(params=KEPT)
 def kept(request, monkeypatch):
     """Encoded rows in memory, in the mapped cache, or in a cache that is larger than the memory."""
     keep(request.param, monkeypatch)
@@ -171,7 +181,7 @@ def duckdb(table: pa.Table) -> Any:
 SOURCES = {
     "pandas": lambda table: table.to_pandas(),
     "reader": lambda table: pa.RecordBatchReader.from_batches(table.schema, table.to_batches(101)),
-    "Polars": lambda table: pl.DataFrame(table),
+    "Polars": pl.DataFrame,
     "arrays": arrays,
     "own": Own,
     "CSV": lambda table: csv(table, "x.csv"),
@@ -185,31 +195,64 @@ SOURCES = {
 }
 
 
+def prepared(data: Any, **more: Any) -> dict[str, Any]:
+    """Return all that a fit makes of its rows before it learns from them; with it, its result is settled."""
+    names = tuple([data] if isinstance(data, str) else ("memory",))
+    wanted = Settings(**{"data": names, "target": "late", "seed": 7, **more})
+    made = preparation.prepare(wanted, None if isinstance(data, str) else data)
+    arrays = [
+        array.copy()
+        for part in (made.training, made.validation)
+        for source in (part.features, Mapped(part.target, part.features.fleeting))
+        for window in Blocks((source,), len(source), 32, seed=7).epochs(0, 2)
+        for array in (window.arrays[0], window.rows)
+    ]
+    facts = {name: made.facts[name] for name in ("split", "columns", "dropped")}
+    counted = {name: made.facts["data"][name] for name in ("rows", "left_out")}
+    return {
+        "arrays": [(array.dtype.str, array.shape, array.tobytes()) for array in arrays],
+        "learned": (made.task, made.plan.to_json(), facts, counted),
+    }
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory) -> dict[str, Any]:
     """What one Arrow table in memory gives, with everything small as in each test."""
     with pytest.MonkeyPatch.context() as patch:
-        small.__wrapped__(patch, tmp_path_factory.mktemp("expected"))  # type: ignore[attr-defined]
+        make_small(patch, tmp_path_factory.mktemp("expected"))
         keep("memory", patch)
-        return result(fit(table_of(ROWS), "run"))
+        table = table_of(ROWS)
+        return {"rows": prepared(table), "run": result(fit(table, "run"))}
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_any_source_gives_the_same_bytes(kept, expected, name):
+def test_any_source_gives_the_same_rows(kept, expected, name):
     if name == "DuckDB":
         pytest.importorskip("duckdb")
-    run = fit(SOURCES[name](table_of(ROWS)), "run")
-    assert result(run) == expected
+    assert prepared(SOURCES[name](table_of(ROWS))) == expected["rows"]
     from_files = name in ("CSV", "CSV.gz", "forty", "Arrow", "JSON", "file://", "memory://")
     assert len(entries()) == (kept != "memory" and from_files), "rows of files are kept for the next run"
-    assert len(pd.read_parquet("run/history.parquet")) == 2 * -(-expected["split"]["training_rows"] // 32)
 
 
-def test_a_hive_gives_the_same_bytes_as_its_rows_in_order(kept):
+QUICK = [("CSV.gz", "fleeting"), ("forty", "cache"), ("pandas", "fleeting")]
+OTHERS = [(name, where) for name in SOURCES for where in KEPT if (name, where) not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in OTHERS)]
+)
+def test_any_source_gives_the_same_bytes(expected, monkeypatch, name, where):
+    keep(where, monkeypatch)
+    run = fit(SOURCES[name](table_of(ROWS)), "run")
+    assert result(run) == expected["run"]
+    steps = -(-expected["run"]["split"]["training_rows"] // 32)
+    assert len(pd.read_parquet("run/history.parquet")) == 2 * steps
+
+
+def test_a_hive_gives_the_same_as_its_rows_in_order(kept):
     table = table_of(ROWS).sort_by("number")
-    run = fit(hive(table), "run")
     ordered = table.select([*(name for name in table.column_names if name != "number"), "number"])
-    assert result(run) == result(fit(ordered, "other"))
+    assert prepared(hive(table)) == prepared(ordered)
 
 
 def test_windows_in_memory_and_on_disk_are_many(expected, monkeypatch):
@@ -225,38 +268,45 @@ def test_windows_in_memory_and_on_disk_are_many(expected, monkeypatch):
     assert len(prepared.validation.features) > 256, "more than a window of validation rows"
 
 
-SHAPES = st.sampled_from([(1_000, 32), (1_001, 50), (700, 700)])
-"""Few numbers of rows and batch sizes, because each is compiled anew."""
-
-
-@pytest.mark.parametrize("model", ["linear", "mlp"])
 @settings(
-    max_examples=8,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    shape=SHAPES,
+    count=st.integers(20, 900),
     group=st.integers(1, 400),
     stretch=st.integers(20, 500),
     block=st.integers(400, 9_000),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_sizes_of_any_kind_change_nothing(monkeypatch, model, shape, group, stretch, block, seed):
-    count, batch_size = shape
-    options = {"model": model, "hidden": (8,), "batch_size": batch_size, "seed": seed, "epochs": 2}
+def test_sizes_of_any_kind_change_no_row(monkeypatch, count, group, stretch, block, seed):
     table = table_of(count, seed % 5)
     keep("memory", monkeypatch)
+    wanted = prepared(table, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "STRETCH_ROWS", stretch)
+        patch.setattr(text, "BLOCK_BYTES", block)
+        keep("fleeting", patch)
+        assert prepared(parquet(table, "x.parquet", group), seed=seed) == wanted
+        assert prepared(csv(table, "x.csv"), seed=seed) == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "batch_size"),
+    [("mlp", 1_001, 50), *(pytest.param("linear", *each, marks=pytest.mark.slow) for each in SHAPES)],
+)
+def test_models_and_sizes_give_the_same_bytes(monkeypatch, model, count, batch_size):
+    options = {"model": model, "hidden": (8,), "batch_size": batch_size, "seed": count}
+    table = table_of(count)
+    keep("memory", monkeypatch)
     wanted = result(fit(table, "whole", **options))
-    monkeypatch.setattr(rows, "STRETCH_ROWS", stretch)
-    monkeypatch.setattr(text, "BLOCK_BYTES", block)
     keep("fleeting", monkeypatch)
-    assert result(fit(parquet(table, "x.parquet", group), "parquet", **options)) == wanted
-    assert result(fit(csv(table, "x.csv"), "csv", **options)) == wanted
+    assert result(fit(parquet(table, "x.parquet", 77), "parquet", **options)) == wanted
 
 
-def test_other_rows_another_order_or_another_seed_give_other_bytes(expected):
+def test_other_rows_another_order_or_another_seed_are_told_apart(expected):
     table = table_of(ROWS)
     swapped = table.take([1, 0, *range(2, ROWS)])
     for data, options in ((swapped, {}), (table, {"seed": 8}), (table.slice(1), {})):
-        assert result(fit(data, "run", **options))["model.safetensors"] != expected["model.safetensors"]
+        assert prepared(data, **options)["arrays"] != expected["rows"]["arrays"]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from steepest.data.blocks import WINDOW_BYTES
+from steepest.data.order import WINDOW
 from steepest.errors import SteepestError
 
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+BASE = 450 * 2**20
+"""Bytes that a fit keeps whatever the rows are: Python, JAX and its programs, what reads and what judges."""
+
+WINDOWS = 6
+"""Windows of rows alive at once: three to train on and three to judge by."""
 
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -51,3 +59,26 @@ def free_memory() -> int:
 def memory_budget(asked: str | None) -> int:
     """Return the bytes that a fit may use: what was asked for, else a quarter of what is free."""
     return bytes_of(asked) if asked else free_memory() // 4
+
+
+def least_memory(rows: int, row_bytes: int, kept_bytes: int, batch_size: int) -> int:
+    """Return the bytes that a fit needs at least.
+
+    Windows of features, and the rows that are shuffled together: those of one piece of the order.
+
+    Parameters
+    ----------
+    rows
+        To train on.
+    row_bytes, kept_bytes
+        Of a row's features, and of a row as it is kept.
+    batch_size
+        Rows of a step.
+
+    Examples
+    --------
+    >>> least_memory(rows=10**8, row_bytes=120, kept_bytes=124, batch_size=256) / 2**20
+    766.0
+    """
+    window = min(rows * row_bytes, max(WINDOW_BYTES, min(batch_size, rows) * row_bytes))
+    return BASE + WINDOWS * window + min(rows, WINDOW) * kept_bytes

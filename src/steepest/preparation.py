@@ -25,7 +25,7 @@ from steepest.data.source import open_source
 from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
 from steepest.errors import SteepestError, nearest
-from steepest.memory import memory_budget
+from steepest.memory import least_memory, memory_budget
 from steepest.passes import TRAINING, VALIDATION, Known, Learned, Seen, Table, encode, forms, learn
 from steepest.settings import Settings
 
@@ -140,6 +140,7 @@ def prepare(
     key = _key(settings, table, held, known)
     entry = cache.find(key) if key else None
     if entry is not None:
+        _require_memory(settings, budget, plan_from_json(entry.facts["plan"]), entry.forms())
         return _from_entry(entry, key, budget)
     with ExitStack() as stack:
         while True:
@@ -197,6 +198,7 @@ def _encoded(
 ) -> Prepared:
     """Encode the rows: small ones in memory, large ones in the cache."""
     shapes = forms(settings, learned)
+    _require_memory(settings, budget, learned.plan, shapes)
     size = sum(form.size for form in shapes.values())
     facts = _facts(settings, table, held, learned, rejects)
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
@@ -220,6 +222,21 @@ def _encoded(
     if key is None:  # nobody can use it again; its files stay for this process as long as it maps them
         shutil.rmtree(entry.path, ignore_errors=True)
     return prepared
+
+
+def _require_memory(settings: Settings, budget: int, plan: Plan, shapes: Mapping[str, cache.Form]) -> None:
+    """Refuse a bound that was asked for and can't be kept."""
+    if settings.memory is None:
+        return
+    rows = shapes[f"{TRAINING}.target"].shape[0]
+    kept = sum(form.size for name, form in shapes.items() if name.startswith(TRAINING)) // rows
+    batch_size = rows if settings.batch_size == "all" else int(settings.batch_size)
+    least = least_memory(rows, 4 * plan.width, kept, batch_size)
+    if budget < least:
+        raise SteepestError(
+            f"--memory {settings.memory} is too little for {rows:,} rows of {plan.width:,} features.",
+            hint=f"The least that works is --memory {-(-least // 2**20)}MB.",
+        )
 
 
 def _from_entry(entry: cache.Entry, key: str | None, budget: int) -> Prepared:

@@ -96,12 +96,14 @@ class Entry:
         """In bytes."""
         return sum(file.stat().st_size for file in self.path.iterdir())
 
+    def forms(self) -> dict[str, Form]:
+        """Return the arrays' shapes and types by name."""
+        arrays = self.facts["arrays"].items()
+        return {name: Form(tuple(shape), np.dtype(kind)) for name, (shape, kind) in arrays}
+
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name, mapped for reading."""
-        forms = {
-            name: Form(tuple(shape), np.dtype(kind)) for name, (shape, kind) in self.facts["arrays"].items()
-        }
-        return {name: _mapped(self.path / f"{name}.bin", form) for name, form in forms.items()}
+        return {name: _mapped(self.path / f"{name}.bin", form) for name, form in self.forms().items()}
 
 
 def find(key: str) -> Entry | None:
