@@ -125,3 +125,18 @@ def test_advice_on_any_rows_of_a_file_leaves_them_as_they_are(mapped):
         for advice in (mmap.MADV_WILLNEED, mmap.MADV_DONTNEED):
             advise(array, first, last, advice)
     np.testing.assert_array_equal(array, rows)
+
+
+@pytest.mark.parametrize("fleeting", [True, False])
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_windows_may_be_passed_over(mapped, small, shuffle, fleeting):
+    array = Mapped(mapped(np.arange(800, dtype=np.float32).reshape(200, 4)), fleeting)
+    source = Blocks((array,), 200, batch_size=3, seed=1, shuffle=shuffle)
+    whole = [(each.arrays[0].copy(), each.rows) for each in source.epochs(0, 2)]
+    count = len(source.shapes())
+    assert count > 3
+    for skip in (1, count - 1, count):
+        later = [(each.arrays[0].copy(), each.rows) for each in source.epochs(0, 2, skip)]
+        for mine, theirs in zip(later, whole[skip:], strict=True):
+            np.testing.assert_array_equal(mine[0], theirs[0])
+            np.testing.assert_array_equal(mine[1], theirs[1])
