@@ -227,9 +227,9 @@ def killed_at(case: str, moment: int, begin, start: Start, whole) -> bool:
     return True
 
 
-@pytest.mark.parametrize("sixth", range(1, 6))
-def test_killed_at_some_changes_of_the_file_system(sixth, begin, start, whole):
-    moment = whole("new").end.moments * sixth // 6
+@pytest.mark.parametrize("quarter", range(1, 4))
+def test_killed_at_some_changes_of_the_file_system(quarter, begin, start, whole):
+    moment = whole("new").end.moments * quarter // 4
     assert killed_at("new", moment, begin, start, whole)
 
 
