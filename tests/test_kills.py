@@ -61,7 +61,7 @@ def build(columns):
 FILES = ("model.safetensors", "model.json", "columns.json", "history.parquet", "rejected.csv")
 """What is the same, byte for byte."""
 
-LYING = ["checkpoints", "data.json", "lock", "settings.toml"]
+LYING = ["begun.json", "checkpoints", "lock", "settings.toml"]
 """What a run has when it is begun."""
 
 TIMES = ("created", "seconds", "rows_per_second")
@@ -285,10 +285,10 @@ def test_a_run_that_had_hardly_begun_is_begun_anew(tmp_path):
     folder, settings = tmp_path / "it", Settings(data=("a.csv",), target="y")
     work = unfinished_of(folder)
     (work / "checkpoints").mkdir(parents=True)
-    for name in ("lock", "data.json", ".settings.toml"):
+    for name in ("lock", "begun.json", ".settings.toml"):
         (work / name).write_text('"torn')
     (work / "thesis.txt").write_text("mine")
-    with fails("other settings: it has none"), in_the_making(folder, settings, "key", overwrite=False):
+    with fails("exists and is no interrupted run"), in_the_making(folder, settings, "key", overwrite=False):
         pass
     (work / "thesis.txt").unlink()
     with in_the_making(folder, settings, "key", overwrite=False):

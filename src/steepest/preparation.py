@@ -204,11 +204,13 @@ def _encoded(
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
         with cache.Filling(shapes, None) as filling:
             encode(settings, table, held, learned, filling, seen)
+            _require_unchanged(table, held)
             arrays = filling.finish()
         return _prepared(learned.task, learned.plan, facts, arrays, False, key, rejects.write)
     name = key or cache.unique_key()
     with cache.new_entry(name) as aside, cache.Filling(shapes, aside) as filling:
         encode(settings, table, held, learned, filling, seen)
+        _require_unchanged(table, held)
         filling.finish()
         rejects.write(aside)
         made = {"task": asdict(learned.task), "plan": learned.plan.to_json(), "facts": facts}
@@ -237,6 +239,13 @@ def _require_memory(settings: Settings, budget: int, plan: Plan, shapes: Mapping
             f"--memory {settings.memory} is too little for {rows:,} rows of {plan.width:,} features.",
             hint=f"The least that works is --memory {-(-least // 2**20)}MB.",
         )
+
+
+def _require_unchanged(table: Table, held: Table | None) -> None:
+    """Refuse files that are others than when they were opened: what was kept of them would soon surprise."""
+    for each in (table, held):
+        if each:
+            each.source.fingerprint()
 
 
 def _from_entry(entry: cache.Entry, key: str | None, budget: int) -> Prepared:
