@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest.data import blocks
-from steepest.data.blocks import Blocks, Window, prefetch
+from steepest.data.blocks import Blocks, Window
 from steepest.data.order import epoch_order
+from steepest.data.prefetch import prefetch
 
 
 def table(rows: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

@@ -113,12 +113,12 @@ def write_csv(folder: Path, size: int) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(("write", "times"), [(write_parquet, 20), (write_csv, 4)])
 def test_a_fit_of_data_many_times_its_memory_keeps_to_it(group, tmp_path, monkeypatch, write, times):
-    limit = bytes_of("900MB")
+    limit = bytes_of("1100MB")
     file = write(tmp_path, times * limit)
     assert Path(file).stat().st_size >= times * limit
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
     fenced = group(limit)
-    options = ["--target", "y", "--memory", "900MB", "--epochs", "2", "--batch-size", "256", "--json"]
+    options = ["--target", "y", "--memory", "1100MB", "--epochs", "2", "--batch-size", "256", "--json"]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, "fit", file, *options, "--out", str(tmp_path / "run")],
         capture_output=True,

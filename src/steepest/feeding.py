@@ -22,8 +22,9 @@ from steepest.arguments import (
     shape_of_batch,
     some_weigh_nothing,
 )
-from steepest.data.blocks import Blocks, Window, prefetch
+from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
+from steepest.data.prefetch import prefetch
 from steepest.descent.epoch import Batches
 from steepest.descent.loop import Pace
 from steepest.descent.validation import Validation

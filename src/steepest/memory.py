@@ -14,6 +14,9 @@ UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 BASE = 576 * 2**20
 """Bytes that a fit keeps whatever the rows are: Python, JAX and its programs, what reads and what judges."""
 
+PIECES = 2
+"""Pieces of the order whose rows are in memory at once: one in use, and one that is being fetched."""
+
 WINDOWS = 6
 """Windows of rows alive at once: three to train on and three to judge by."""
 
@@ -64,7 +67,7 @@ def memory_budget(asked: str | None) -> int:
 def least_memory(rows: int, row_bytes: int, kept_bytes: int, batch_size: int) -> int:
     """Return the bytes that a fit needs at least.
 
-    Windows of features, and the rows that are shuffled together: those of one piece of the order.
+    Windows of features, and the rows that are shuffled together: those of two pieces of the order.
 
     Parameters
     ----------
@@ -78,7 +81,7 @@ def least_memory(rows: int, row_bytes: int, kept_bytes: int, batch_size: int) ->
     Examples
     --------
     >>> least_memory(rows=10**8, row_bytes=120, kept_bytes=124, batch_size=256) / 2**20
-    892.0
+    1016.0
     """
     window = min(rows * row_bytes, max(WINDOW_BYTES, min(batch_size, rows) * row_bytes))
-    return BASE + WINDOWS * window + min(rows, WINDOW) * kept_bytes
+    return BASE + WINDOWS * window + PIECES * min(rows, WINDOW) * kept_bytes

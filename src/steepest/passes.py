@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from steepest import tasks
-from steepest.data.blocks import prefetch
 from steepest.data.cache import Filling, Form
 from steepest.data.columns import Plan
 from steepest.data.encode import infinite_values
 from steepest.data.learning import Learner
 from steepest.data.parts import Part, piece, subset
+from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
 from steepest.data.rows import RowSource
 from steepest.data.split import RUN, Groups, Mask, rows_held_out

@@ -11,10 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,6 @@ BUFFERS = 3
 """Windows alive at once, unless told otherwise: one in the descent, one waiting, one being filled."""
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 
 
 class Window(NamedTuple):
@@ -165,19 +163,3 @@ def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an array in pages of its own, which JAX can take as they are and which go back when it goes."""
     size = math.prod(shape) * dtype.itemsize
     return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].view(dtype).reshape(shape)
-
-
-def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield the items, making the next one in a thread while the caller uses this one.
-
-    Examples
-    --------
-    >>> list(prefetch(iter("abc")))
-    ['a', 'b', 'c']
-    """
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="steepest-blocks") as thread:
-        waiting = thread.submit(next, items, end)
-        while (item := waiting.result()) is not end:
-            waiting = thread.submit(next, items, end)
-            yield item  # type: ignore[misc]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 
 from steepest.data.gather import Array, Gathered, advise, is_fleeting, mapped
 from steepest.data.order import BLOCK, Rows
+from steepest.data.prefetch import prefetch
 
 Source = Array | Gathered
 
@@ -37,12 +39,12 @@ class Piece(NamedTuple):
         return Piece(self.rows[some], tuple((source, numbers[some]) for source, numbers in self.sources))
 
 
-def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) -> Iterator[Piece]:
+def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) -> Generator[Piece, None, None]:
     """Yield an order's pieces; the system is told to read what the next one needs of mapped files.
 
-    Fleeting rows are fetched: read once, block after block, into memory that each piece uses anew. Mapped
-    pages that are visited in a random order would have to stay, all of them, and where memory is scarce the
-    system would read each of them again and again.
+    Fleeting rows are fetched: read once, block after block, into memory that the pieces use in turn, in a
+    thread that is one piece ahead. Mapped pages that are visited in a random order would have to stay, all of
+    them, and where memory is scarce the system would read each of them again and again.
 
     Parameters
     ----------
@@ -54,15 +56,24 @@ def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) ->
     skip
         Rows of the order to pass over.
     """
+    made = _made(sources, order, skip)
+    if not any(map(is_fleeting, sources)):
+        yield from made
+        return
+    with closing(prefetch(made)) as ahead:
+        yield from ahead
+
+
+def _made(sources: tuple[Source, ...], order: Iterator[Rows], skip: int) -> Iterator[Piece]:
     files = [array for source in sources for array in mapped(source)]
-    room: list[Array] = []
+    rooms: Iterator[list[Array]] = itertools.cycle(([], []))
     current = next(order)
     _read_ahead(files, current)
     for following in itertools.chain(order, [None]):
         if following is not None:
             _read_ahead(files, following)
         if skip < len(current):
-            yield _piece(sources, current[skip:], room)
+            yield _piece(sources, current[skip:], next(rooms))
         skip = max(0, skip - len(current))
         if following is not None:
             current = following

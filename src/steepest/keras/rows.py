@@ -21,7 +21,8 @@ from keras.src.trainers.data_adapters.array_data_adapter import ArrayDataAdapter
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
 
-from steepest.data.blocks import WINDOW_BYTES, Blocks, Window, prefetch
+from steepest.data.blocks import WINDOW_BYTES, Blocks, Window
+from steepest.data.prefetch import prefetch
 from steepest.errors import SteepestError
 from steepest.keras.adapters import Ordered, Shuffled
 from steepest.keras.program import Parts
