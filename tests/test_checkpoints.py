@@ -186,13 +186,13 @@ def test_however_it_is_cut_the_history_comes_back(tmp_path_factory, saves) -> No
 
 def test_parts_are_few_and_a_checkpoint_is_small(tmp_path, monkeypatch) -> None:
     """512 saves of 10 steps: a step is written once for each doubling, not once for each save."""
-    written, write_aside = [], checkpoints._write_aside
+    written, write_aside = [], checkpoints.write_aside
 
     def count(aside, arrays, notes):
         written.append(len(arrays.get("loss", ())))
         return write_aside(aside, arrays, notes)
 
-    monkeypatch.setattr(checkpoints, "_write_aside", count)
+    monkeypatch.setattr(checkpoints, "write_aside", count)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     saved, standing = opened(tmp_path), beginning()
     for _ in range(512):

@@ -5,9 +5,8 @@
 ``history-<checksum>.safetensors``    a part of the history: steps and epochs that follow one another
 ====================================  ==================================================================
 
-Each file's metadata holds JSON (``steepest``) and ``checksum``: BLAKE2b over the whole file, in which the
-checksum's own digits count as zeros. Files are written aside, flushed to the disk and renamed. The last two
-checkpoints are kept, with the parts of the history that they list; every other file of these names goes.
+Each is a sealed file (`steepest.sealed`). The last two checkpoints are kept, with the parts of the history
+that they list; every other file of these names goes.
 
 A tree's structure is not stored: its leaves are, each by its path, and they must be those of the tree that
 the same settings make. The history is not written anew each time: a checkpoint adds a part to it, which takes
@@ -17,9 +16,7 @@ in the parts before it that are no longer than itself; so parts are few, and a s
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -31,13 +28,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load, save
 
 from steepest.descent.history import Figures, History, Steps
 from steepest.descent.schedules import PlateauState
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.stopping import Best, Watched
 from steepest.errors import SteepestError
+from steepest.sealed import Arrays, Notes, as_json, read, rename, write_aside
 
 FORMAT = 1
 """Version of the files' format."""
@@ -47,12 +44,6 @@ SHARE = 50
 
 LONGEST_PART = 2**20
 """Steps of a part of the history that no other is joined to any more: about 30 MiB."""
-
-MARK = b'"checksum":"'
-BLANK = b"0" * 64
-
-Arrays = dict[str, npt.NDArray[Any]]
-Notes = dict[str, Any]
 
 
 class Part(NamedTuple):
@@ -95,7 +86,7 @@ class Checkpoints:
     _saved: Standing | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.facts = json.loads(_json(self.facts))
+        self.facts = json.loads(as_json(self.facts))
         self._due = time.perf_counter() + self.every
 
     def offer(self, standing: Standing) -> None:
@@ -157,7 +148,7 @@ class Checkpoints:
         self._number = max((number for number, _ in found), default=0)
         for place, (_, path) in enumerate(found):
             try:
-                arrays, notes, _ = _read(path)
+                arrays, notes, _ = read(path)
                 self._compare(path, notes)
                 parts = [Part(*part) for part in notes["parts"]]
                 history = self._history(parts)
@@ -193,9 +184,9 @@ class Checkpoints:
         names = list(epochs[0]) if epochs else []
         columns = {f"epochs/{name}": np.asarray([figures[name] for figures in epochs]) for name in names}
         aside = self.folder / ".history.part"
-        checksum = _write_aside(aside, {**steps._asdict(), **columns}, {"figures": names})
+        checksum = write_aside(aside, {**steps._asdict(), **columns}, {"figures": names})
         part = Part(checksum, step, standing.recorded, epoch, standing.epoch)
-        _rename(aside, self.folder / part.name)
+        rename(aside, self.folder / part.name)
         return [*parts, part]
 
     def _history(self, parts: list[Part]) -> History:
@@ -204,7 +195,7 @@ class Checkpoints:
         epochs: list[Figures] = []
         for part in parts:
             try:
-                arrays, notes, checksum = _read(self.folder / part.name)
+                arrays, notes, checksum = read(self.folder / part.name)
             except FileNotFoundError:
                 raise ValueError(f"{part.name}, which belongs to it, is gone") from None
             if checksum != part.checksum:
@@ -246,7 +237,7 @@ def _first_whole(found: Iterable[tuple[int, Path]]) -> list[tuple[str, list[Part
     """Return the first of the checkpoints that is whole, if one is."""
     for _, path in found:
         with contextlib.suppress(OSError, ValueError):
-            return [(path.name, [Part(*part) for part in _read(path)[1]["parts"]])]
+            return [(path.name, [Part(*part) for part in read(path)[1]["parts"]])]
     return []
 
 
@@ -328,76 +319,11 @@ def _of_another(path: Path, what: str) -> SteepestError:
     )
 
 
-def _json(value: Any) -> str:
-    """Write JSON, with numbers of NumPy as numbers."""
-    return json.dumps(value, default=lambda each: np.asarray(each).tolist())
-
-
 def _write(path: Path, arrays: Arrays, notes: Notes) -> None:
     """Write a file aside and rename it."""
     aside = path.parent / ".checkpoint.part"
-    _write_aside(aside, arrays, notes)
-    _rename(aside, path)
-
-
-def _write_aside(aside: Path, arrays: Arrays, notes: Notes) -> str:
-    """Write arrays and notes to the disk, return their checksum; what can't be finished is removed."""
-    plain = {name: _plain(array) for name, array in arrays.items()}
-    notes = {**notes, "types": {name: str(array.dtype) for name, array in arrays.items()}}
-    bare = save(plain, {"checksum": BLANK.decode(), "steepest": _json(notes)})
-    content, at = memoryview(bare), bare.index(MARK) + len(MARK)
-    checksum = _checksum(content, at)
-    try:
-        with aside.open("wb") as file:
-            for piece in (content[:at], checksum.encode(), content[at + len(BLANK) :]):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
-    return checksum
-
-
-def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an array as it is, or bits as whole numbers where the type is not NumPy's own: bfloat16."""
-    array = np.asarray(array, order="C")
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
-
-
-def _rename(aside: Path, path: Path) -> None:
-    """Give a file its name, for good: the folder goes to the disk as well."""
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read(path: Path) -> tuple[Arrays, Notes, str]:
-    """Return a file's arrays, its notes and its checksum; a ValueError if it is not whole."""
-    content = path.read_bytes()
-    at = content.find(MARK) + len(MARK)
-    checksum = _checksum(memoryview(content), at)
-    if content[at : at + len(BLANK)] != checksum.encode():
-        raise ValueError(f"{path.name} is torn or altered: its checksum is another")
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    notes = json.loads(header["__metadata__"]["steepest"])
-    types = notes.pop("types")
-    return (
-        {name: array.view(jnp.dtype(types[name])) for name, array in load(content).items()},
-        notes,
-        checksum,
-    )
-
-
-def _checksum(content: memoryview, at: int) -> str:
-    """Return BLAKE2b over the content with zeros where the checksum stands."""
-    seal = hashlib.blake2b(digest_size=len(BLANK) // 2)
-    for piece in (content[:at], BLANK, content[at + len(BLANK) :]):
-        seal.update(piece)
-    return seal.hexdigest()
+    write_aside(aside, arrays, notes)
+    rename(aside, path)
 
 
 def contents(folder: Path) -> Arrays:
@@ -411,8 +337,8 @@ def contents(folder: Path) -> Arrays:
     newest = max(folder.glob("checkpoint-*.safetensors"), default=None)
     if newest is None:
         raise ValueError(f"{folder} has no checkpoint")
-    arrays, notes, _ = _read(newest)
-    parts = [_read(folder / Part(*part).name)[0] for part in notes["parts"]]
+    arrays, notes, _ = read(newest)
+    parts = [read(folder / Part(*part).name)[0] for part in notes["parts"]]
     names = [name for name in (parts[0] if parts else {}) if "second" not in name]
     history = {f"history/{name}": np.concatenate([part[name] for part in parts]) for name in names}
     return arrays | history

@@ -13,13 +13,14 @@ import numpy as np
 
 from steepest import networks
 from steepest.callbacks import Callback
-from steepest.checkpoints import Arrays, contents
+from steepest.checkpoints import contents
 from steepest.data.order import generator
 from steepest.descent.loop import Interrupted
 from steepest.errors import SteepestError
 from steepest.passes import Known
 from steepest.preparation import Prepared, prepare
 from steepest.run import Run
+from steepest.sealed import Arrays
 from steepest.settings import Settings, read_settings
 from steepest.training import MODELS
 
