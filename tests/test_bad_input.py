@@ -424,6 +424,19 @@ def test_a_target_that_is_partly_missing_is_left_out_and_counted(here, capsys):
     assert {"name": "nothing", "reason": "All of its values are missing."} in record["dropped"]
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_a_column_that_looks_like_another_at_first_is_read_anew(here, monkeypatch, capsys, command):
+    """Numbers at first, text after them: the run was trained with text."""
+    monkeypatch.setattr("steepest.data.text.LOOK_BYTES", 64)
+    monkeypatch.setattr("steepest.data.text.BLOCK_BYTES", 256)
+    table = rows()
+    table["c"] = table["c"].astype(object)
+    table.loc[:4, "c"] = 7
+    table.to_csv("later.csv", index=False)
+    main([command, "run", "later.csv", *(["--out", "p.csv"] if command == "predict" else [])])
+    assert str(ROWS) in capsys.readouterr().out
+
+
 def test_missing_values_and_unseen_categories_can_be_predicted(here):
     table = rows()
     table.loc[0, ["a", "b", "c"]] = None

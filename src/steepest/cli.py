@@ -249,6 +249,7 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Predict rows with a run's model; the file has a row for each row of DATA, in the same order."""
+    from steepest.data.rows import settled
     from steepest.data.source import open_source
     from steepest.data.writing import check_ending, write_tables
     from steepest.prediction import predictions
@@ -261,7 +262,7 @@ def predict(
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
         )
-    rows = write_tables(predictions(opened, source), out)
+    rows = settled(source, lambda settled: write_tables(predictions(opened, settled), out))
     print(f"{rows:,} predictions -> {out}")
     if json_:
         _print_json({"run": str(run), "rows": rows, "out": str(out)})

@@ -16,7 +16,7 @@ from steepest import tasks
 from steepest.data.columns import Plan
 from steepest.data.order import generator
 from steepest.data.packed import PackedRows
-from steepest.data.rows import RowSource
+from steepest.data.rows import RowSource, settled
 from steepest.data.source import open_source
 from steepest.descent.models import Model
 from steepest.evaluation import evaluate, permutation_importance
@@ -181,16 +181,23 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
     """
     task, columns = run.task, [column.name for column in run.plan.columns]
     source = open_source(list(patterns), columns=[task.target, *columns], max_rejected=0.0)
-    count, sample = Count(), _Sample()
-    for part in Table(source, task.target).parts("judging", lambda *_: None, count=count):
-        target = tasks.encode_target(task, part.rows[task.target], part.locate)
-        sample.add(outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate)), target)
+    count, sample = settled(source, lambda settled: _sampled(run, settled))
     outputs, targets = sample.parts()
     figures = figures_of(task, outputs, targets)
     if sample.rows > MOST_JUDGED:
         figures["notes"].append(f"These figures are of {len(targets):,} rows, drawn from {sample.rows:,}.")
     missing = {"reason": f"the target {task.target!r} is missing", "rows": count.unlabelled}
     return figures | {"left_out": [missing] if count.unlabelled else []}
+
+
+def _sampled(run: Run, source: RowSource) -> tuple[Count, _Sample]:
+    """Return outputs and targets of rows drawn from a source, and what was seen of it."""
+    task = run.task
+    count, sample = Count(), _Sample()
+    for part in Table(source, task.target).parts("judging", lambda *_: None, count=count):
+        target = tasks.encode_target(task, part.rows[task.target], part.locate)
+        sample.add(outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate)), target)
+    return count, sample
 
 
 class _Sample:

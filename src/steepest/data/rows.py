@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
 from steepest.errors import SteepestError, nearest
+
+Result = TypeVar("Result")
 
 STRETCH_ROWS = 2**16
 """A stretch has at most some this many rows ..."""
@@ -128,6 +130,15 @@ class Reconsidered(Exception):  # noqa: N818 - not an error: a pass begins anew
         super().__init__(message)
         self.source = source
         self.message = message
+
+
+def settled(source: RowSource, use: Callable[[RowSource], Result]) -> Result:
+    """Return what is made of a source by going over all of its rows, anew if it is reconsidered."""
+    while True:
+        try:
+            return use(source)
+        except Reconsidered as reconsidered:
+            source = reconsidered.source
 
 
 def rows_per_stretch(rows: int, size: int) -> int:
