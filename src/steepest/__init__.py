@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from steepest.descent import losses as losses
     from steepest.descent import models as models
     from steepest.descent import schedules as schedules
-    from steepest.descent.loop import Failure as Failure
+    from steepest.descent.failure import Failure as Failure
     from steepest.descent.loop import Interrupted as Interrupted
     from steepest.descent.loop import StopDescent as StopDescent
     from steepest.descent.optimizers import SGD as SGD
@@ -45,7 +45,7 @@ _WHERE = {
     "losses": "descent",
     "models": "descent",
     "schedules": "descent",
-    "Failure": "descent.loop",
+    "Failure": "descent.failure",
     "Interrupted": "descent.loop",
     "StopDescent": "descent.loop",
     "SGD": "descent.optimizers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -104,6 +104,18 @@ def check_numbers(*, epochs: int, seed: int, tolerance: float, checkpoint_every:
         raise SteepestError(f"The tolerance must be 0 or above; tolerance={tolerance}.")
     if not checkpoint_every >= 0:
         raise SteepestError(f"Checkpoints are 0 or more seconds apart; checkpoint_every={checkpoint_every}.")
+
+
+def check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices.
+
+    Raises
+    ------
+    SteepestError
+        With the nearest of them.
+    """
+    if choice not in choices:
+        raise SteepestError(f"There is no {name} {choice!r}.", hint=nearest(choice, choices))
 
 
 def patience_of(epochs: int | None, monitor: str, validation: Validation | None) -> Patience | None:

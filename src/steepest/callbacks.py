@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from steepest.descent.standing import Setback
     from steepest.minimization import Result
 
 
@@ -35,6 +36,9 @@ class Callback:
 
     def on_epoch_end(self, figures: dict[str, float]) -> None:
         """After an epoch and its validation, with the row that `Result.epochs` will have for it."""
+
+    def on_setback(self, setback: Setback) -> None:
+        """After a step that was not finite, if the descent goes back and on at a smaller rate."""
 
     def on_descent_end(self, result: Result) -> None:
         """After the last step."""

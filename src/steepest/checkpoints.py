@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from steepest.descent.history import Figures, History, Steps
 from steepest.descent.schedules import PlateauState
-from steepest.descent.standing import Standing, Totals
+from steepest.descent.standing import Setback, Standing, Totals
 from steepest.descent.stopping import Best, Watched
 from steepest.errors import SteepestError
 from steepest.sealed import Arrays, Notes, as_json, read, rename, write_aside
@@ -44,6 +44,10 @@ SHARE = 50
 
 LONGEST_PART = 2**20
 """Steps of a part of the history that no other is joined to any more: about 30 MiB."""
+
+
+GOOD = "good/"
+"""Stands before the names of the arrays of the place that a descent goes back to."""
 
 
 class Part(NamedTuple):
@@ -110,7 +114,7 @@ class Checkpoints:
         """
         began = time.perf_counter()
         name = f"checkpoint-{self._number + 1:06}.safetensors"
-        arrays = {**_leaves("state", standing.state), **_leaves("best", standing.best.parameters)}
+        arrays = _arrays(standing)
         try:
             parts = self._extend(standing)
             _write(self.folder / name, arrays, {**_notes(standing), "facts": self.facts, "parts": parts})
@@ -169,6 +173,8 @@ class Checkpoints:
     def _extend(self, standing: Standing) -> list[Part]:
         """Write down what the history has gained, and return the parts that it consists of."""
         parts = list(self._kept[-1][1]) if self._kept else []
+        while parts and (parts[-1].last_step > standing.recorded or parts[-1].last_epoch > standing.epoch):
+            parts.pop()  # the descent has backed off
         step, epoch = (parts[-1].last_step, parts[-1].last_epoch) if parts else (0, 0)
         if (standing.recorded, standing.epoch) == (step, epoch):
             return parts
@@ -179,12 +185,14 @@ class Checkpoints:
         ):
             step, epoch = parts[-1].first_step, parts[-1].first_epoch
             parts.pop()
-        steps = standing.history.steps(step, standing.recorded)
-        epochs = standing.history.epochs[epoch : standing.epoch]
-        names = list(epochs[0]) if epochs else []
-        columns = {f"epochs/{name}": np.asarray([figures[name] for figures in epochs]) for name in names}
+        history = standing.history
+        steps = history.steps(step, standing.recorded)
+        epochs, epoch_names = _columns("epochs", history.epochs[epoch : standing.epoch])
+        seen = [each for each in history.looks if step < each["step"] <= standing.recorded]
+        looks, look_names = _columns("looks", seen)
         aside = self.folder / ".history.part"
-        checksum = write_aside(aside, {**steps._asdict(), **columns}, {"figures": names})
+        notes = {"epochs": epoch_names, "looks": look_names}
+        checksum = write_aside(aside, {**steps._asdict(), **epochs, **looks}, notes)
         part = Part(checksum, step, standing.recorded, epoch, standing.epoch)
         rename(aside, self.folder / part.name)
         return [*parts, part]
@@ -193,6 +201,7 @@ class Checkpoints:
         """Return the history that consists of the parts."""
         steps: list[Steps] = []
         epochs: list[Figures] = []
+        looks: list[Figures] = []
         for part in parts:
             try:
                 arrays, notes, checksum = read(self.folder / part.name)
@@ -201,9 +210,9 @@ class Checkpoints:
             if checksum != part.checksum:
                 raise ValueError(f"{part.name} is not the one that belongs to it")
             steps.append(Steps(*(arrays[name] for name in Steps._fields)))
-            columns = [arrays[f"epochs/{name}"].tolist() for name in notes["figures"]]
-            epochs += [dict(zip(notes["figures"], row, strict=True)) for row in zip(*columns, strict=True)]
-        return History(steps, epochs)
+            epochs += _rows("epochs", notes["epochs"], arrays)
+            looks += _rows("looks", notes["looks"], arrays)
+        return History(steps, epochs, looks)
 
     def _compare(self, path: Path, notes: Notes) -> None:
         """Refuse a checkpoint whose facts are others."""
@@ -233,6 +242,18 @@ class Checkpoints:
         )
 
 
+def _columns(kind: str, rows: list[Figures]) -> tuple[Arrays, list[str]]:
+    """Return figures as arrays, and their names in their order."""
+    names = list(rows[0]) if rows else []
+    return {f"{kind}/{name}": np.asarray([figures[name] for figures in rows]) for name in names}, names
+
+
+def _rows(kind: str, names: list[str], arrays: Arrays) -> list[Figures]:
+    """Return the figures that were written as arrays."""
+    columns = [arrays[f"{kind}/{name}"].tolist() for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
 def _first_whole(found: Iterable[tuple[int, Path]]) -> list[tuple[str, list[Part]]]:
     """Return the first of the checkpoints that is whole, if one is."""
     for _, path in found:
@@ -257,6 +278,13 @@ def _without_type(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
+def _arrays(standing: Standing) -> Arrays:
+    """Return a checkpoint's arrays."""
+    arrays = {**_leaves("state", standing.state), **_leaves("best", standing.best.parameters)}
+    good = _arrays(standing.good) if standing.good else {}
+    return arrays | {f"{GOOD}{name}": array for name, array in good.items()}
+
+
 def _notes(standing: Standing) -> Notes:
     """Return what a checkpoint holds besides arrays."""
     return {
@@ -270,6 +298,9 @@ def _notes(standing: Standing) -> Notes:
         "stopped": standing.stopped,
         "seconds": standing.seconds,
         "recorded": standing.recorded,
+        "lowest": standing.lowest,
+        "setbacks": standing.setbacks,
+        "good": standing.good and _notes(standing.good),
     }
 
 
@@ -278,10 +309,16 @@ def _standing(template: Standing, arrays: Arrays, notes: Notes, history: History
     figure, epoch, waited = notes["best"]
     parameters = template.state.parameters if epoch else None
     wanted = {**_leaves("state", template.state), **_leaves("best", parameters)}
-    for name in {**wanted, **arrays}:
+    of_good = {name: array for name, array in arrays.items() if name.startswith(GOOD)}
+    for name in {**wanted, **arrays}.keys() - of_good:
         then, now = _form(arrays.get(name)), _form(wanted.get(name))
         if then != now:
             raise _of_another(path, f"its {name} was {then} and is now {now}")
+    good = None
+    if notes["good"]:
+        before = history.until(notes["good"]["recorded"], notes["good"]["epoch"])
+        theirs = {name.removeprefix(GOOD): array for name, array in of_good.items()}
+        good = _standing(replace(template, good=None), theirs, notes["good"], before, path)
     return replace(
         template,
         state=_filled("state", template.state, arrays),
@@ -295,6 +332,9 @@ def _standing(template: Standing, arrays: Arrays, notes: Notes, history: History
         seconds=notes["seconds"],
         recorded=notes["recorded"],
         history=history,
+        good=good,
+        lowest=notes["lowest"],
+        setbacks=tuple(Setback(*each) for each in notes["setbacks"]),
     )
 
 
@@ -339,6 +379,8 @@ def contents(folder: Path) -> Arrays:
         raise ValueError(f"{folder} has no checkpoint")
     arrays, notes, _ = read(newest)
     parts = [read(folder / Part(*part).name)[0] for part in notes["parts"]]
-    names = [name for name in (parts[0] if parts else {}) if "second" not in name]
-    history = {f"history/{name}": np.concatenate([part[name] for part in parts]) for name in names}
+    names = {name for part in parts for name in part if "second" not in name}
+    history = {
+        f"history/{name}": np.concatenate([part[name] for part in parts if name in part]) for name in names
+    }
     return arrays | history

@@ -27,6 +27,7 @@ from steepest.arguments import (
     Objective,
     Parameters,
     as_objective,
+    check_choice,
     check_numbers,
     check_parameters,
     check_single_number,
@@ -39,14 +40,19 @@ from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
 from steepest.descent.epoch import Constants, Program
-from steepest.descent.loop import Descent, Failure, Interrupted, Outcome, Pace, descend
+from steepest.descent.failure import Failure
+from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
-from steepest.descent.standing import Standing
+from steepest.descent.standing import MOST_SETBACKS, Setback, Standing
 from steepest.descent.stopping import Patience
 from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+BACK_OFF = "back-off"
+
+ON_DIVERGENCE = ("stop", BACK_OFF)
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +78,9 @@ class Result:
         Time from call to return, compilation included; of all calls, where a checkpoint was gone on with.
     best_epoch
         With ``patience``, the epoch (from 1) in which the figure was best; 0 if none was finished.
+    setbacks
+        Steps that were not finite and that the descent went back from, each with ``step``, ``learning_rate``
+        and ``back_to``, the step that it went on from. The history is that of the steps that count.
     """
 
     parameters: Parameters
@@ -81,15 +90,21 @@ class Result:
     steps: int
     seconds: float
     best_epoch: int | None
+    setbacks: tuple[Setback, ...]
     _outcome: Outcome = field(repr=False)
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate."""
+        """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate.
+
+        At every 512th step or so there are also ``update_ratio``, the norm of the applied update over that of
+        the parameters, ``update_ratio.LAYER`` and ``gradient_norm.LAYER``; NaN at the others.
+        """
         import pandas as pd
 
-        steps = self._outcome.standing.history.steps(0, self.steps)
-        return pd.DataFrame({"step": np.arange(1, self.steps + 1)} | steps._asdict())
+        written = self._outcome.standing.history
+        steps = pd.DataFrame({"step": np.arange(1, self.steps + 1)} | written.steps(0, self.steps)._asdict())
+        return steps.merge(pd.DataFrame(written.looks), "left", "step") if written.looks else steps
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
@@ -119,6 +134,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     callbacks: Sequence[Callback] = (),
     patience: int | None = None,
     monitor: str = "validation_loss",
+    on_divergence: str = "stop",
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
 ) -> Result:
@@ -173,6 +189,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         The figure of an epoch that patience watches: ``"loss"``, ``"validation_loss"`` or ``"validation_"``
         and a metric's name. Figures named for accuracy, AUC, F1, precision, R² or recall are better the
         higher they are (see `steepest.descent.stopping.RISING`), all others the lower. NaN never is better.
+    on_divergence
+        What to do at a step that is not finite: ``"stop"``, or ``"back-off"``, which returns to where the
+        window of steps with the lowest mean loss ended, divides the learning rate by 3 and goes on from
+        there, at most twelve times.
     checkpoint
         A folder. Where the descent stands is saved there now and then, at its end, and when it is interrupted
         (Ctrl-C, or `Interrupted` raised by a callback). The same call goes on from there, even within an
@@ -210,6 +230,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     call = as_objective(objective, data is not None)
     start = check_parameters(parameters)
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=checkpoint_every)
+    check_choice("on_divergence", on_divergence, ON_DIVERGENCE)
     if data is None:
         check_single_number(call, start)
         refuse_without("data", weights=weights, validation_data=validation_data, patience=patience)
@@ -224,13 +245,16 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     checkpoints = None
     if checkpoint is not None:
         facts = _facts(rule, constants, seed, tolerance, stopping) | feed.facts | held_out.facts
+        facts["on_divergence"] = on_divergence
         checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
-    standing = _resume(checkpoints, Standing(state), feed.pace)
+    standing = Standing(state)
+    if on_divergence == BACK_OFF:
+        standing = replace(standing, good=standing)
+    standing = _resume(checkpoints, standing, feed.pace)
     notify = notifier(callbacks)
     notify("descent_begin", epochs=feed.pace.epochs, rows=0 if data is None else row_count(data))
     descent = Descent(program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify)
-    with closing(feed.windows(standing.epoch, standing.window)) as windows:
-        outcome = _descend(descent, standing, windows, checkpoints)
+    outcome = _descend(descent, standing, feed, checkpoints)
     result = Result(
         parameters=program.unravel(outcome.parameters),
         why_it_stopped=outcome.why,
@@ -239,6 +263,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         steps=outcome.steps,
         seconds=standing.seconds + time.perf_counter() - began,
         best_epoch=outcome.standing.best.epoch if stopping else None,
+        setbacks=outcome.standing.setbacks,
         _outcome=outcome,
     )
     notify("descent_end", result=result)
@@ -280,18 +305,38 @@ def _resume(checkpoints: Checkpoints | None, start: Standing, pace: Pace) -> Sta
 
 
 def _descend(
-    descent: Descent, standing: Standing, windows: feeding.Windows, checkpoints: Checkpoints | None
+    descent: Descent, standing: Standing, feed: feeding.Feed, checkpoints: Checkpoints | None
 ) -> Outcome:
     """Run the descent, and save where it stands in the end, also if it is interrupted."""
     if checkpoints is None:
-        return descend(descent, standing, windows)
+        return _backing_off(descent, standing, feed)
     try:
-        outcome = descend(replace(descent, checkpoint=checkpoints.offer), standing, windows)
+        outcome = _backing_off(
+            replace(descent, checkpoint=checkpoints.offer), standing, feed, checkpoints.save
+        )
     except (KeyboardInterrupt, SystemExit, Interrupted):
         checkpoints.finish()
         raise
     checkpoints.finish()
     return outcome
+
+
+def _backing_off(
+    descent: Descent,
+    standing: Standing,
+    feed: feeding.Feed,
+    save: Callable[[Standing], None] = lambda _: None,
+) -> Outcome:
+    """Run the descent; where it may, go back from a step that is not finite and on at a smaller rate."""
+    while True:
+        with closing(feed.windows(standing.epoch, standing.window)) as windows:
+            outcome = descend(descent, standing, windows)
+        failure, setbacks = outcome.failure, len(outcome.standing.setbacks)
+        if failure is None or outcome.standing.good is None or setbacks == MOST_SETBACKS:
+            return outcome
+        standing = outcome.standing.backed_off(failure.step, failure.learning_rate)
+        descent.notify("setback", setback=standing.setbacks[-1])
+        save(standing)
 
 
 def _compile_parts(

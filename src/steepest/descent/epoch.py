@@ -162,11 +162,12 @@ def converged(
 
 
 class Moved(NamedTuple):
-    """Where a step leads, whatever it is worth."""
+    """Where a step leads, whatever it is worth; ``gradient`` is as the rule sees it, clipped."""
 
     parameters: Any
     optimizer_state: Any
     record: Record
+    gradient: Any
 
 
 def move(program: Program, constants: Constants, state: State, batch: Batches) -> Moved:
@@ -188,12 +189,13 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
     )
     parameters = soft_threshold(program, constants, parameters, optimizer_state, state.step, rate * clipped)
     loss = (loss + penalty(constants, state.parameters)[0]).astype(state.loss.dtype)
-    return Moved(parameters, optimizer_state, Record(loss, norm_if_finite(gradient, parameters) / clipped))
+    record = Record(loss, norm_if_finite(gradient, parameters) / clipped)
+    return Moved(parameters, optimizer_state, record, gradient)
 
 
 def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
     """Take one step of the descent, or none where it would not count."""
-    parameters, optimizer_state, record = move(program, constants, state, batch)
+    parameters, optimizer_state, record, _ = move(program, constants, state, batch)
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
     still, status = converged(constants, state, *record)
     status = jnp.where(finite, status, NOT_FINITE)
@@ -218,7 +220,7 @@ def take_sure_step(
     program: Program, constants: Constants, state: State, batch: Batches
 ) -> tuple[State, Record]:
     """Take one step of which it is known that it counts."""
-    parameters, optimizer_state, record = move(program, constants, state, batch)
+    parameters, optimizer_state, record, _ = move(program, constants, state, batch)
     return state._replace(
         parameters=parameters, optimizer_state=optimizer_state, step=state.step + 1, loss=record.loss
     ), record

@@ -31,6 +31,8 @@ class History:
         Steps to begin with, in their order.
     epochs
         Epochs' figures to begin with.
+    looks
+        What was seen at some steps (``step``, from 1) to begin with: see `steepest.descent.watching`.
 
     Examples
     --------
@@ -41,8 +43,10 @@ class History:
     (5, [2, 3])
     """
 
-    def __init__(self, steps: Sequence[Steps] = (), epochs: Sequence[Figures] = ()) -> None:
-        self.epochs = list(epochs)
+    def __init__(
+        self, steps: Sequence[Steps] = (), epochs: Sequence[Figures] = (), looks: Sequence[Figures] = ()
+    ) -> None:
+        self.epochs, self.looks = list(epochs), list(looks)
         self._parts: list[Steps] = []
         self._ends: list[int] = []
         for part in steps:
@@ -65,3 +69,8 @@ class History:
         skipped = self._ends[begin - 1] if begin else 0
         columns = zip(*self._parts[begin:end], strict=True)
         return Steps(*(np.concatenate(column)[first - skipped : last - skipped] for column in columns))
+
+    def until(self, steps: int, epochs: int) -> History:
+        """Return the history of the first so many steps and epochs."""
+        first = [self.steps(0, steps)] if steps else []
+        return History(first, self.epochs[:epochs], [seen for seen in self.looks if seen["step"] <= steps])

@@ -6,23 +6,25 @@ owns the order of events and decides when to stop; where the rows come from is t
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, run_window, try_window
+from steepest.descent.failure import Failure, cause_of
 from steepest.descent.history import Floats, Steps
 from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
 from steepest.descent.stopping import Patience, unchanged
 from steepest.descent.validation import Measured, Validation, figures_of, measure
+from steepest.descent.watching import Seen, is_watched, look
 
 
 class StopDescent(Exception):  # noqa: N818 - a request, as StopIteration is, and no error
@@ -79,28 +81,6 @@ class Pace:
     def sure(self) -> bool:
         """Whether every step counts, unless one is not finite: none is all padding, none converges."""
         return not (self.whole or self.weightless)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A step that was not finite.
-
-    Attributes
-    ----------
-    step, epoch
-        Where it was, both from 1.
-    loss, gradient_norm, learning_rate
-        What was seen there.
-    rows
-        The row numbers of its batch.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    rows: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -173,6 +153,7 @@ class _Handed(NamedTuple):
     batches: Batches
     record: Record
     rows: npt.NDArray[np.int64]
+    seen: Seen | None
     measured: Measured | None
 
 
@@ -189,18 +170,20 @@ def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> 
     while not (why := _ending(descent, standing)):
         if current is None:
             place = _Place(standing.epoch, standing.window, standing.totals.steps)
-            current = _hand_over(descent, windows, place, standing.state, standing.plateau.scale)
-        following = _look_ahead(descent, windows, current, standing.plateau.scale)
+            current = _hand_over(descent, windows, place, standing.state, standing.scale)
+        following = _look_ahead(descent, windows, current, standing.scale)
+        totals = standing.totals
         standing, failure = _read(descent, current, standing)
         if failure:
             parameters = standing.state.parameters
             return Outcome(
-                standing, _describe_failure(failure, descent.pace), failure.step, parameters, failure
+                standing, failure.describe(not descent.pace.whole), failure.step, parameters, failure
             )
+        loss = standing.totals.mean_since(totals)
         if standing.window == descent.pace.windows_per_epoch:
             standing = _end_epoch(descent, current.measured, standing, epoch_began)
             epoch_began += standing.history.epochs[-1]["seconds"]
-        standing = replace(standing, seconds=time.perf_counter() - began)
+        standing = replace(standing, seconds=time.perf_counter() - began).remembering(loss)
         descent.checkpoint(standing)
         current = following
     parameters = standing.best.parameters if descent.patience else standing.state.parameters
@@ -217,10 +200,13 @@ def _hand_over(
     batches = Batches(window.arrays, window.weights, rates)
     run = try_window if pace.sure else run_window
     after, record = run(descent.program, descent.constants, state, batches)
+    seen = None
+    if is_watched(first, len(window.weights)) and window.weights[0].any():
+        seen = look(descent.program, descent.constants, state, batches)
     measured = None
     if descent.validation and place.window + 1 == pace.windows_per_epoch:
         measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
-    return _Handed(place, state, after, batches, record, window.rows, measured)
+    return _Handed(place, state, after, batches, record, window.rows, seen, measured)
 
 
 def _look_ahead(
@@ -261,13 +247,17 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
         else np.full(len(losses), standing.epoch + 1)
     )
     history.add(Steps(numbers, losses, norms, rates))
+    if window.seen:
+        history.looks.append({"step": before + 1} | {name: float(seen) for name, seen in window.seen.items()})
     failure = None
     wrong = np.flatnonzero(~_finite(losses, norms))
     if len(wrong):
         at = wrong[0]
         rows = window.rows[counted[at]]
+        batch = jax.tree.map(lambda array: array[counted[at]], window.batches)
+        cause = cause_of(descent.program, descent.constants, state, batch, rows)
         loss, norm, rate = (float(each[at]) for each in (losses, norms, rates))
-        failure = Failure(before + int(at) + 1, standing.epoch + 1, loss, norm, rate, rows[rows >= 0])
+        failure = Failure(before + int(at) + 1, standing.epoch + 1, loss, norm, rate, rows[rows >= 0], cause)
     totals = totals._replace(
         loss=totals.loss + float(losses.astype(np.float64) @ weights[counted]),
         weight=totals.weight + float(weights.sum()),
@@ -356,12 +346,3 @@ def _describe_convergence(descent: Descent, standing: Standing) -> str:
         f"converged at {where}: the loss changed by at most {pace.tolerance:g} of itself "
         f"in {PATIENCE} {unit} running"
     )
-
-
-def _describe_failure(failure: Failure, pace: Pace) -> str:
-    where = f"step {failure.step:,}" + ("" if pace.whole else f" (epoch {failure.epoch:,})")
-    what = "gradient, or what the step made of the parameters, was not finite"
-    if not math.isfinite(failure.loss):
-        what = f"loss was {failure.loss}"
-    rate = f"at a learning rate of {failure.learning_rate:g}"
-    return f"not finite: at {where} the {what} {rate}; the parameters before that step are kept"

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from steepest.descent.history import History
 from steepest.descent.schedules import PlateauState
 from steepest.descent.state import State
 from steepest.descent.stopping import Best, Watched
+
+SMALLER = 3.0
+"""What the learning rate is divided by each time that a descent backs off."""
+
+MOST_SETBACKS = 12
+"""How often it does: then its rate is 500,000 times smaller, and the rate is not what is wrong."""
+
+
+class Setback(NamedTuple):
+    """A step that was not finite and was gone back from: where, at which rate, and how far back; from 1."""
+
+    step: int
+    learning_rate: float
+    back_to: int
 
 
 class Totals(NamedTuple):
@@ -19,6 +34,11 @@ class Totals(NamedTuple):
     rows: int = 0
     steps: int = 0
     rate: float = 0.0
+
+    def mean_since(self, before: Totals) -> float:
+        """Return the mean loss of what was added since; NaN where nothing has a weight."""
+        weight = self.weight - before.weight
+        return (self.loss - before.loss) / weight if weight else math.nan
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,13 @@ class Standing:
         Steps of the history that had been taken: the history itself goes on growing.
     history
         Every step's and every epoch's figures, these steps' and epochs' among them.
+    good
+        Where a descent that may back off goes back to: it stood there after the window with the lowest mean
+        loss so far. ``None`` where it may not.
+    lowest
+        That loss; infinite before the first window.
+    setbacks
+        The steps that were gone back from.
     """
 
     state: State
@@ -58,3 +85,31 @@ class Standing:
     seconds: float = 0.0
     recorded: int = 0
     history: History = field(default_factory=History)
+    good: Standing | None = None
+    lowest: float = math.inf
+    setbacks: tuple[Setback, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What the schedule's rate is multiplied by."""
+        return self.plateau.scale / SMALLER ** len(self.setbacks)
+
+    def remembering(self, loss: float) -> Standing:
+        """Return this as the place to go back to, if the last window's mean loss is the lowest so far."""
+        if self.good is None or not loss <= self.lowest:
+            return self
+        lowest = replace(self, lowest=loss)
+        return replace(lowest, good=replace(lowest, good=None))
+
+    def backed_off(self, step: int, learning_rate: float) -> Standing:
+        """Return where to go on from, at a smaller rate, after a step that was not finite."""
+        assert self.good is not None  # noqa: S101 - the caller looked
+        good = self.good
+        setback = Setback(step, learning_rate, good.recorded)
+        after = replace(
+            good,
+            history=self.history.until(good.recorded, good.epoch),
+            seconds=self.seconds,
+            setbacks=(*self.setbacks, setback),
+        )
+        return replace(after, good=after)
