@@ -28,6 +28,7 @@ from steepest.descent.schedules import SCHEDULES, schedule_by_name
 from steepest.errors import SteepestError
 from steepest.prediction import predict
 from steepest.preparation import prepare
+from steepest.run import open_model, open_run
 from steepest.settings import Settings, combine
 from steepest.tasks import LOSS_KINDS
 
@@ -393,7 +394,29 @@ def test_a_descent_that_diverges_says_where_and_what_to_try(fit, tmp_path):
     assert "The descent diverged at step " in said
     assert "learning rate of 1e+06" in said
     assert "Try --learning-rate 100000" in said
-    assert list(tmp_path.iterdir()) == []
+    (folder,) = tmp_path.iterdir()
+    assert f"{folder / 'report.html'} shows how it came to that" in said
+    run = open_run(folder)
+    failure = run.record["descent"]["failure"]
+    assert f"at step {failure['step']:,} " in said
+    assert failure["layer"] == "layer_1"
+    assert failure["largest_parameter"] > 1
+    assert failure["rows"]
+    assert len(run.steps) == failure["step"]
+    assert run.record["figures"] == {"training": None, "validation": None}
+    for refused in (lambda: open_model(folder), lambda: fit("diabetes", from_=str(folder))):
+        with pytest.raises(SteepestError, match=r"diverged at step .* has no model"):
+            refused()
+    # Another run may take its place.
+    assert fit("diabetes", epochs=1, out=str(folder)).path == folder
+
+
+def test_a_fit_that_backs_off_says_so(fit):
+    run = fit("diabetes", optimizer="sgd", learning_rate=30.0, epochs=60, on_divergence="back-off")
+    setbacks = run.record["descent"]["setbacks"]
+    assert setbacks[0]["learning_rate"] == 30.0
+    assert f"Step {setbacks[0]['step']:,} at a learning rate of 30 was not finite" in run.record["notes"][0]
+    assert run.steps.learning_rate.iloc[-1] == pytest.approx(30 / 3 ** len(setbacks))
 
 
 WRONG = {

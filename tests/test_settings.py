@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from steepest import cli
 from steepest.errors import SteepestError
+from steepest.recording import command
 from steepest.settings import KINDS, NAMES, Settings, combine, read_settings, to_toml
-from steepest.training import command
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 NUMBERS = st.floats(0, 1e6, allow_nan=False)

@@ -310,7 +310,9 @@ def _standing(template: Standing, arrays: Arrays, notes: Notes, history: History
     parameters = template.state.parameters if epoch else None
     wanted = {**_leaves("state", template.state), **_leaves("best", parameters)}
     of_good = {name: array for name, array in arrays.items() if name.startswith(GOOD)}
-    for name in {**wanted, **arrays}.keys() - of_good:
+    for name in {**wanted, **arrays}:
+        if name in of_good:
+            continue
         then, now = _form(arrays.get(name)), _form(wanted.get(name))
         if then != now:
             raise _of_another(path, f"its {name} was {then} and is now {now}")

@@ -147,6 +147,10 @@ def fit(
     monitor: Annotated[
         str, _option("The figure that patience watches (default: validation_loss).", metavar="FIGURE")
     ] = DEFAULT.monitor,
+    on_divergence: Annotated[
+        str,
+        _option("At a step that is not finite: stop, or back-off to a third of the rate (default: stop)."),
+    ] = DEFAULT.on_divergence,
     memory: Annotated[
         str | None, _option("What to use at most (default: a quarter of what is free).", metavar="SIZE")
     ] = None,
@@ -192,11 +196,11 @@ def resume(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
 def verify(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
     """Prove on a run's own data that a descent that is interrupted ends with the same bytes."""
     from steepest import terminal
-    from steepest.run import open_run
+    from steepest.run import open_model
     from steepest.verification import verify as prove
 
     with terminal.Progress() as progress:
-        found = prove(open_run(run), callbacks=[progress])
+        found = prove(open_model(run), callbacks=[progress])
     print(found["says"])
     if json_:
         _print_json(found)
@@ -253,10 +257,10 @@ def predict(
     from steepest.data.source import open_source
     from steepest.data.writing import check_ending, write_tables
     from steepest.prediction import predictions
-    from steepest.run import open_run
+    from steepest.run import open_model
 
     check_ending(out)
-    opened = open_run(run)
+    opened = open_model(run)
     source = open_source(data, columns=[column.name for column in opened.plan.columns], max_rejected=0.0)
     if out.resolve() in {Path(file).resolve() for file in source.names}:
         raise SteepestError(
@@ -273,9 +277,9 @@ def evaluate(run: RunFolder, data: Data, json_: Json = False, debug: Debug = Fal
     """Judge a run's model by labelled rows."""
     from steepest import terminal
     from steepest.prediction import evaluate_run
-    from steepest.run import open_run
+    from steepest.run import open_model
 
-    figures = evaluate_run(open_run(run), data)
+    figures = evaluate_run(open_model(run), data)
     terminal.print_figures(figures, f"on {figures['rows']:,} rows")
     for left_out in figures["left_out"]:
         terminal.say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from steepest.errors import SteepestError
 from steepest.passes import Known
-from steepest.run import Run, open_run
+from steepest.run import Run, open_model
 from steepest.settings import NAMES, Settings, read_settings
 from steepest.unfinished import CHECKPOINTS, MAY_DIFFER
 
@@ -81,7 +81,7 @@ def earlier(settings: Settings) -> Earlier | None:
     """
     if settings.from_ is None:
         return None
-    run = open_run(settings.from_)
+    run = open_model(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
     for name in ("target", "loss"):
         was, now = getattr(before, name), getattr(settings, name)

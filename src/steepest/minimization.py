@@ -111,7 +111,8 @@ class Result:
         """A row for each epoch: its rows, mean loss, rate, validation figures and seconds."""
         import pandas as pd
 
-        return pd.DataFrame(self._outcome.standing.history.epochs)
+        written = self._outcome.standing.history.epochs
+        return pd.DataFrame(written) if written else pd.DataFrame({"epoch": [], "rows": [], "loss": []})
 
 
 def minimize(  # noqa: PLR0913 - a front end's settings, each with its default

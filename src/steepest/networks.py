@@ -20,7 +20,7 @@ from steepest.minimization import Result, minimize
 from steepest.preparation import Prepared
 from steepest.run import Shape
 from steepest.settings import Settings
-from steepest.trained import DivergenceError, Trained
+from steepest.trained import Trained
 
 
 def train(
@@ -44,8 +44,6 @@ def train(
 
     Raises
     ------
-    DivergenceError
-        If a step is not finite.
     SteepestError
         If the parameters to start from are those of another model.
     """
@@ -86,6 +84,8 @@ def train(
             "learning_rate": optimizer.schedule.settings["learning_rate"],
             "schedule": optimizer.schedule.name,
         },
+        failure=result.failure,
+        setbacks=result.setbacks,
     )
 
 
@@ -119,7 +119,7 @@ def _descend(
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     validation = prepared.validation
-    result = minimize(
+    return minimize(
         objective,
         start,
         prepared.training.data,
@@ -137,24 +137,7 @@ def _descend(
         callbacks=callbacks,
         patience=settings.patience,
         monitor=settings.monitor,
+        on_divergence=settings.on_divergence,
         checkpoint=checkpoint,
         checkpoint_every=settings.checkpoint_every,
-    )
-    if result.failure:
-        raise _diverged(result)
-    return result
-
-
-def _diverged(result: Result) -> DivergenceError:
-    """Return the error for a descent that met a step that was not finite."""
-    assert result.failure is not None  # noqa: S101 - the caller looked
-    rate = result.failure.learning_rate
-    last = result.history["loss"].iloc[: result.failure.step - 1]
-    grew = (
-        f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
-    )
-    return DivergenceError(
-        f"The descent diverged at step {result.failure.step:,} (epoch {result.failure.epoch}): "
-        f"the loss or its gradient was not finite at a learning rate of {rate:g}.{grew}",
-        hint=f"Try --learning-rate {rate / 10:g}, or --clip-norm 1.",
     )

@@ -181,6 +181,24 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
+def open_model(path: str | Path) -> Run:
+    """Open the folder of a run that has a model to go on with.
+
+    Raises
+    ------
+    SteepestError
+        As `open_run`, or if its descent diverged.
+    """
+    run = open_run(path)
+    failure = run.record["descent"].get("failure")
+    if failure:
+        raise SteepestError(
+            f"The descent of {run.path} diverged at step {failure['step']:,}: it has no model.",
+            hint=f"{run.path / 'report.html'} shows why; fit again at a lower --learning-rate.",
+        )
+    return run
+
+
 def is_run(folder: Path) -> bool:
     """Tell whether the folder is a run."""
     return (folder / "record.json").is_file()

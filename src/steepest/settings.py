@@ -59,6 +59,8 @@ class Settings:
         parameters; ``None`` never stops it so.
     monitor
         The figure of an epoch that patience looks at: see `steepest.minimize`.
+    on_divergence
+        ``"stop"`` or ``"back-off"``: see `steepest.minimize`.
     memory
         What the process may use, such as ``"4GB"``; ``None`` is a quarter of what is free.
     checkpoint_every
@@ -95,6 +97,7 @@ class Settings:
     max_rejected: float = 0.01
     patience: int | None = None
     monitor: str = "validation_loss"
+    on_divergence: str = "stop"
     memory: str | None = None
     checkpoint_every: float = 60.0
     from_: str | None = None
@@ -118,6 +121,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "weights": (str,),
     "class_weight": (str,),
     "monitor": (str,),
+    "on_divergence": (str,),
     "from_": (str,),
     "memory": (str,),
     "out": (str,),

@@ -192,11 +192,13 @@ def print_fit(run: Run) -> None:
     record = run.record
     descent = record["descent"]
     console = Console(highlight=False, soft_wrap=True)
+    speed = descent["rows_per_second"]
     console.print(
-        f"{descent['steps']:,} steps in {record['seconds']['descent']:.2f} s "
-        f"({descent['rows_per_second']:,.0f} rows/s); {escape(descent['why_it_stopped'])}."
+        f"{descent['steps']:,} steps in {record['seconds']['descent']:.2f} s"
+        f"{f' ({speed:,.0f} rows/s)' if speed else ''}; {escape(descent['why_it_stopped'])}."
     )
-    print_figures(*_judged(run))
+    if not descent["failure"]:
+        print_figures(*_judged(run))
     for note in record["notes"]:
         console.print(escape(note))
     console.print(f"report: {escape(str(run.path / 'report.html'))}")

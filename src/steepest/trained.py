@@ -13,6 +13,9 @@ from steepest.errors import SteepestError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from steepest.descent.failure import Failure
+    from steepest.descent.standing import Setback
+
 
 class DivergenceError(SteepestError):
     """The descent met a step that was not finite: going on from a checkpoint would meet it again."""
@@ -36,6 +39,8 @@ class Trained:
         See `steepest.Result`.
     layers, rule
         What the record says of the model's layers, and of loss, optimizer, rate and schedule.
+    failure, setbacks
+        See `steepest.Result`.
     """
 
     model: Model
@@ -50,3 +55,5 @@ class Trained:
     converged: bool
     layers: dict[str, Any]
     rule: dict[str, Any]
+    failure: Failure | None = None
+    setbacks: tuple[Setback, ...] = ()

@@ -8,37 +8,35 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import steepest
 from steepest import networks
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
-from steepest.data.rows import MEMORY
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
 from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
-from steepest.run import FORMAT, Run, write_history, write_json, write_model
-from steepest.settings import NAMES, Settings, to_toml
+from steepest.recording import record_of
+from steepest.run import Run, write_history, write_json, write_model
+from steepest.settings import Settings
 from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
     CHECKPOINTS,
     check_out,
-    forget_checkpoints,
     free_name,
     holds_checkpoint,
     in_the_making,
 )
 
 MODELS = ("linear", "mlp")
+
+NOT_JUDGED = {"figures": {"training": None, "validation": None}, "importances": None}
+"""What the record of a descent that diverged says of its model."""
 
 MOST_SEED = 2**32 - 1
 """JAX makes its keys of 32 bits: with greater seeds, different ones would draw the same."""
@@ -72,8 +70,10 @@ def fit(
 
     Raises
     ------
+    DivergenceError
+        If a step is not finite: the run's folder shows how it came to that, but has no model to predict with.
     SteepestError
-        If the input is bad or the descent fails; then no run is written.
+        If the input is bad; then no run is written.
     """
     began = time.perf_counter()
     _check(settings)
@@ -95,9 +95,9 @@ def fit(
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
         trained = _train(settings, prepared, before, callbacks, work)
         seconds["descent"] = trained.seconds
-        record = _record(settings, prepared, trained)
+        record = record_of(settings, prepared, trained, _epochs(settings, prepared))
         judging = time.perf_counter()
-        record |= _judge(settings, prepared, trained)
+        record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
         record["seconds"] = seconds
         write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
@@ -105,6 +105,8 @@ def fit(
         prepared.rejected(work)
         _write_report(work / "report.html", record, trained)
         write_json(work / "record.json", record)
+    if trained.failure:
+        raise _diverged(trained, folder)
     return Run(folder)
 
 
@@ -126,12 +128,9 @@ def _train(
 
 @contextmanager
 def _interruptible(folder: Path, work: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Say how to go on with a run that is interrupted, if something is kept; if it diverges, nothing is."""
+    """Say how to go on with a run that is interrupted, if something is kept."""
     try:
         yield
-    except DivergenceError:
-        forget_checkpoints(work)
-        raise
     except (KeyboardInterrupt, SystemExit) as stop:
         if not holds_checkpoint(work):
             raise
@@ -227,94 +226,6 @@ def _import_ahead() -> None:
     import_module("steepest.diagnosis.report")
 
 
-def _record(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
-    """Return what the run's record says of the descent and before."""
-    task = prepared.task
-    rows = int(trained.epochs["rows"].sum())
-    spent = float(trained.epochs["seconds"].sum())
-    return {
-        "format": FORMAT,
-        "steepest": steepest.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command(settings),
-        "settings_toml": to_toml(settings),
-        **prepared.facts,
-        "target": {
-            "name": task.target,
-            "kind": task.kind,
-            "labels": list(task.labels),
-            "why": task.why,
-            "baseline": list(task.baseline),
-        },
-        "model": {
-            "name": settings.model,
-            "features": prepared.plan.width,
-            "parameters": int(sum(np.size(leaf) for leaf in trained.arrays.values())),
-            **trained.layers,
-        },
-        "descent": {
-            **trained.rule,
-            "batch_size": settings.batch_size,
-            "epochs": len(trained.epochs),
-            "most_epochs": max(_epochs(settings, prepared), len(trained.epochs)),
-            "steps": trained.steps,
-            "seed": settings.seed,
-            "why_it_stopped": trained.why_it_stopped,
-            "converged": trained.converged,
-            "seconds": trained.seconds,
-            "rows_per_second": rows / spent,
-        },
-        "notes": _notes(trained),
-    }
-
-
-def _notes(trained: Trained) -> list[str]:
-    """Return what a reader should know of how the descent went."""
-    notes = []
-    losses = trained.epochs["loss"].to_numpy()
-    if losses[-1] > losses[0]:
-        notes.append(
-            f"The training loss rose from {losses[0]:.4g} (first epoch) to {losses[-1]:.4g} (last): "
-            "the learning rate is too high. Try a tenth of it."
-        )
-    elif "validation_loss" in trained.epochs:
-        held_out = trained.epochs["validation_loss"].to_numpy()
-        best = int(held_out.argmin())
-        if held_out[-1] > 1.02 * held_out[best] > 0:
-            notes.append(
-                f"The loss on held-out rows was lowest after epoch {best + 1} ({held_out[best]:.4g}) and is "
-                f"{held_out[-1]:.4g} at the end: the model overfits. Try --epochs {best + 1}, "
-                + ("a Dropout layer." if "keras" in trained.form else "--dropout or --l2.")
-            )
-    return notes
-
-
-def command(settings: Settings) -> str:
-    """Return the command line, or the call, that gives these settings.
-
-    Examples
-    --------
-    >>> command(Settings(data=("my data.csv",), target="y", epochs=3))
-    "steepest fit 'my data.csv' --target y --epochs 3"
-    >>> command(Settings(data=("memory",), target="y", epochs=3))
-    "steepest.fit(data, 'y', epochs=3)"
-    """
-    default = Settings()
-    words = ["steepest", "fit", *settings.data]
-    given = {name: getattr(settings, name) for name in NAMES if name != "data"}
-    given = {name: value for name, value in given.items() if value != getattr(default, name)}
-    if settings.data == MEMORY:
-        others = [f", {name}={value!r}" for name, value in given.items() if name != "target"]
-        return f"steepest.fit(data, {settings.target!r}{''.join(others)})"
-    for name, value in given.items():
-        option = f"--{name.strip('_').replace('_', '-')}"
-        if name == "drop":
-            words += [word for column in value for word in (option, column)]
-        else:
-            words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
-    return shlex.join(words)
-
-
 def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
     """Return the figures on training and held-out rows, and what the model uses."""
     task = prepared.task
@@ -330,6 +241,22 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
             used = importances(task, trained, prepared.plan, features, target, settings.seed)
         figures[name] = found
     return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
+
+
+def _diverged(trained: Trained, folder: Path) -> DivergenceError:
+    """Return the error for a descent that met a step that was not finite."""
+    failure = trained.failure
+    assert failure is not None  # noqa: S101 - the caller looked
+    last, rate = trained.history["loss"].iloc[: failure.step - 1], failure.learning_rate
+    grew = (
+        f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
+    )
+    return DivergenceError(
+        f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
+        f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
+        f"{folder / 'report.html'} shows how it came to that.",
+        hint=f"Try --learning-rate {rate / 10:g}, --on-divergence back-off, or --clip-norm 1.",
+    )
 
 
 def _write_report(path: Path, record: dict[str, Any], trained: Trained) -> None:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from steepest.data.cache import to_disk
 from steepest.errors import SteepestError
-from steepest.run import is_run
+from steepest.run import Run, is_run
 from steepest.settings import NAMES, Settings, read_settings, to_toml
 
 ENDING = ".unfinished"
@@ -92,6 +92,8 @@ def free_name(settings: Settings) -> Path:
 def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
     """Refuse to write a run where something else stands, or where nothing can be written.
 
+    A run that diverged may be replaced.
+
     Raises
     ------
     SteepestError
@@ -122,7 +124,7 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
             f"{work} exists and is no interrupted run; it is left as it is.", hint="Choose another --out."
         )
     going_on = holds_checkpoint(work)
-    if exists and not (overwrite or (going_on and _begun(work).get("overwrite"))):
+    if exists and not (overwrite or _diverged(folder) or (going_on and _begun(work).get("overwrite"))):
         raise SteepestError(
             f"The run {folder} exists.",
             hint="Choose another --out, add --overwrite, or go on with it: --from RUN --out ANOTHER.",
@@ -132,6 +134,14 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
             f"{work} is an interrupted run with other settings: {differences}.",
             hint=f"steepest resume {folder} goes on with it; --overwrite begins anew.",
         )
+
+
+def _diverged(folder: Path) -> bool:
+    """Tell whether a run's descent diverged: it has no model, and another run may take its place."""
+    try:
+        return bool(Run(folder).record["descent"].get("failure"))
+    except (SteepestError, LookupError, AttributeError):
+        return False
 
 
 def _is_ours(work: Path) -> bool:
