@@ -21,7 +21,6 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from steepest import networks, training
-from steepest.data.source import read_table
 from steepest.descent.losses import LOSSES
 from steepest.descent.optimizers import OPTIMIZERS
 from steepest.descent.schedules import SCHEDULES, schedule_by_name
@@ -31,6 +30,7 @@ from steepest.preparation import prepare
 from steepest.run import open_model, open_run
 from steepest.settings import Settings, combine
 from steepest.tasks import LOSS_KINDS
+from whole_tables import read_table
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

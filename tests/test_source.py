@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 import real_data
 from expecting import fails
-from steepest.data.source import Table, read_table, table_of
 from steepest.errors import SteepestError
+from whole_tables import Table, read_table, table_of
 
 FORMATS = ["csv", "csv.gz", "tsv", "parquet", "feather", "arrow", "jsonl", "ndjson.gz"]
 

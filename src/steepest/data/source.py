@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from steepest.data.faults import standing
 from steepest.data.file_source import open_files
-from steepest.data.kinds import common_type, in_type
 from steepest.data.memory import kept_columns, open_memory
-from steepest.data.rows import Reconsidered, RowSource, Stretch, chosen_columns
-from steepest.errors import SteepestError
+from steepest.data.rows import RowSource, Stretch, chosen_columns
 
 
 def open_source(
@@ -124,120 +122,3 @@ class AdoptedSource(RowSource):
 
 def _table(rows: Any) -> pa.Table:
     return pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows, all of them, and where each of them came from.
-
-    Parameters
-    ----------
-    rows
-        The rows of all files, in the order of the files.
-    files
-        The files' names; ``("memory",)`` for rows that came from no file.
-    source
-        Where they were read from.
-
-    Examples
-    --------
-    >>> table = table_of({"distance": [100, 200], "late": [True, False]})
-    >>> table.rows.num_rows, table.files, table.locate(1)
-    (2, ('memory',), 'memory, row 2')
-    """
-
-    rows: pa.Table
-    files: tuple[str, ...]
-    source: RowSource = field(repr=False)
-
-    def locate(self, row: int) -> str:
-        """Return where a row came from, for a person.
-
-        Parameters
-        ----------
-        row
-            The row of `rows`, counted from 0.
-
-        Returns
-        -------
-        str
-            The file and, in CSV and JSON lines, the line on which the row begins (counted from 1, the line of
-            column names included); otherwise the row within the file (counted from 1). To find it, the rows
-            are read again up to it.
-
-        Raises
-        ------
-        IndexError
-            If there is no such row.
-        """
-        if not 0 <= row < self.rows.num_rows:
-            raise IndexError(row)
-        try:
-            return next(each for each in self.source.stretches(first=row) if len(each.rows)).locate(0)
-        except SteepestError:  # a file is no longer what it was
-            return standing(self.files[0] if len(self.files) == 1 else "the files", row)
-
-
-def read_table(
-    patterns: Sequence[str], drop: Sequence[str] = (), *, columns: Sequence[str] | None = None
-) -> Table:
-    """Read files as one table.
-
-    Parameters
-    ----------
-    patterns
-        Names of files, globs, folders and URLs, as `open_source` takes them.
-    drop
-        Names of columns to leave out; they are not even converted.
-    columns
-        Names of the columns to read, all of which must be there; by default all but those of `drop`.
-
-    Returns
-    -------
-    Table
-        The columns in the order of the first file.
-
-    Raises
-    ------
-    SteepestError
-        If a file is missing, unreadable or broken, if there are no rows, if the files differ in their
-        columns, or if a column mixes types.
-    """
-    return _collected(open_source(list(patterns), drop, columns=columns, max_rejected=0))
-
-
-def table_of(frame: Any) -> Table:
-    """Return rows in memory as a table.
-
-    Parameters
-    ----------
-    frame
-        What `open_source` takes, but for names of files.
-
-    Returns
-    -------
-    Table
-        NaN in pandas and NumPy columns counts as missing.
-
-    Raises
-    ------
-    SteepestError
-        If no rows can be taken from it, it has none, has a name twice, or a column mixes types.
-    """
-    return _collected(open_memory(frame, (), None))
-
-
-def _collected(source: RowSource) -> Table:
-    """Return all rows of a source, each column in the type that holds its values."""
-    try:
-        tables = [stretch.rows for stretch in source.stretches()]
-    except Reconsidered as reconsidered:
-        return _collected(reconsidered.source)
-    whole = []
-    for field_ in source.schema:
-        parts = [table[field_.name] for table in tables]
-        # Blocks of a text file differ at most as whole numbers and decimals or days and times do.
-        common = common_type([part.type for part in parts]) or field_.type
-        chunks = [chunk for part in parts for chunk in in_type(part, common).chunks]
-        whole.append(pa.chunked_array(chunks, common))
-    return Table(pa.table(whole, names=source.schema.names), source.names, source)
