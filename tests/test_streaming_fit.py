@@ -24,10 +24,10 @@ from steepest import prediction, preparation, training
 from steepest.callbacks import Callback
 from steepest.cli import main
 from steepest.data import blocks, cache, order, pieces, rows, split, text
-from steepest.data.source import table_of
 from steepest.errors import SteepestError
 from steepest.run import Run
 from steepest.settings import Settings
+from whole_tables import table_of
 
 ROWS = 600
 
