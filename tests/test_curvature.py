@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import steepest
 from steepest.descent.models import multilayer
 from steepest.descent.optimizers import as_optimizer
-from steepest.diagnosis.curvature import _largest, largest_curvature, stability
+from steepest.diagnosis.curvature import _tridiagonal, largest_curvature, stability
 
 KEY = jax.random.key(3)
 
@@ -89,9 +89,15 @@ def test_the_same_key_gives_the_same_bits():
 
 def test_a_second_point_compiles_nothing():
     largest_curvature(quadratic, jnp.ones(2), jnp.eye(2), key=KEY)
-    compiled = _largest._cache_size()
+    compiled = _tridiagonal._cache_size()
     largest_curvature(quadratic, jnp.zeros(2), 2 * jnp.eye(2), key=jax.random.key(9))
-    assert _largest._cache_size() == compiled
+    assert _tridiagonal._cache_size() == compiled
+
+
+def test_an_infinite_loss_has_none():
+    found = largest_curvature(lambda theta: jnp.sum(theta) / 0.0, jnp.zeros(2), key=KEY)
+    assert np.isnan(found.value)
+    assert np.isnan(found.residual)
 
 
 def test_nothing_has_no_curvature():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ class Curvature(NamedTuple):
     value
         The largest Ritz value: an estimate of the largest eigenvalue, from below up to rounding.
     residual
-        There is an eigenvalue within this distance of ``value``.
+        There is an eigenvalue within this distance of ``value``; NaN, as ``value``, where the Hessian is
+        not finite.
     products
         Products of the Hessian with a vector that were made.
     """
@@ -86,8 +88,13 @@ def largest_curvature(
     count = min(products, size)
     if count < 1:
         raise SteepestError(f"Curvature takes a parameter and a product at least, not {size} and {products}.")
-    value, residual = _largest(loss, count, parameters, batch, scale, key)
-    return Curvature(float(value), float(residual), count)
+    diagonal, beside = (
+        np.asarray(each, np.float64) for each in _tridiagonal(loss, count, parameters, batch, scale, key)
+    )
+    if not np.isfinite(diagonal).all():
+        return Curvature(math.nan, math.nan, count)
+    values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
+    return Curvature(float(values[-1]), float(abs(beside[-1] * vectors[-1, -1])), count)
 
 
 def stability(rule: Optimizer) -> float | None:
@@ -131,10 +138,10 @@ def stability(rule: Optimizer) -> float | None:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _largest(
+def _tridiagonal(
     loss: Callable[..., jax.Array], count: int, parameters: Any, batch: Any, scale: Any, key: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the largest Ritz value of a Krylov space of ``count`` dimensions, and its residual's norm."""
+    """Return what `_lanczos` does, of the Hessian of a loss with its parameters scaled."""
     point, unravel = ravel_pytree(parameters)
     # One number for all becomes a vector of one, which every vector can be multiplied by.
     root = jnp.sqrt(ravel_pytree(1.0 if scale is None else scale)[0]).astype(point.dtype)
@@ -147,10 +154,7 @@ def _largest(
         result: jax.Array = root * jax.jvp(jax.grad(value), (point,), (root * vector,))[1]
         return result
 
-    diagonal, beside = _lanczos(product, point, count, key)
-    tridiagonal = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
-    values, vectors = jnp.linalg.eigh(tridiagonal)
-    return values[-1], abs(beside[-1] * vectors[-1, -1])
+    return _lanczos(product, point, count, key)
 
 
 def _lanczos(
@@ -176,13 +180,13 @@ def _lanczos(
         # The space is invariant: go on in a new direction, so that no eigenvalue outside of it is missed.
         ended = length <= negligible * largest
         drawn = orthogonal(
-            jax.random.normal(jax.random.fold_in(key, index + 1), like.shape, like.dtype), basis
+            jax.random.uniform(jax.random.fold_in(key, index + 1), like.shape, like.dtype, -1, 1), basis
         )
         following = jnp.where(ended, drawn, rest)
         following = following / jnp.maximum(jnp.linalg.norm(following), float(limits.tiny))
         return (basis, following, largest), (along, jnp.where(ended, 0.0, length))
 
-    first = jax.random.normal(key, like.shape, like.dtype)
+    first = jax.random.uniform(key, like.shape, like.dtype, -1, 1)
     start = (
         jnp.zeros((count, like.size), like.dtype),
         first / jnp.linalg.norm(first),
