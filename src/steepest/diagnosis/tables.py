@@ -1,8 +1,8 @@
 """What a sample of a table's rows says of it, whatever the model: conditioning, leaks, and signal.
 
-A target is a matrix here, ``[rows, outputs]``: numbers, or 0 and 1 for each class (one column for two classes).
-Skill is one formula for all of them, ``1 - Σ (y - p)² / Σ (y - mean)²`` on rows that were not learned from: R²
-for numbers, Brier's skill score for classes. 1 is perfect, 0 no better than the mean.
+A target is a matrix here, ``[rows, outputs]``: numbers, or 0 and 1 for each class (one column for two
+classes). Skill is one formula for all of them, ``1 - Σ (y - p)² / Σ (y - mean)²`` on rows that were not
+learned from: R² for numbers, Brier's skill score for classes. 1 is perfect, 0 no better than the mean.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def conditioning(features: Floats, groups: Mapping[str, slice]) -> dict[str, Any
     -------
     dict
         ``condition`` (``None`` if no column of numbers is left), ``largest`` and ``smallest``, the
-        eigenvalues, and ``largest_columns`` and ``smallest_columns``, up to three names each whose features make most of
-        the direction; ``"bias"`` may be among them.
+        eigenvalues, and ``largest_columns`` and ``smallest_columns``, up to three names each whose features
+        make most of the direction; ``"bias"`` may be among them.
 
     Examples
     --------
@@ -184,7 +184,13 @@ def signal(
         for each in (features, held_features)
     )
     mean = target.mean(axis=0)
-    settings = {"max_iter": 40, "max_leaf_nodes": 15, "random_state": seed, "early_stopping": False}
+    settings = {
+        "max_iter": 25,
+        "max_leaf_nodes": 15,
+        "learning_rate": 0.2,
+        "random_state": seed,
+        "early_stopping": False,
+    }
     codes = target.argmax(axis=1) if target.shape[1] > 1 else target[:, 0]
     classes = np.unique(codes)
     if len(classes) < 2:
