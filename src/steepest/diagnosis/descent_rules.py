@@ -1,0 +1,263 @@
+"""Rules on how a descent went: each gives one finding or none, and is called as its finding is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from steepest.diagnosis.course import BLOCKS
+from steepest.diagnosis.verdicts import (
+    LEFT,
+    SURE,
+    WORSE,
+    Evidence,
+    Finding,
+    finding,
+    get,
+    loss_at,
+    lower_rate,
+    rounded,
+)
+
+ROSE = 0.2
+"""Share of what was won that may be lost again: less than that is an ordinary descent's last noise."""
+
+FAR_BELOW = 20.0
+"""Times below the limit from which a rate is low: noise of small batches can ask for a tenth."""
+
+NOISE_COST = 0.25
+"""Share of all progress that noise may cost."""
+
+ILL = 1e3
+"""Condition number from which on it matters: scaled tables of independent columns lie below 100."""
+
+FLAT, FLAT_BLOCKS = 0.005, 6
+"""A block in which less than this share of all progress is made is flat; 30% of the descent is a plateau."""
+
+DEAD = 0.4
+"""Share of a layer's units: He's start loses a few in a hundred, and each layer can spare some."""
+
+FADED = 1e-3
+"""Ratio of gradient norms of two layers: neighbours of a healthy network lie within a factor of ten."""
+
+
+def diverged(evidence: Evidence) -> Finding | None:
+    """A step was not finite."""
+    failure = evidence.get("failure")
+    if not failure:
+        return None
+    rate, limit = failure["learning_rate"], get(evidence, "end", "limit_rate")
+    above = (
+        f", {rate / limit:.3g} times the largest stable one ({limit:.3g})" if limit and rate > limit else ""
+    )
+    losses = evidence["course"]["losses"]
+    went = f"; before that the loss went from {losses[0]:.4g} to {losses[-1]:.4g}" if len(losses) > 1 else ""
+    layer = f", {failure['layer']}" if failure.get("layer") else ""
+    rows = [*failure.get("rows", [])]
+    named = f", rows {', '.join(map(str, rows[:5]))}{' ...' if len(rows) > 5 else ''}" if rows else ""
+    return finding(
+        "diverged",
+        "error",
+        f"The loss or its gradient was not finite at a learning rate of {rate:g}{above}{went}.",
+        f"step {failure['step']:,} (epoch {failure['epoch']}){layer}{named}",
+        f"--learning-rate {lower_rate(evidence, rate)}",
+    )
+
+
+def rate_too_high(evidence: Evidence) -> Finding | None:
+    """The loss ended above where it began, or lost again much of what was won."""
+    went, losses = evidence["course"], evidence["course"]["losses"]
+    if evidence.get("failure") or len(losses) < 2:
+        return None
+    lowest = int(np.argmin(losses))
+    margin = SURE * math.hypot(went["errors"][lowest], went["errors"][-1])
+    margin += 1e-3 * abs(losses[0])  # less is not worth a word
+    rose = losses[-1] - losses[lowest] > max(margin, ROSE * (losses[0] - losses[lowest]))
+    start, end = get(evidence, "start", "loss"), get(evidence, "end", "loss")
+    worse = start is not None and end is not None and end > start + margin
+    if not (rose or worse):
+        return None
+    rate, limit = went["rate_last"], get(evidence, "end", "limit_rate")
+    against = f" The rate, {rate:g}, is {rate / limit:.3g} times the largest stable one." if limit else ""
+    first, last = (losses[lowest], losses[-1]) if rose else (start, end)
+    return finding(
+        "rate_too_high",
+        "warning",
+        f"The training loss rose from {first:.4g} to {last:.4g}.{against}",
+        f"from step {went['first_steps'][lowest]:,} on" if rose else "between the start and the end",
+        f"--learning-rate {lower_rate(evidence, rate)}",
+    )
+
+
+def rate_too_low(evidence: Evidence) -> Finding | None:
+    """The rate is far below the limit, and much was left to gain."""
+    rate, limit = get(evidence, "course", "rate_highest"), get(evidence, "end", "limit_rate")
+    losses, ahead = loss_at(evidence), get(evidence, "end", "ahead")
+    if not rate or not limit or losses is None or ahead is None or limit < FAR_BELOW * rate:
+        return None
+    start, end = losses
+    if not end - ahead > LEFT * (start - ahead) > 0:
+        return None
+    return finding(
+        "rate_too_low",
+        "warning",
+        f"The descent is about {limit / 2 / rate:.2g} times slower than it could be: the largest stable rate "
+        f"is {limit:.3g}, and a few more steps at a good one take the loss from {end:.4g} to {ahead:.4g}.",
+        f"a learning rate of {rate:g}",
+        f"--learning-rate {rounded(min(limit / 4, 100 * rate))}",
+    )
+
+
+def edge_of_stability(evidence: Evidence) -> Finding | None:
+    """The curvature is at its limit, and the descent improves all the same."""
+    rate, limit = get(evidence, "course", "rate_last"), get(evidence, "end", "limit_rate")
+    start, end = get(evidence, "start", "loss"), get(evidence, "end", "loss")
+    if evidence.get("failure") or not rate or not limit or start is None or end is None:
+        return None
+    if rate < 0.95 * limit or end >= start or rate_too_high(evidence):
+        return None
+    return finding(
+        "edge_of_stability",
+        "information",
+        f"The largest curvature, {evidence['end']['curvature']:.4g}, is {rate / limit:.3g} times what the "
+        f"rule follows at a rate of {rate:g}; the loss fell from {start:.4g} to {end:.4g} nevertheless.",
+        "at the end",
+        "nothing: networks hover at this edge and improve. A smoother descent has a lower --learning-rate",
+    )
+
+
+def ill_conditioned(evidence: Evidence) -> Finding | None:
+    """The inputs ask for more steps than there were, and the loss is still falling."""
+    condition, went = get(evidence, "inputs", "condition"), evidence["course"]
+    losses = went["losses"]
+    if not condition or condition < ILL or len(losses) < BLOCKS or rate_too_low(evidence):
+        return None
+    rule = evidence.get("rule") or {}
+    needed = math.sqrt(condition) if rule.get("momentum") else condition
+    late = losses[-BLOCKS // 4] - losses[-1]
+    falling = late > max(WORSE * (losses[0] - losses[-1]), SURE * math.hypot(*went["errors"][-2:]))
+    if needed < went["steps"] or not falling:
+        return None
+    smallest, largest = (", ".join(evidence["inputs"][f"{side}_columns"]) for side in ("smallest", "largest"))
+    return finding(
+        "ill_conditioned",
+        "warning",
+        f"The inputs' condition number is {condition:.2g}: descent takes about {needed:,.0f} steps for each "
+        f"digit, and took {went['steps']:,}. The loss is still falling.",
+        f"columns {smallest} (smallest direction), {largest} (largest)",
+        f"--drop {evidence['inputs']['smallest_columns'][0]!r}, or --optimizer adam",
+    )
+
+
+def plateau(evidence: Evidence) -> Finding | None:
+    """The loss stood still for long before it fell further."""
+    went = evidence["course"]
+    losses = np.asarray(went["losses"])
+    if len(losses) < BLOCKS or losses[0] - losses[-1] < SURE * (went["errors"][0] + went["errors"][-1]):
+        return None
+    progress = losses[0] - losses.min()
+    flat = abs(np.diff(losses)) < FLAT * progress
+    longest, first, begin = 0, 0, 0
+    for index, still in enumerate(flat):
+        begin = begin if still else index + 1
+        if index + 1 - begin > longest:
+            longest, first = index + 1 - begin, begin
+    last = first + longest
+    if longest < FLAT_BLOCKS or losses[last] - losses[-1] < ROSE * progress:
+        return None
+    begins, ends = went["first_steps"][first], went["first_steps"][last]
+    return finding(
+        "plateau",
+        "warning",
+        f"The loss stood still near {losses[first]:.4g} for {longest / BLOCKS:.0%} of the steps before it "
+        f"fell to {losses[-1]:.4g}.",
+        f"steps {begins:,} to {ends:,}",
+        f"--learning-rate {rounded(3 * went['rate_highest'])}, or --optimizer adam",
+    )
+
+
+def noise_dominated(evidence: Evidence) -> Finding | None:
+    """The noise of small batches costs much of the progress.
+
+    At a constant rate η with batches of B rows a descent ends ``η tr(PΣ) / 4B`` above its minimum; with
+    momentum, ``η / (1 - β)`` takes the place of η. Source: S. Mandt et al., *Stochastic Gradient Descent as
+    Approximate Bayesian Inference*, 2017, section 3.
+    """
+    rule, end = evidence.get("rule") or {}, evidence.get("end") or {}
+    batch, noise, start = rule.get("batch_size"), end.get("scaled_noise"), get(evidence, "start", "loss")
+    if not batch or noise is None or start is None or end.get("loss") is None or evidence.get("failure"):
+        return None
+    rate = evidence["course"]["rate_last"]
+    factor = 1 - rule["momentum"] if rule.get("name") in ("momentum", "nesterov") else 1.0
+    cost = rate / factor * noise / (4 * batch)
+    progress = start - end["loss"] + cost
+    if not cost > NOISE_COST * abs(progress):
+        return None
+    scale = end.get("noise_scale")
+    of = f"the noise scale is {scale:,.0f} rows" if scale else "the gradient can't be told from noise"
+    return finding(
+        "noise_dominated",
+        "warning",
+        f"Noise costs about {cost:.3g} of loss, {cost / progress:.0%} of all that was won: {of}, a batch has "
+        f"{batch:,}.",
+        f"batches of {batch:,} rows at a rate of {rate:g}",
+        f"--batch-size {8 * batch}, or --schedule cosine",
+    )
+
+
+def dead_units(evidence: Evidence) -> Finding | None:
+    """Many units of a layer are zero, or saturated, for every row."""
+    highest = evidence["course"]["rate_highest"]
+    for layer in get(evidence, "end", "layers") or []:
+        for kind, says in (("dead", "zero for every row"), ("saturated", "at their bounds for every row")):
+            share = layer.get(kind)
+            if share is not None and share >= DEAD:
+                return finding(
+                    "dead_units",
+                    "error" if share == 1 else "warning",
+                    f"{share:.0%} of {layer['units']} units are {says}: no gradient passes them.",
+                    layer["layer"],
+                    f"--learning-rate {rounded(highest / 10)}, or --activation gelu",
+                )
+    return None
+
+
+def _gradient_ratios(evidence: Evidence) -> list[tuple[str, str, float]]:
+    """Return for start and end: when, the first layer's name, its gradient's norm over the last one's."""
+    ratios = []
+    for when in ("start", "end"):
+        layers = get(evidence, when, "layers") or []
+        if len(layers) > 2 and not dead_units(evidence):
+            first, last = layers[0]["gradient_norm"], layers[-1]["gradient_norm"]
+            if first is not None and last:
+                ratios.append((when, layers[0]["layer"], first / last))
+    return ratios
+
+
+def vanishing_gradient(evidence: Evidence) -> Finding | None:
+    """Next to nothing of the gradient reaches the first layer."""
+    for when, layer, ratio in _gradient_ratios(evidence):
+        if ratio < FADED:
+            return finding(
+                "vanishing_gradient",
+                "warning",
+                f"The gradient of the first layer has {ratio:.2g} times the norm of the last one's.",
+                f"{layer}, at the {when}",
+                "--activation relu, or fewer --hidden layers",
+            )
+    return None
+
+
+def exploding_gradient(evidence: Evidence) -> Finding | None:
+    """The gradient grows on its way to the first layer."""
+    for when, layer, ratio in _gradient_ratios(evidence):
+        if ratio > 1 / FADED:
+            return finding(
+                "exploding_gradient",
+                "warning",
+                f"The gradient of the first layer has {ratio:.2g} times the norm of the last one's.",
+                f"{layer}, at the {when}",
+                "--clip-norm 1",
+            )
+    return None
