@@ -43,21 +43,21 @@ VARIANTS = 12
 """Rates of a grid."""
 
 LOWEST, HIGHEST = 1e-6, 10.0
-"""The rates of the first grid; where its best is at an end of it, the next seven decades are tried as well."""
+"""The rates of the first grid; where its best is at an end, the seven decades beyond it are tried as well."""
 
 BELOW, ABOVE = 1.0, 0.75
 """Decades around the best rate of the first grid that the finer one covers."""
 
-MOST_ROWS = 2**13
+MOST_ROWS = 2**12
 """Rows of the sample by which rates are judged; and of a batch: more are no better to tell rates apart."""
 
-CURVATURE_ROWS = 2**10
+CURVATURE_ROWS = 2**9
 """Rows on which the curvature is measured."""
 
 FEWEST_STEPS = 10
 """With fewer steps than these, what a rate reaches says nothing of it."""
 
-WHOLE, LEAST, SHARE = 2.5e10, 5e9, 0.1
+WHOLE, LEAST, SHARE = 2.5e10, 1e9, 0.1
 """The budget, in rows times parameters: up to the first, whole descents; else the second, or so much of the
 planned descent. Some 10¹⁰ take a second on one core."""
 
@@ -65,7 +65,7 @@ STEP, UPDATE = 8e4, 8
 """What a step costs besides, in the same unit: as a whole, and for each parameter."""
 
 SAME = 0.02
-"""Share of what was gained from the start: rates that differ by less are equally good over a part of a descent."""
+"""Share of the best gain by which rates may differ and be equally good over a part of a descent."""
 
 WORKS = 0.1
 """Share of what the best rate gained that a rate may miss and still work."""
@@ -168,8 +168,8 @@ def find_learning_rate(
 
     Examples
     --------
-    On ``5 θ²`` each step multiplies θ by ``1 - 10 η``: a rate of 0.1 goes to the minimum at once, and one above
-    0.2 away from it.
+    On ``5 θ²`` each step multiplies θ by ``1 - 10 η``: a rate of 0.1 goes to the minimum at once, and one
+    above 0.2 away from it.
 
     >>> import steepest
     >>> search = steepest.find_learning_rate(lambda p: 5 * p["θ"] ** 2, {"θ": 1.0},
@@ -251,7 +251,7 @@ class _Grid(NamedTuple):
 def _as_tree(
     program: Program, state: states.State, constants: Constants
 ) -> tuple[Program, states.State, Constants]:
-    """Let the steps run on the parameters' own arrays: multiplied by K, these are faster than a flat vector."""
+    """Let the steps run on the parameters' own arrays: of K variants, they are faster than a flat vector."""
     unravel = program.unravel
     tree = unravel(state.parameters)
     l1, l2 = (None if each is None else unravel(each) for each in (constants.l1, constants.l2))
@@ -308,9 +308,10 @@ def _sample(feed: feeding.Feed) -> Batches:
 
 def _reach(trial: _Trial, rates: Floats) -> _Grid:
     """Descend with each rate, and see what it reached."""
-    with closing(trial.feed.windows(0, 0)) as windows, closing(
-        _cut(windows, trial.shape[:, None] * rates)
-    ) as cut:
+    with (
+        closing(trial.feed.windows(0, 0)) as windows,
+        closing(_cut(windows, trial.shape[:, None] * rates)) as cut,
+    ):
         swept = sweep(trial.program, trial.constants, trial.start, cut, len(rates), trial.feed.pace.sure)
     reached = losses_on(trial.program, trial.constants, swept.state.parameters, trial.sample)
     losses = np.where(swept.failed_at > 0, np.nan, np.asarray(reached, np.float64))
@@ -324,9 +325,9 @@ def _spread(low: float, high: float) -> Floats:
 
 def _search(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> RateSearch:
     """Try a grid over many decades, its neighbours where the best is at its end, and a fine one."""
-    start = jax.tree.map(lambda leaf: leaf[None], trial.start.parameters)
+    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (VARIANTS, *leaf.shape)), trial.start.parameters)
     begun = float(losses_on(trial.program, trial.constants, start, trial.sample)[0])
-    facts = {
+    facts: dict[str, Any] = {
         "start_loss": begun if math.isfinite(begun) else None,
         "steps": len(trial.shape),
         "planned_steps": planned,
@@ -335,7 +336,7 @@ def _search(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> Rat
     if not math.isfinite(begun):
         return RateSearch(None, f"the loss at the start is {begun}: no rate can mend that", **facts)
     grids = [_reach(trial, _spread(LOWEST, HIGHEST))]
-    if (decades := _beyond(grids[0], begun)) is not None:
+    if (decades := _beyond(grids[0].losses)) is not None:
         grids.append(_reach(trial, _spread(*decades)))
     best = _best(grids)
     if best is not None:
@@ -343,14 +344,12 @@ def _search(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> Rat
     return _account(trial, rule, grids, facts, key)
 
 
-def _beyond(grid: _Grid, begun: float) -> tuple[float, float] | None:
-    """Return the decades to try as well, where the best rate of a grid may be outside of it."""
-    span = HIGHEST / LOWEST
-    if not np.isfinite(grid.losses).any() or np.nanargmin(grid.losses) == 0 or not (grid.losses < begun).any():
-        if np.isfinite(grid.losses[-1]) and np.nanargmin(grid.losses) != 0:
-            return None
-        return LOWEST / span, LOWEST
-    return (HIGHEST, HIGHEST * span) if np.nanargmin(grid.losses) == VARIANTS - 1 else None
+def _beyond(losses: Floats) -> tuple[float, float] | None:
+    """Return the decades to try as well, where the best rate of the first grid may be outside of it."""
+    best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
+    if best == 0:
+        return LOWEST**2 / HIGHEST, LOWEST
+    return (HIGHEST, HIGHEST**2 / LOWEST) if best == VARIANTS - 1 else None
 
 
 def _best(grids: list[_Grid]) -> float | None:
@@ -383,9 +382,7 @@ def _account(
     if limit is not None:
         why += f"; where it led, rates up to {limit:.3g} are stable"
     interval = float(rates[low]), float(rates[high])
-    return RateSearch(
-        float(rates[chosen]), why, interval=interval, limit=limit, curvature=curvature, **facts
-    )
+    return RateSearch(float(rates[chosen]), why, interval=interval, limit=limit, curvature=curvature, **facts)
 
 
 def choose(rates: Floats, losses: Floats, begun: float, whole: bool) -> tuple[int | None, str]:
@@ -398,14 +395,14 @@ def choose(rates: Floats, losses: Floats, begun: float, whole: bool) -> tuple[in
     begun
         The loss at the start.
     whole
-        Whether these are the losses of whole descents. If not, the lowest of the equally good rates is chosen:
-        over many more steps a high rate gains less from its speed, and loses as much by its noise.
+        Whether these are the losses of whole descents. If not, the lowest of the equally good rates is
+        chosen: over many more steps a high rate gains less from its speed, and loses as much by its noise.
 
     Examples
     --------
     >>> rates, losses = np.array([0.01, 0.1, 1.0, 10.0]), np.array([0.8, 0.301, 0.3, np.nan])
     >>> choose(rates, losses, 1.0, whole=True)
-    (2, '1 reached the lowest loss, 0.3 (1 at the start), of 4 rates between 0.01 and 10')
+    (2, 'it reached the lowest loss, 0.3 (1 at the start), of 4 rates between 0.01 and 10')
     >>> choose(rates, losses, 1.0, whole=False)[0]
     1
     >>> choose(rates[2:], np.array([np.nan, np.nan]), 1.0, whole=True)
@@ -420,9 +417,9 @@ def choose(rates: Floats, losses: Floats, begun: float, whole: bool) -> tuple[in
         return None, f"none {tried} lowers the loss, which is {begun:.4g} at the start"
     reached = f"{losses[best]:.4g} ({begun:.4g} at the start)"
     if whole:
-        return best, f"{rates[best]:.3g} reached the lowest loss, {reached}, {tried}"
+        return best, f"it reached the lowest loss, {reached}, {tried}"
     lowest = int(np.flatnonzero(losses <= losses[best] + SAME * gained)[0])
-    return lowest, f"{rates[lowest]:.3g} is the lowest rate as good as the best, {reached}, {tried}"
+    return lowest, f"it is the lowest rate as good as the best, {reached}, {tried}"
 
 
 def working(losses: Floats, begun: float, chosen: int) -> tuple[int, int]:
@@ -446,24 +443,24 @@ def _limit(
     constant = stability(rule)
     if constant is None:
         return None, None
+    state = jax.tree.map(np.asarray, grid.swept.state)  # indexing on the device would compile for each shape
     parameters, memory = (
-        jax.tree.map(lambda leaf: leaf[index], each)
-        for each in (grid.swept.state.parameters, grid.swept.state.optimizer_state)
+        jax.tree.map(lambda leaf: leaf[index], each) for each in (state.parameters, state.optimizer_state)
     )
-    steps = np.broadcast_to(grid.swept.state.step, VARIANTS)[index]
     scale = None
     if "momentum" not in rule.settings and rule.preconditioner is not None:
-        scale = rule.preconditioner(memory, steps)
-    rows = trial.sample._replace(weights=np.asarray(trial.sample.weights))
-    flat: Batches = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:CURVATURE_ROWS], rows._replace(rates=rows.weights))
+        scale = jax.jit(rule.preconditioner)(memory, np.broadcast_to(state.step, VARIANTS)[index])
+    rows: Batches = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:CURVATURE_ROWS],
+        trial.sample._replace(rates=trial.sample.weights),
+    )
+    rows = rows._replace(weights=rows.weights / rows.weights.sum())
 
     def loss(parameters: Any, batch: Batches) -> jax.Array:
         values = trial.program.objective(parameters, batch.data, None)
-        return weighted_mean(values, batch.weights / batch.weights.sum()) + penalty(
-            trial.constants, parameters
-        )[1]
+        return weighted_mean(values, batch.weights) + penalty(trial.constants, parameters)[1]
 
-    found = largest_curvature(loss, parameters, flat, scale, key=key).value
+    found = largest_curvature(loss, parameters, rows, scale, key=key).value
     if not math.isfinite(found):
         return None, None
     return found, constant / found if found > 0 else None
