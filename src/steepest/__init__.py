@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from steepest.descent.optimizers import Optimizer as Optimizer
     from steepest.descent.optimizers import RMSProp as RMSProp
     from steepest.descent.schedules import Schedule as Schedule
+    from steepest.diagnosis.learning_rate import RateSearch as RateSearch
+    from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
     from steepest.errors import SteepestError as SteepestError
     from steepest.fitting import fit as fit
     from steepest.minimization import Result as Result
@@ -57,6 +59,8 @@ _WHERE = {
     "Optimizer": "descent.optimizers",
     "RMSProp": "descent.optimizers",
     "Schedule": "descent.schedules",
+    "RateSearch": "diagnosis.learning_rate",
+    "find_learning_rate": "diagnosis.learning_rate",
     "SteepestError": "errors",
     "fit": "fitting",
     "Result": "minimization",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from steepest.errors import SteepestError
-from steepest.settings import Settings
+from steepest.settings import AUTO, Settings
 
 app = typer.Typer(
     help="Gradient descent you can see, on data of any size.",
@@ -54,6 +54,15 @@ def _batch_size(text: str) -> str | int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is neither a whole number nor 'all'") from None
+
+
+def _rate(text: str) -> str | float:
+    if text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor {AUTO!r}") from None
 
 
 def _validation(text: str) -> str | float:
@@ -98,7 +107,12 @@ def fit(
     optimizer: Annotated[
         str, _option("sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw (default: adam).")
     ] = DEFAULT.optimizer,
-    learning_rate: Annotated[float | None, _option("The (highest) rate (default: the optimizer's).")] = None,
+    learning_rate: Annotated[
+        str,
+        _option(
+            "The (highest) rate, or auto, which finds it (default: auto).", parser=_rate, metavar="RATE|auto"
+        ),
+    ] = str(DEFAULT.learning_rate),
     clip_norm: Annotated[float | None, _option("Scale larger gradients down to this norm.")] = None,
     schedule: Annotated[
         str,

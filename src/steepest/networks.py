@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from steepest import tasks
 from steepest.callbacks import Callback
 from steepest.descent.models import Model
-from steepest.descent.optimizers import Optimizer, optimizer_by_name
+from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
+from steepest.diagnosis.learning_rate import RateSearch, find_learning_rate
 from steepest.errors import SteepestError
 from steepest.minimization import Result, minimize
-from steepest.preparation import Prepared
+from steepest.preparation import Prepared, Rows
 from steepest.run import Shape
-from steepest.settings import Settings
+from steepest.settings import AUTO, Settings
 from steepest.trained import Trained
 
 
@@ -47,29 +48,27 @@ def train(
     SteepestError
         If the parameters to start from are those of another model.
     """
-    hidden = settings.hidden if settings.model == "mlp" else ()
-    task = prepared.task
-    shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
-    model = shape.build(tasks.output_bias(task))
-    optimizer = _optimizer(settings, len(prepared.training.target), epochs)
-    drawn = jax.jit(model.init)(jax.random.key(settings.seed))
-    if start is None:
-        start = drawn
-    elif jax.tree.map(np.shape, start) != jax.tree.map(np.shape, drawn):
-        raise SteepestError(
-            f"The run {settings.from_} has another model: its layers are of other sizes.",
-            hint="Leave --model and --hidden as they were there.",
-        )
-    result = _descend(settings, prepared, model, optimizer, epochs, callbacks, checkpoint, start)
+    asked = problem(settings, prepared, epochs, start)
+    result = descend(
+        asked,
+        validation=prepared.validation,
+        callbacks=callbacks,
+        patience=settings.patience,
+        monitor=settings.monitor,
+        on_divergence=settings.on_divergence,
+        checkpoint=checkpoint,
+        checkpoint_every=settings.checkpoint_every,
+    )
+    optimizer = asked.descent["optimizer"]
     arrays = {
         f"{layer}.{name}": np.asarray(values)
         for layer, parts in result.parameters.items()
         for name, values in parts.items()
     }
     return Trained(
-        model=model,
+        model=asked.model,
         parameters=result.parameters,
-        form={"shape": asdict(shape)},
+        form={"shape": asdict(asked.shape)},
         arrays=arrays,
         history=result.history,
         epochs=result.epochs,
@@ -77,9 +76,9 @@ def train(
         seconds=result.seconds,
         why_it_stopped=result.why_it_stopped,
         converged=result.converged,
-        layers={"hidden": list(hidden), "activation": shape.activation},
+        layers={"hidden": list(asked.shape.hidden), "activation": asked.shape.activation},
         rule={
-            "loss": task.loss,
+            "loss": prepared.task.loss,
             "optimizer": optimizer.name,
             "learning_rate": optimizer.schedule.settings["learning_rate"],
             "schedule": optimizer.schedule.name,
@@ -89,27 +88,45 @@ def train(
     )
 
 
-def _optimizer(settings: Settings, rows: int, epochs: int) -> Optimizer:
-    """Return the update rule with its schedule."""
-    make = optimizer_by_name(settings.optimizer)
-    steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
-    rate = settings.learning_rate or float(make().schedule.settings["learning_rate"])
-    schedule = schedule_by_name(settings.schedule, rate, steps * epochs)
-    return make(schedule, clip_norm=settings.clip_norm)
+@dataclass(frozen=True)
+class Problem:
+    """What a descent over a table minimises, and how.
+
+    Parameters
+    ----------
+    shape, model
+        The model.
+    objective, start, data
+        The first arguments of `steepest.minimize`.
+    descent
+        Those of its other arguments that decide where a descent leads.
+    metric
+        What else is measured on held-out rows, by name.
+    """
+
+    shape: Shape
+    model: Model
+    objective: Callable[..., jax.Array]
+    start: Any
+    data: Any
+    descent: dict[str, Any]
+    metric: dict[str, Callable[..., jax.Array]]
 
 
-def _descend(
-    settings: Settings,
-    prepared: Prepared,
-    model: Model,
-    optimizer: Optimizer,
-    epochs: int,
-    callbacks: Sequence[Callback],
-    checkpoint: Path,
-    start: Any,
-) -> Result:
-    """Minimise the task's loss over the training rows."""
+def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> Problem:
+    """Return what a fit minimises; see `train`."""
+    hidden = settings.hidden if settings.model == "mlp" else ()
     task, loss = prepared.task, tasks.loss_of(prepared.task)
+    shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
+    model = shape.build(tasks.output_bias(task))
+    drawn = jax.jit(model.init)(jax.random.key(settings.seed))
+    if start is None:
+        start = drawn
+    elif jax.tree.map(np.shape, start) != jax.tree.map(np.shape, drawn):
+        raise SteepestError(
+            f"The run {settings.from_} has another model: its layers are of other sizes.",
+            hint="Leave --model and --hidden as they were there.",
+        )
 
     def objective(parameters: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
         return loss.per_row(model.apply(parameters, batch["features"], key), batch["target"])
@@ -118,26 +135,44 @@ def _descend(
         return tasks.metric(task, model.apply(parameters, batch["features"]), batch["target"])
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
-    validation = prepared.validation
+    descent = {
+        "optimizer": _optimizer(settings, len(prepared.training.target), epochs),
+        "batch_size": settings.batch_size,
+        "epochs": epochs,
+        "tolerance": settings.tolerance,
+        "seed": settings.seed,
+        "weights": prepared.training.weights,
+        "l1": jax.tree.map(lambda counted: settings.l1 * counted, penalised),
+        "l2": jax.tree.map(lambda counted: settings.l2 * counted, penalised),
+    }
+    metric = {tasks.METRICS[task.kind]: measure}
+    return Problem(shape, model, objective, start, prepared.training.data, descent, metric)
+
+
+def descend(asked: Problem, *, validation: Rows | None, **more: Any) -> Result:
+    """Minimise by `steepest.minimize`, which takes ``more`` as well."""
     return minimize(
-        objective,
-        start,
-        prepared.training.data,
-        optimizer=optimizer,
-        batch_size=settings.batch_size,
-        epochs=epochs,
-        tolerance=settings.tolerance,
-        seed=settings.seed,
-        weights=prepared.training.weights,
-        l1=jax.tree.map(lambda counted: settings.l1 * counted, penalised),
-        l2=jax.tree.map(lambda counted: settings.l2 * counted, penalised),
+        asked.objective,
+        asked.start,
+        asked.data,
+        **asked.descent,
         validation_data=validation.data if validation else None,
         validation_weights=validation.weights if validation else None,
-        metrics={tasks.METRICS[task.kind]: measure} if validation else None,
-        callbacks=callbacks,
-        patience=settings.patience,
-        monitor=settings.monitor,
-        on_divergence=settings.on_divergence,
-        checkpoint=checkpoint,
-        checkpoint_every=settings.checkpoint_every,
+        metrics=asked.metric if validation else None,
+        **more,
     )
+
+
+def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> RateSearch:
+    """Find the learning rate for a fit; see `train`."""
+    asked = problem(settings, prepared, epochs, start)
+    return find_learning_rate(asked.objective, asked.start, asked.data, **asked.descent)
+
+
+def _optimizer(settings: Settings, rows: int, epochs: int) -> Optimizer:
+    """Return the update rule with its schedule; where the rate is to be found, of the rule's own rate."""
+    make = optimizer_by_name(settings.optimizer)
+    steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
+    rate = settings.learning_rate
+    rate = default_rate(settings.optimizer) if rate == AUTO else float(rate)
+    return make(schedule_by_name(settings.schedule, rate, steps * epochs), clip_norm=settings.clip_norm)

@@ -9,6 +9,9 @@ from typing import Any
 
 from steepest.errors import SteepestError, nearest
 
+AUTO = "auto"
+"""The learning rate that is found before the descent."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -29,9 +32,12 @@ class Settings:
         Of the hidden layers.
     loss
         A name; ``None`` lets the target's type decide.
-    optimizer, learning_rate, clip_norm
-        Names and numbers of `steepest.descent.optimizers`; ``None`` is the rule's default rate, and no
-        clipping.
+    optimizer, clip_norm
+        A name of `steepest.descent.optimizers.OPTIMIZERS`, and the norm of the largest gradient; ``None``
+        does not clip.
+    learning_rate
+        The highest rate of the schedule; ``"auto"`` finds it before the descent, see
+        `steepest.find_learning_rate`. A Keras model then has its rule's own.
     schedule
         A name of `steepest.descent.schedules.SCHEDULES`.
     batch_size
@@ -81,7 +87,7 @@ class Settings:
     dropout: float = 0.0
     loss: str | None = None
     optimizer: str = "adam"
-    learning_rate: float | None = None
+    learning_rate: float | str = AUTO
     clip_norm: float | None = None
     schedule: str = "constant"
     batch_size: int | str = 32
@@ -131,7 +137,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "patience": (int,),
     "seed": (int,),
     "dropout": (int, float),
-    "learning_rate": (int, float),
+    "learning_rate": (int, float, str),
     "clip_norm": (int, float),
     "tolerance": (int, float),
     "l1": (int, float),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ from steepest import networks
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
 from steepest.descent.losses import loss_by_name
-from steepest.descent.optimizers import optimizer_by_name
+from steepest.descent.optimizers import default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
 from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
 from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
-from steepest.settings import Settings
+from steepest.settings import AUTO, Settings
 from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
     CHECKPOINTS,
@@ -31,6 +32,8 @@ from steepest.unfinished import (
     free_name,
     holds_checkpoint,
     in_the_making,
+    keep_rate,
+    kept_rate,
 )
 
 MODELS = ("linear", "mlp")
@@ -93,9 +96,9 @@ def fit(
         say(before.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
-        trained = _train(settings, prepared, before, callbacks, work)
-        seconds["descent"] = trained.seconds
+        trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         record = record_of(settings, prepared, trained, _epochs(settings, prepared))
+        record["learning_rate"] = search
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
@@ -116,14 +119,56 @@ def _train(
     before: Earlier | None,
     callbacks: Sequence[Callback],
     work: Path,
-) -> Trained:
-    """Train, from the start, from where the run was interrupted, or from an earlier run."""
+    say: Callable[[str], None],
+    seconds: dict[str, float],
+) -> tuple[Trained, dict[str, Any] | None]:
+    """Train, from the start, from where the run was interrupted, or from an earlier run.
+
+    Return the search for the learning rate as well, if there was one.
+    """
     epochs, start = _epochs(settings, prepared), None
     if before:
         before.begin(work)
         epochs += before.epochs
         start = before.run.parameters
-    return _trainer(settings)(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
+    began = time.perf_counter()
+    settings, search = _settle_rate(settings, prepared, epochs, start, before, work, say)
+    seconds["finding the learning rate"] = time.perf_counter() - began
+    trained = _trainer(settings)(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
+    seconds["descent"] = trained.seconds
+    return trained, search
+
+
+def _settle_rate(
+    settings: Settings,
+    prepared: Prepared,
+    epochs: int,
+    start: Any,
+    before: Earlier | None,
+    work: Path,
+    say: Callable[[str], None],
+) -> tuple[Settings, dict[str, Any] | None]:
+    """Return the settings with a rate for one that is to be found, and how it was found.
+
+    An interrupted run, and one that goes on from another with the same rule, keep theirs.
+    """
+    if settings.learning_rate != AUTO or settings.model not in MODELS:
+        return settings, None
+    if before and before.run.record["descent"]["optimizer"] == settings.optimizer:
+        rate = before.run.record["descent"]["learning_rate"]
+        say(f"The learning rate is that of {before.run.path}, {rate:.3g}.")
+        return replace(settings, learning_rate=rate), before.run.record.get("learning_rate")
+    search = kept_rate(work)
+    if search is None:
+        search = networks.search_rate(settings, prepared, epochs, start).to_json()
+        keep_rate(work, search)
+    if search["choice"] is None:
+        rate = default_rate(settings.optimizer)
+        say(f"No learning rate was found: {search['why']}. {settings.optimizer}'s own is used, {rate:g}.")
+    else:
+        rate = search["choice"]
+        say(f"The learning rate is {rate:.3g}: {search['why']}.")
+    return replace(settings, learning_rate=rate), search
 
 
 @contextmanager
@@ -164,9 +209,10 @@ def _check(settings: Settings) -> None:
 
 def _check_numbers(settings: Settings) -> None:
     rate = settings.learning_rate
-    if rate is not None and not (rate > 0 and math.isfinite(rate)):
+    if rate != AUTO and (isinstance(rate, str) or not (rate > 0 and math.isfinite(rate))):
         raise SteepestError(
-            f"A learning rate is a number above zero, not {rate}.", hint="Try --learning-rate 0.001."
+            f"A learning rate is a number above zero, or 'auto', not {rate}.",
+            hint="Try --learning-rate 0.001.",
         )
     if settings.batch_size != "all" and (isinstance(settings.batch_size, str) or settings.batch_size < 1):
         raise SteepestError(f"A batch size is a whole number from 1, or 'all', not {settings.batch_size!r}.")

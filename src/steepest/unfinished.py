@@ -1,8 +1,8 @@
 """A run while it is made: a folder beside the run's, named ``RUN.unfinished``, that becomes the run.
 
 So a run's folder is complete or absent, and an interrupted run can be seen, resumed and removed. The folder
-holds the settings, the checkpoints, and in ``begun.json`` the fingerprint of the data and whether the run
-takes the place of an older one; a lock keeps a second process out.
+holds the settings, the checkpoints, the learning rate that was found, and in ``begun.json`` the fingerprint
+of the data and whether the run takes the place of an older one; a lock keeps a second process out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ ENDING = ".unfinished"
 
 CHECKPOINTS = "checkpoints"
 
-SETTINGS, BEGUN, LOCK = "settings.toml", "begun.json", "lock"
+SETTINGS, BEGUN, LOCK, RATE = "settings.toml", "begun.json", "lock", "learning_rate.json"
 
 BARE = {BEGUN, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, BEGUN, CHECKPOINTS))}
 """What a folder may have that a process was killed in before it had settings, or while it was removed."""
@@ -236,11 +236,31 @@ def _begin(work: Path, settings: Settings, data: str | None, overwrite: bool) ->
                 hint="--overwrite begins anew with the data as it is now.",
             )
     shutil.rmtree(work / f".{CHECKPOINTS}", ignore_errors=True)
+    if not holds_checkpoint(work):
+        (work / RATE).unlink(missing_ok=True)
     begun = {"data": data, "overwrite": overwrite or begun.get("overwrite", False)}
     for name, text in ((BEGUN, json.dumps(begun)), (SETTINGS, to_toml(settings))):
-        aside = work / f".{name}"
-        aside.write_text(text, "utf-8")
-        aside.replace(work / name)
+        _keep(work / name, text)
+
+
+def kept_rate(work: Path) -> dict[str, Any] | None:
+    """Return the search for a learning rate that an interrupted run began with, if there was one."""
+    with suppress(FileNotFoundError):
+        search: dict[str, Any] = json.loads((work / RATE).read_text("utf-8"))
+        return search
+    return None
+
+
+def keep_rate(work: Path, search: Mapping[str, Any]) -> None:
+    """Keep a search for a learning rate, so that the run need not search again when it goes on."""
+    _keep(work / RATE, json.dumps(search))
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(text, "utf-8")
+    aside.replace(path)
 
 
 def forget_checkpoints(work: Path) -> None:
@@ -256,8 +276,8 @@ def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> No
     """Let the run take its name, in place of an older one."""
     if folder.exists():
         check_out(folder, settings, overwrite)
-    for name in (LOCK, BEGUN):
-        (work / name).unlink()
+    for name in (LOCK, BEGUN, RATE):
+        (work / name).unlink(missing_ok=True)
     to_disk(work)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

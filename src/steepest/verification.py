@@ -84,6 +84,9 @@ def verify(run: Run, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
             f"{run.path} has a Keras model; only linear and mlp are verified so.",
             hint="Interrupt a fit of it and compare model.safetensors with this one's.",
         )
+    settings = replace(
+        settings, learning_rate=run.record["descent"]["learning_rate"]
+    )  # it may have been found
     known = Known(run.task, run.plan)
     prepared = prepare(settings, known=known)
     size = prepared.facts["split"]["training_rows"]

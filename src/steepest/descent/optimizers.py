@@ -307,6 +307,17 @@ def optimizer_by_name(name: str) -> Callable[..., Optimizer]:
     return OPTIMIZERS[name]
 
 
+def default_rate(name: str) -> float:
+    """Return the learning rate that a rule has where none is given.
+
+    Examples
+    --------
+    >>> default_rate("sgd")
+    0.01
+    """
+    return float(optimizer_by_name(name)().schedule.settings["learning_rate"])
+
+
 def as_optimizer(rule: Optimizer | optax.GradientTransformation | str) -> Optimizer:
     """Return an `Optimizer` for a rule given as one, by name, or as an Optax transformation.
 

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 
 from steepest.data.columns import Plan
-from steepest.descent.optimizers import optimizer_by_name
+from steepest.descent.optimizers import default_rate
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
 from steepest.keras.stored import gist, import_builder, output_shape
-from steepest.settings import Settings
+from steepest.settings import AUTO, Settings
 from steepest.tasks import METRICS, Task
 
 LOSSES: dict[str, Callable[[], keras.losses.Loss]] = {
@@ -82,8 +82,9 @@ def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) 
         raise SteepestError(
             f"Keras has no loss {task.loss!r}.", hint="Compile the model with a loss of your own."
         )
-    plain = optimizer_by_name(settings.optimizer)().schedule.settings["learning_rate"]
-    rate = settings.learning_rate or float(plain)
+    # A rate is found for Steepest's own models only; these have the rule's own.
+    found = default_rate(settings.optimizer)
+    rate = found if settings.learning_rate == AUTO else float(settings.learning_rate)
     schedule = schedule_by_name(settings.schedule, rate, steps)
     if schedule.plateau:
         raise SteepestError(
