@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from steepest.descent.optimizers import Optimizer as Optimizer
     from steepest.descent.optimizers import RMSProp as RMSProp
     from steepest.descent.schedules import Schedule as Schedule
+    from steepest.diagnosing import diagnose as diagnose
     from steepest.diagnosis.learning_rate import RateSearch as RateSearch
     from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
     from steepest.errors import SteepestError as SteepestError
     from steepest.fitting import fit as fit
-    from steepest.minimization import Result as Result
     from steepest.minimization import minimize as minimize
+    from steepest.result import Result as Result
 
 __version__ = "0.1.0"
 
@@ -62,8 +63,9 @@ _WHERE = {
     "RateSearch": "diagnosis.learning_rate",
     "find_learning_rate": "diagnosis.learning_rate",
     "SteepestError": "errors",
+    "diagnose": "diagnosing",
     "fit": "fitting",
-    "Result": "minimization",
+    "Result": "result",
     "minimize": "minimization",
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from steepest.descent.standing import Setback
-    from steepest.minimization import Result
+    from steepest.result import Result
 
 
 class Callback:

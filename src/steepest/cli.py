@@ -302,6 +302,21 @@ def evaluate(run: RunFolder, data: Data, json_: Json = False, debug: Debug = Fal
 
 
 @app.command()
+def diagnose(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Say why a run's descent went as it did, with evidence and one thing to try for each finding."""
+    from steepest import terminal
+    from steepest.run import open_run
+
+    opened = open_run(run)
+    print(f"{run}: {opened.record['descent']['why_it_stopped']}.")
+    terminal.print_findings(opened.findings)
+    if not opened.findings:
+        print("Nothing is wrong with it, as far as was measured.")
+    if json_:
+        _print_json({"run": str(run), "findings": opened.findings})
+
+
+@app.command()
 def show(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
     """Tell what a run trained, how it went, and where its report is."""
     from steepest import terminal

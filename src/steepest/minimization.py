@@ -11,8 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,79 +40,21 @@ from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
 from steepest.descent.epoch import Constants, Program
-from steepest.descent.failure import Failure
 from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
-from steepest.descent.standing import MOST_SETBACKS, Setback, Standing
+from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
 from steepest.errors import SteepestError
+from steepest.result import Asked, Result
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 BACK_OFF = "back-off"
 
 ON_DIVERGENCE = ("stop", BACK_OFF)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a descent found and how it went.
-
-    Attributes
-    ----------
-    parameters
-        The parameters at the end: after the last step, or the last good ones if a step was not finite; with
-        ``patience`` those of the best epoch, unless a step was not finite.
-    why_it_stopped
-        One sentence.
-    converged
-        Whether the loss or the gradient's norm came within the tolerance.
-    failure
-        The step that was not finite, if one was.
-    steps
-        Number of steps that were looked at.
-    seconds
-        Time from call to return, compilation included; of all calls, where a checkpoint was gone on with.
-    best_epoch
-        With ``patience``, the epoch (from 1) in which the figure was best; 0 if none was finished.
-    setbacks
-        Steps that were not finite and that the descent went back from, each with ``step``, ``learning_rate``
-        and ``back_to``, the step that it went on from. The history is that of the steps that count.
-    """
-
-    parameters: Parameters
-    why_it_stopped: str
-    converged: bool
-    failure: Failure | None
-    steps: int
-    seconds: float
-    best_epoch: int | None
-    setbacks: tuple[Setback, ...]
-    _outcome: Outcome = field(repr=False)
-
-    @cached_property
-    def history(self) -> pd.DataFrame:
-        """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate.
-
-        At every 512th step or so there are also ``update_ratio``, the norm of the applied update over that of
-        the parameters, ``update_ratio.LAYER`` and ``gradient_norm.LAYER``; NaN at the others.
-        """
-        import pandas as pd
-
-        written = self._outcome.standing.history
-        steps = pd.DataFrame({"step": np.arange(1, self.steps + 1)} | written.steps(0, self.steps)._asdict())
-        return steps.merge(pd.DataFrame(written.looks), "left", "step") if written.looks else steps
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        """A row for each epoch: its rows, mean loss, rate, validation figures and seconds."""
-        import pandas as pd
-
-        written = self._outcome.standing.history.epochs
-        return pd.DataFrame(written) if written else pd.DataFrame({"epoch": [], "rows": [], "loss": []})
 
 
 def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
@@ -253,7 +195,8 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         standing = replace(standing, good=standing)
     standing = _resume(checkpoints, standing, feed.pace)
     notify = notifier(callbacks)
-    notify("descent_begin", epochs=feed.pace.epochs, rows=0 if data is None else row_count(data))
+    rows = 0 if data is None else row_count(data)
+    notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
     descent = Descent(program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify)
     outcome = _descend(descent, standing, feed, checkpoints)
     result = Result(
@@ -266,6 +209,9 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         best_epoch=outcome.standing.best.epoch if stopping else None,
         setbacks=outcome.standing.setbacks,
         _outcome=outcome,
+        _asked=Asked(
+            call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows
+        ),
     )
     notify("descent_end", result=result)
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from steepest.callbacks import Callback
 from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
+from steepest.diagnosis.examination import table_objective
 from steepest.diagnosis.learning_rate import RateSearch, find_learning_rate
 from steepest.errors import SteepestError
-from steepest.minimization import Result, minimize
+from steepest.minimization import minimize
 from steepest.preparation import Prepared, Rows
+from steepest.result import Result
 from steepest.run import Shape
 from steepest.settings import AUTO, Settings
 from steepest.trained import Trained
@@ -85,6 +87,9 @@ def train(
         },
         failure=result.failure,
         setbacks=result.setbacks,
+        descended=replace(
+            result.descended(), objective=table_objective(asked.model, prepared.task, settings.l2)
+        ),
     )
 
 

@@ -6,7 +6,7 @@ stretches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -167,6 +167,24 @@ def _by_rows(parts: Iterator[Part], fraction: float, seed: int) -> Iterator[tupl
                 yield from divided()
                 waiting, held, run = [], 0, run + 1
     yield from divided()
+
+
+def places(settings: Settings, table: Table, numbers: Sequence[int]) -> list[str]:
+    """Return where training rows, numbered from 0, came from, for a person; the table is read up to them."""
+
+    def unseen(*_: object) -> None:
+        pass
+
+    found: dict[int, str] = {}
+    first = 0
+    for part, mask in divider(settings, table, unseen)(table.parts("finding rows", unseen)):
+        kept = subset(part, ~mask)
+        last = first + kept.rows.num_rows
+        found |= {number: kept.locate(number - first) for number in numbers if first <= number < last}
+        if len(found) == len(set(numbers)):
+            break
+        first = last
+    return [found[number] for number in numbers]
 
 
 class Known(NamedTuple):

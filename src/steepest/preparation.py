@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,18 @@ from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
 from steepest.errors import SteepestError, nearest
 from steepest.memory import least_memory, memory_budget
-from steepest.passes import TRAINING, VALIDATION, Known, Learned, Seen, Table, encode, forms, learn
+from steepest.passes import (
+    TRAINING,
+    VALIDATION,
+    Known,
+    Learned,
+    Seen,
+    Table,
+    encode,
+    forms,
+    learn,
+    places,
+)
 from steepest.settings import Settings
 
 CACHED_FROM = 2**26
@@ -85,6 +97,8 @@ class Prepared:
         Names the data and what decides how it is encoded; None where nothing tells when the data changes.
     rejected
         Writes the list of rows that can't be used into a folder, if there are any.
+    places
+        Numbers of training rows, from 0 -> where they came from, for a person: the table is read again.
     """
 
     task: tasks.Task
@@ -94,6 +108,7 @@ class Prepared:
     facts: dict[str, Any]
     key: str | None
     rejected: Callable[[Path], None]
+    places: Callable[[Sequence[int]], list[str]] = lambda _: []
 
 
 def prepare(
@@ -136,22 +151,33 @@ def prepare(
         if settings.split_by:
             raise SteepestError("--split-by has nothing to split where --validation names a file.")
         held = _open(settings, [settings.validation], roles, f" in {settings.validation}")
+    find_places = partial(_places, settings, table)
     budget = memory_budget(settings.memory)
     key = _key(settings, table, held, known)
     entry = cache.find(key) if key else None
     if entry is not None:
         _require_memory(settings, budget, plan_from_json(entry.facts["plan"]), entry.forms())
-        return _from_entry(entry, key, budget)
+        return replace(_from_entry(entry, key, budget), places=find_places)
     with ExitStack() as stack:
         while True:
             rejects = Rejects()
             table, held = _kept(table, stack), held and _kept(held, stack)
             try:
                 learned = learn(settings, table, held, list(roles), rejects, seen, known)
-                return _encoded(settings, table, held, learned, rejects, key, budget, seen)
+                encoded = _encoded(settings, table, held, learned, rejects, key, budget, seen)
+                return replace(encoded, places=find_places)
             except Reconsidered as surprise:
                 say(f"{surprise}; what was read is read anew.")
                 table, held = _replaced(table, held, surprise)
+
+
+def _places(settings: Settings, table: Table, numbers: Sequence[int]) -> list[str]:
+    """Return where training rows came from, however the table's first rows were judged."""
+    while True:
+        try:
+            return places(settings, table, numbers)
+        except Reconsidered as surprise:
+            table = replace(table, source=surprise.source)
 
 
 def _kept(table: Table, stack: ExitStack) -> Table:

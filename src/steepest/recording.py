@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +52,7 @@ def record_of(settings: Settings, prepared: Prepared, trained: Trained, most_epo
             "converged": trained.converged,
             "seconds": trained.seconds,
             "rows_per_second": rows / spent if spent else None,
-            "failure": _failure(trained),
+            "failure": trained.failure and trained.failure.to_json(),
             "setbacks": [setback._asdict() for setback in trained.setbacks],
         },
         "notes": _notes(trained),
@@ -85,25 +84,6 @@ def _notes(trained: Trained) -> list[str]:
                 + ("a Dropout layer." if "keras" in trained.form else "--dropout or --l2.")
             )
     return notes
-
-
-def _failure(trained: Trained) -> dict[str, Any] | None:
-    """Return what the record says of a step that was not finite."""
-    failure = trained.failure
-    if failure is None:
-        return None
-    cause = failure.cause
-    return {
-        "step": failure.step,
-        "epoch": failure.epoch,
-        "loss": failure.loss if math.isfinite(failure.loss) else str(failure.loss),
-        "learning_rate": failure.learning_rate,
-        "what": cause.what,
-        "layer": cause.layer,
-        "largest_parameter": cause.largest,
-        "rows": cause.rows.tolist(),
-        "losses": [float(loss) if np.isfinite(loss) else str(loss) for loss in cause.losses],
-    }
 
 
 def command(settings: Settings) -> str:

@@ -8,6 +8,8 @@
 ``model.json``        the model's shape and the task
 ``model.safetensors`` the parameters
 ``columns.json``      the column plan
+``evidence.json``     what was measured of the descent when it had ended
+``findings.json``     what follows from it: a list of findings, each with one thing to try
 ``report.html``       the same for a person
 ``rejected.csv``      rows that can't be used, if there were any: file, line, reason
 ``checkpoints``       where the descent ended, for more epochs
@@ -17,7 +19,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +76,11 @@ class Run:
     def record(self) -> dict[str, Any]:
         """What was read, decided and reached."""
         return self._part("record.json", dict)
+
+    @cached_property
+    def findings(self) -> list[dict[str, str]]:
+        """What went well and what did not: see `steepest.diagnose`."""
+        return self._part("findings.json", list)
 
     @cached_property
     def task(self) -> Task:
@@ -226,7 +233,7 @@ def write_model(
     write_json(folder / "columns.json", plan.to_json())
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write JSON that a person can read, too."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from steepest.callbacks import Callback
 from steepest.data.cache import Entry
-from steepest.minimization import Result
+from steepest.result import Result
 from steepest.run import Run
 
 SHOWN_EVERY = 0.1
@@ -179,6 +179,16 @@ def print_figures(figures: dict[str, Any], where: str) -> None:
         console.print(escape(note), soft_wrap=True)
 
 
+def print_findings(findings: list[dict[str, str]]) -> None:
+    """Print what went well and what did not, each with one thing to try."""
+    console = Console(highlight=False, soft_wrap=True)
+    for each in findings:
+        console.print(
+            f"{each['severity']}: {each['finding']} ({escape(each['where'])}): {escape(each['evidence'])} "
+            f"Try: {escape(each['try'])}"
+        )
+
+
 def _judged(run: Run) -> tuple[dict[str, Any], str]:
     """Return the figures to show: those on held-out rows, where there are any."""
     figures = run.record["figures"]
@@ -201,6 +211,7 @@ def print_fit(run: Run) -> None:
         print_figures(*_judged(run))
     for note in record["notes"]:
         console.print(escape(note))
+    print_findings(record["findings"])
     console.print(f"report: {escape(str(run.path / 'report.html'))}")
 
 
@@ -246,6 +257,7 @@ def summary(run: Run) -> dict[str, Any]:
         "model",
         "descent",
         "notes",
+        "findings",
         "seconds",
     )
     return {

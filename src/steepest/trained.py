@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from steepest.descent.failure import Failure
     from steepest.descent.standing import Setback
+    from steepest.diagnosis.examination import Descended
 
 
 class DivergenceError(SteepestError):
@@ -41,6 +42,8 @@ class Trained:
         What the record says of the model's layers, and of loss, optimizer, rate and schedule.
     failure, setbacks
         See `steepest.Result`.
+    descended
+        What an examination needs to know of the descent; ``None`` where it can't be examined.
     """
 
     model: Model
@@ -57,3 +60,4 @@ class Trained:
     rule: dict[str, Any]
     failure: Failure | None = None
     setbacks: tuple[Setback, ...] = ()
+    descended: Descended | None = None

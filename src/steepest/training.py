@@ -19,6 +19,8 @@ from steepest.continuing import Earlier, earlier
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
+from steepest.diagnosing import evidence_of
+from steepest.diagnosis.findings import findings
 from steepest.errors import SteepestError, nearest
 from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
@@ -97,11 +99,14 @@ def fit(
     threading.Thread(target=_import_ahead, daemon=True).start()
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
+        trained = _placed(trained, prepared)
         record = record_of(settings, prepared, trained, _epochs(settings, prepared))
         record["learning_rate"] = search
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
+        record["findings"] = _diagnose(settings, prepared, trained, work)
+        seconds["diagnosis"] = time.perf_counter() - judging - seconds["evaluation"]
         record["seconds"] = seconds
         write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
         write_history(work, trained.history, trained.epochs)
@@ -287,6 +292,25 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
             used = importances(task, trained, prepared.plan, features, target, settings.seed)
         figures[name] = found
     return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
+
+
+def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> list[dict[str, str]]:
+    """Write the evidence and the findings down; return these."""
+    evidence = evidence_of(settings, prepared, trained)
+    if evidence is not None:
+        write_json(work / "evidence.json", evidence)
+    found = findings(evidence) if evidence else []
+    write_json(work / "findings.json", found)
+    return found
+
+
+def _placed(trained: Trained, prepared: Prepared) -> Trained:
+    """Return it with the places of the rows that a step that was not finite is blamed on."""
+    if trained.failure is None:
+        return trained
+    failure = replace(trained.failure, places=tuple(prepared.places(trained.failure.cause.rows.tolist())))
+    descended = trained.descended and replace(trained.descended, failure=failure.to_json())
+    return replace(trained, failure=failure, descended=descended)
 
 
 def _diverged(trained: Trained, folder: Path) -> DivergenceError:

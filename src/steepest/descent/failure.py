@@ -64,6 +64,8 @@ class Failure:
         The row numbers of its batch.
     cause
         What in it was not finite.
+    places
+        Where the rows of the cause came from, for a person, if it is known.
     """
 
     step: int
@@ -73,6 +75,7 @@ class Failure:
     learning_rate: float
     rows: npt.NDArray[np.int64]
     cause: Cause
+    places: tuple[str, ...] = ()
 
     def describe(self, by_epoch: bool) -> str:
         """Say what happened, in a sentence; with the epoch, where it says more than the step."""
@@ -82,6 +85,25 @@ class Failure:
             what = f"loss was {self.loss}"
         rate = f"at a learning rate of {self.learning_rate:g}"
         return f"not finite: at {where} the {what} {rate}; the parameters before that step are kept"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON types; numbers that are not finite as text."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "loss": _number(self.loss),
+            "learning_rate": self.learning_rate,
+            "what": self.cause.what,
+            "layer": self.cause.layer,
+            "largest_parameter": self.cause.largest,
+            "rows": self.cause.rows.tolist(),
+            "places": list(self.places),
+            "losses": [_number(loss) for loss in self.cause.losses],
+        }
+
+
+def _number(value: float) -> float | str:
+    return float(value) if math.isfinite(value) else str(value)
 
 
 def cause_of(

@@ -54,8 +54,8 @@ def diverged(evidence: Evidence) -> Finding | None:
     losses = evidence["course"]["losses"]
     went = f"; before that the loss went from {losses[0]:.4g} to {losses[-1]:.4g}" if len(losses) > 1 else ""
     layer = f", {failure['layer']}" if failure.get("layer") else ""
-    rows = [*failure.get("rows", [])]
-    named = f", rows {', '.join(map(str, rows[:5]))}{' ...' if len(rows) > 5 else ''}" if rows else ""
+    rows = failure.get("places") or [f"row {row}" for row in failure.get("rows", [])]
+    named = f"; {', '.join(rows[:3])}{' ...' if len(rows) > 3 else ''}" if rows else ""
     return finding(
         "diverged",
         "error",

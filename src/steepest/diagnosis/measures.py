@@ -211,7 +211,7 @@ def layers(
     list of dict
         In their order: ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; in hidden layers ``dead``,
         the share of units that are zero for every row (ReLU), and ``saturated``, the share of tanh units
-        whose absolute value is above `SATURATED` for every row. ``None`` where the activation has no such units.
+        whose absolute value is above `SATURATED` for every row; ``None`` where there are no such units.
     """
     gradients = ravel_pytree(parameters)[1](jnp.asarray(gradient, jnp.result_type(float)))
     values = np.asarray(features, np.float32)
