@@ -14,13 +14,22 @@ from xml.etree import ElementTree as Xml
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# From Okabe and Ito's colour-blind safe palette; a page may choose lighter ones for a dark ground.
-TEXT, TRAINING, VALIDATION = "#010203", "#0072b2", "#d55e00"
+# The first two are of Okabe and Ito's colour-blind safe palette; the others keep a contrast of 3 to 1.
+PALETTE = {
+    "training": ("#0072b2", "#4fb0e8"),
+    "validation": ("#d55e00", "#f0803a"),
+    "green": ("#00835d", "#3fcf9f"),
+    "purple": ("#a3478a", "#e58fcb"),
+    "ochre": ("#a67c00", "#e0b84a"),
+    "indigo": ("#5a4fcf", "#a79ff5"),
+    "brown": ("#7b4a2d", "#cf9f78"),
+}
+"""By the name of a page's custom property: the colour on a light ground, and on a dark one."""
+TEXT, TRAINING, VALIDATION = "#010203", PALETTE["training"][0], PALETTE["validation"][0]
+VARIANTS = (*(light for light, _ in PALETTE.values()), TEXT)
 WIDTH = 4.2  # inches: letters keep their size on a telephone
-ON_THE_PAGE = {
-    TEXT: "currentColor",
-    TRAINING: f"var(--training, {TRAINING})",
-    VALIDATION: f"var(--validation, {VALIDATION})",
+ON_THE_PAGE = {TEXT: "currentColor"} | {
+    light: f"var(--{name}, {light})" for name, (light, _) in PALETTE.items()
 }
 STYLE: Any = {
     "axes.edgecolor": TEXT,
@@ -61,6 +70,17 @@ def style() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
+
+
+def palette(*, dark: bool) -> str:
+    """Return the figures' colours on a light or a dark ground, as CSS custom properties.
+
+    Examples
+    --------
+    >>> palette(dark=True)
+    '--training: #4fb0e8; --validation: #f0803a; ...'
+    """
+    return " ".join(f"--{name}: {colours[dark]};" for name, colours in PALETTE.items())
 
 
 def svg(figure: Figure, *, title: str, description: str) -> str:
