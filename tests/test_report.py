@@ -18,7 +18,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from steepest.diagnosis import plots
-from steepest.diagnosis.report import number, verdict, write_report
+from steepest.diagnosis.pages import number
+from steepest.diagnosis.report import verdict, write_report
 from steepest.diagnosis.svg import clean, svg
 from steepest.evaluation import evaluate
 

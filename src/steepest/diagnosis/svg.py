@@ -24,7 +24,17 @@ PALETTE = {
     "indigo": ("#5a4fcf", "#a79ff5"),
     "brown": ("#7b4a2d", "#cf9f78"),
 }
-"""By the name of a page's custom property: the colour on a light ground, and on a dark one."""
+PAGE = {
+    "ground": ("#fcfcfa", "#14181b"),
+    "raised": ("#ffffff", "#1b2024"),
+    "ink": ("#1d2328", "#e6e9eb"),
+    "quiet": ("#5c666f", "#9ba6ae"),
+    "line": ("#e2e4e3", "#30383e"),
+    "accent": ("#00639c", "#6bb8e8"),
+    "better": ("#00704f", "#45c49a"),
+    "worse": ("#a84300", "#f08c4a"),
+}
+"""By the name of a custom property: the colour on a light ground, and on a dark one."""
 TEXT, TRAINING, VALIDATION = "#010203", PALETTE["training"][0], PALETTE["validation"][0]
 VARIANTS = (*(light for light, _ in PALETTE.values()), TEXT)
 WIDTH = 4.2  # inches: letters keep their size on a telephone
@@ -64,6 +74,14 @@ STYLE: Any = {
 
 
 @contextlib.contextmanager
+def any_letters() -> Iterator[None]:
+    """Lay names out inside this context, also those whose letters Matplotlib's own font lacks."""
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
+@contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draw in the project's look inside this context, and leave Matplotlib's settings as they were."""
     with mpl.rc_context():
@@ -72,15 +90,15 @@ def style() -> Iterator[None]:
         yield
 
 
-def palette(*, dark: bool) -> str:
-    """Return the figures' colours on a light or a dark ground, as CSS custom properties.
+def colours(*, dark: bool) -> str:
+    """Return the colours of pages and figures on a light or a dark ground, as CSS custom properties.
 
     Examples
     --------
-    >>> palette(dark=True)
-    '--training: #4fb0e8; --validation: #f0803a; ...'
+    >>> colours(dark=True)
+    '--ground: #14181b; ... --training: #4fb0e8; ...'
     """
-    return " ".join(f"--{name}: {colours[dark]};" for name, colours in PALETTE.items())
+    return " ".join(f"--{name}: {pair[dark]};" for name, pair in (PAGE | PALETTE).items())
 
 
 def svg(figure: Figure, *, title: str, description: str) -> str:
@@ -98,9 +116,7 @@ def svg(figure: Figure, *, title: str, description: str) -> str:
         What a screen reader says: the name of the picture and what it shows.
     """
     buffer = io.BytesIO()
-    with style(), warnings.catch_warnings():
-        # Only the size of a name is measured here; the reader's browser has the letters.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+    with any_letters():  # only measured here: the reader's browser has them
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue()
     prefix = "f" + hashlib.sha256(drawing + repr((title, description)).encode()).hexdigest()[:12]

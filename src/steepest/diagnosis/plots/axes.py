@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from steepest.diagnosis.svg import VARIANTS
+from steepest.diagnosis.svg import VARIANTS, WIDTH
 from steepest.errors import SteepestError
 
 Floats = NDArray[np.float64]
 
 SCREEN_BINS = 200  # about two pixels each
-LETTERS_ABREAST = 80  # of a key, its dashes included
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,27 @@ def key(axes: Axes) -> None:
     """Name the lines in their own colours above the axes, where they hide nothing; the figure grows."""
     labels = axes.get_legend_handles_labels()[1]
     if len(labels) > 1:
-        columns = max(1, min(3, LETTERS_ABREAST // (max(map(len, labels)) + 5)))
+        columns = next(count for count in (3, 2, 1) if count == 1 or _fits(labels, count))
         figure = axes.figure.get_figure(root=True)
         figure.set_figheight(figure.get_figheight() + 0.17 * (-(-len(labels) // columns) - 1))
         axes.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=columns, fontsize=8, columnspacing=1.2
         )
+
+
+def _fits(labels: list[str], columns: int) -> bool:
+    """Tell whether a key's labels, each beside its line, fit above the axes in so many columns."""
+    letters = FontProperties(size=8)
+    widths = [
+        # Letters that the font lacks count as question marks.
+        text_to_path.get_text_width_height_descent(
+            label.encode("ascii", "replace").decode(), letters, ismath=False
+        )[0]
+        for label in labels
+    ]
+    beside = 28  # points: the line, and the room around
+    taken = sum(float(max(part)) + beside for part in np.array_split(widths, columns) if len(part))
+    return taken <= 72 * WIDTH - 30
 
 
 def unit_square(axes: Axes) -> None:

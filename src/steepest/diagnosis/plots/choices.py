@@ -65,7 +65,8 @@ def rate_against_loss(search: Mapping[str, Any]) -> Figure:
     top = start + 0.5 * (start - lowest) if lowest < start else np.inf
     scale(axes, losses[losses <= top], np.array([start]))
     if np.nanmax(losses, initial=start) > top:
-        axes.set_ylim(top=top)
+        logarithmic = axes.get_yscale() == "log"
+        axes.set_ylim(lowest / 1.2 if logarithmic else lowest - 0.05 * (top - lowest), top)
     key(axes)
     return figure
 
