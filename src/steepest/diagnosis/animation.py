@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from steepest.diagnosis.landscape import Landscape
 from steepest.diagnosis.pages import number, render
-from steepest.diagnosis.plots.above import ground, places
+from steepest.diagnosis.plots.above import draw_start, ground, places
 from steepest.diagnosis.plots.axes import Floats, Look, finite, key, looks_of
 from steepest.diagnosis.svg import ON_THE_PAGE, any_letters, clean, svg
 from steepest.errors import SteepestError
@@ -71,7 +71,7 @@ def _write_gif(landscape: Landscape, file: Path) -> None:
     from PIL import Image
 
     figure, axes = ground(landscape)
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     figure.set_dpi(GIF_DPI)
     looks = looks_of(len(landscape.paths))
     lines = [
@@ -80,6 +80,8 @@ def _write_gif(landscape: Landscape, file: Path) -> None:
     ]
     ends = [axes.plot([], [], "o", markersize=5, color=look.colour, zorder=4)[0] for look in looks]
     ways = [places(landscape, name) for name in landscape.paths]
+    for way, look in zip(ways, looks, strict=True):
+        draw_start(axes, way, look)
     snapshots, frames = _snapshots(landscape), []
     with any_letters():
         key(axes)

@@ -109,9 +109,9 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         verdict=verdict(record),
         tiles=list(_tiles(record)),
         findings=[_finding(each) for each in record.get("findings") or []],
-        notes=[*record.get("notes", []), *_held_out(record).get("notes", [])],
+        notes=[*record.get("notes", []), *held_out(record).get("notes", [])],
         descent_pictures=[*_search_pictures(record), *_descent_pictures(record, steps, epochs)],
-        quality_pictures=list(_quality_pictures(_held_out(record))),
+        quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
         table_rows=TABLE_ROWS,
@@ -132,7 +132,7 @@ def verdict(record: Mapping[str, Any]) -> str:
     'On 1,200 held-out rows its root mean squared error is 6.000, 40.0% below the 10.00 of always predicting
     the mean. It explains 64.0% of the variance.'
     """
-    evaluation = _held_out(record)
+    evaluation = held_out(record)
     if not evaluation:
         return "No rows were scored, so nothing is known about how good it is."
     scores, baseline = evaluation["scores"], evaluation["baseline"]
@@ -145,13 +145,13 @@ def verdict(record: Mapping[str, Any]) -> str:
         compared = f"{-change:.1%} below the {number(theirs)}"
     else:
         compared = f"worse than the {number(theirs)}"
-    held_out = _is_held_out(record)
-    rows = f"{evaluation['rows']:,} {'held-out' if held_out else 'training'} rows"
+    apart = _is_held_out(record)
+    rows = f"{evaluation['rows']:,} {'held-out' if apart else 'training'} rows"
     title = SCORE_NAMES[measure][0].lower()
     sentences = [
         f"On {rows} its {title} is {number(ours)}, {compared} of {baseline['what']}.",
         _in_plain_words(evaluation, record.get("target", {}).get("labels") or ["0", "1"]),
-        "" if held_out else "No rows were held out, so this says how well it fits, not how well it predicts.",
+        "" if apart else "No rows were held out, so this says how well it fits, not how well it predicts.",
     ]
     return " ".join(filter(None, sentences))
 
@@ -173,14 +173,14 @@ def _is_held_out(record: Mapping[str, Any]) -> bool:
     return bool(record.get("figures", {}).get("validation"))
 
 
-def _held_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def held_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the evaluation of the held-out rows, else of the training rows, else nothing."""
     figures = record.get("figures", {})
     return figures.get("validation") or figures.get("training") or {}
 
 
 def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
-    evaluation = _held_out(record)
+    evaluation = held_out(record)
     for name, value in evaluation.get("scores", {}).items():
         title, better = SCORE_NAMES[name]
         theirs = evaluation["baseline"]["scores"].get(name)
@@ -190,8 +190,8 @@ def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
         yield Tile(title, number(value), f"baseline {number(theirs)}", tone)
     split, descent = record.get("split", {}), record.get("descent", {})
     if "training_rows" in split:
-        held_out = split.get("validation_rows")
-        note = f"{held_out:,} held out" if held_out else "none held out"
+        apart = split.get("validation_rows")
+        note = f"{apart:,} held out" if apart else "none held out"
         yield Tile("Rows trained on", number(split["training_rows"]), note)
     if descent.get("rows_per_second") is not None:
         seconds = descent.get("seconds")
@@ -209,7 +209,7 @@ def _scores(record: Mapping[str, Any]) -> pd.DataFrame:
         for title, part in (("held out", "validation"), ("training", "training"))
         if figures.get(part)
     }
-    evaluation = _held_out(record)
+    evaluation = held_out(record)
     if evaluation:
         columns["baseline"] = evaluation["baseline"]["scores"]
     rows = [
@@ -233,7 +233,7 @@ def _finding(finding: Mapping[str, Any]) -> dict[str, str]:
         "name": sentence(str(finding["finding"]).replace("_", " ")).rstrip("."),
         "evidence": sentence(str(evidence)) if evidence else "",
         "where": str(finding.get("where") or ""),
-        "try": sentence(str(finding.get("try") or "")) if finding.get("try") else "",
+        "try": str(finding.get("try") or ""),
     }
 
 

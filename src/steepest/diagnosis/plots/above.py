@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from steepest.diagnosis.plots.axes import Floats, dress, finite, key, looks_of
+from steepest.diagnosis.plots.axes import Floats, Look, dress, finite, key, looks_of
 from steepest.diagnosis.svg import TEXT, WIDTH, clean, style
 
 if TYPE_CHECKING:
@@ -30,11 +30,8 @@ def from_above(landscape: Landscape) -> Figure:
     for name, look in zip(landscape.paths, looks, strict=True):
         place = places(landscape, name)
         axes.plot(*place.T, color=look.colour, linestyle=look.line, label=clean(name, 32), zorder=3)
-        known = place[np.isfinite(place).all(axis=1)]
-        axes.plot(
-            *known[:1].T, "o", markersize=6, markerfacecolor="none", color=look.colour, zorder=3, clip_on=True
-        )
-        axes.plot(*known[-1:].T, "o", markersize=5, color=look.colour, zorder=4)
+        draw_start(axes, place, look)
+        axes.plot(*_known(place)[-1:].T, "o", markersize=5, color=look.colour, zorder=4)
     key(axes)
     return figure
 
@@ -66,6 +63,15 @@ def places(landscape: Landscape, name: str) -> Floats:
     """Return where a path's snapshots are on the picture, ``[snapshots, 2]``, NaN where not finite."""
     trail = landscape.paths[name]
     return np.stack([finite(trail.x), finite(trail.loss if len(landscape.y) == 1 else trail.y)], axis=1)
+
+
+def draw_start(axes: Axes, place: Floats, look: Look) -> None:
+    """Draw the ring where a path begins."""
+    axes.plot(*_known(place)[:1].T, "o", markersize=6, markerfacecolor="none", color=look.colour, zorder=3)
+
+
+def _known(place: Floats) -> Floats:
+    return place[np.isfinite(place).all(axis=1)]
 
 
 def _levels(losses: Floats) -> Floats:
