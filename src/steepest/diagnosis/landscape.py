@@ -91,8 +91,9 @@ def landscape(
     """Measure the loss around the paths of descents.
 
     The plane goes through the end of the first path, along the two main directions of all snapshots'
-    differences from it. It is as large as the paths that stay near: a snapshot that is further above the
-    highest start than the lowest snapshot is below has left the picture.
+    differences from it. It is as large as the paths that stay near. A snapshot that is further above the
+    highest start than the lowest snapshot is below has left the picture, if any is below, and counts for
+    neither.
 
     Parameters
     ----------
@@ -224,7 +225,7 @@ def _programs(
 
 
 def _near(heights: Mapping[str, Floats]) -> dict[str, NDArray[np.bool_]]:
-    """Tell which snapshots are not much higher than the highest start."""
+    """Tell which snapshots are not much higher than the highest start; if nothing fell, which are finite."""
     finite = [losses[np.isfinite(losses)] for losses in heights.values()]
     finite = [losses for losses in finite if len(losses)]
     if not finite:
@@ -232,7 +233,8 @@ def _near(heights: Mapping[str, Floats]) -> dict[str, NDArray[np.bool_]]:
             "No snapshot of any path has a finite loss.", hint="Draw the path before it diverged."
         )
     start, lowest = max(losses[0] for losses in finite), min(losses.min() for losses in finite)
-    return {name: losses <= start + (start - lowest) for name, losses in heights.items()}
+    limit = start + (start - lowest) if lowest < start else np.finfo(np.float64).max
+    return {name: losses <= limit for name, losses in heights.items()}
 
 
 def _plane(snapshots: NDArray[Any], end: int, paths: Mapping[str, Any]) -> _Plane:

@@ -86,11 +86,10 @@ def by_bin(
     finite = np.isfinite(value)
     # At least four steps to a bin, or the band between lowest and highest would say little.
     wanted = len(value) if len(value) <= 100 else min(bins, len(value) // 4)
-    spaced = (
-        np.geomspace(1, len(value) + 1, wanted, endpoint=False) - 1
-        if geometric
-        else np.linspace(0, len(value), wanted, endpoint=False)
-    )
+    if geometric and len(value) > 100:
+        spaced = np.geomspace(1, len(value) + 1, wanted, endpoint=False) - 1
+    else:
+        spaced = np.linspace(0, len(value), wanted, endpoint=False)
     starts = np.unique(spaced.astype(np.int64))
     ends = np.append(starts[1:], len(value)) - 1
     count = np.add.reduceat(finite, starts, dtype=np.int64)
