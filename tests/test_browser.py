@@ -127,6 +127,7 @@ def test_it_plays_when_asked_and_by_itself_only_for_those_who_like_it(browser, a
     assert still.value("[playing, document.getElementById('play').textContent]") == [None, "Play"]
     moving = Page(browser, animation, still=False)
     assert moving.value("playing !== null") is True
+    moving.value("show(last - 2)")
     moving.becomes("[playing, Number(slider.value)]", [None, SNAPSHOTS - 1])
     assert moving.complaints() == still.complaints() == []
 

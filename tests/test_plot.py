@@ -47,7 +47,8 @@ def test_a_stored_run_is_all_that_a_figure_needs(run, name, tmp_path):
 def test_a_result_can_be_drawn(name):
     result = steepest.minimize(lambda p: jnp.sum(p**2), np.ones(3), epochs=20)
     figure = getattr(steepest.plot, name)(result)
-    drawn(figure)
+    assert drawn(figure) == drawn(getattr(steepest.plot, name)(result))
+    assert drawn(result.plot()) == drawn(steepest.plot.overview(result))
     if name == "loss_by_step":
         np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), result.history["loss"])
 

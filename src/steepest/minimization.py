@@ -47,6 +47,7 @@ from steepest.errors import SteepestError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,12 @@ class Result:
         import pandas as pd
 
         return pd.DataFrame(self._outcome.standing.history.epochs)
+
+    def plot(self) -> Figure:
+        """Draw loss, learning rate, gradient norm and update ratio over the steps; see `steepest.plot`."""
+        from steepest.diagnosis.plots import overview
+
+        return overview(self.history, self.epochs)
 
 
 def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
