@@ -186,6 +186,14 @@ def test_a_variant_that_diverged_leaves_a_gap():
     assert np.isnan(lines(figure)["variant 0"].get_ydata()).sum() == 1
 
 
+def test_no_name_is_missing_from_the_key():
+    history = compared(3).replace({"variant": {"variant 0": "_hidden", "variant 1": HOSTILE, "variant 2": 7}})
+    (legend,) = [
+        each for each in plots.loss_by(history).axes[0].get_children() if hasattr(each, "legend_handles")
+    ]
+    assert [text.get_text()[:8].strip() for text in legend.texts] == ["_hidden", HOSTILE[:8], "7"]
+
+
 def test_variants_beyond_eight_and_unknown_measures_are_refused():
     with pytest.raises(SteepestError, match="9 variants can't be told apart"):
         plots.loss_by(compared(9))

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from steepest.diagnosis.landscape import Landscape
 from steepest.diagnosis.pages import number, render
 from steepest.diagnosis.plots.above import draw_start, ground, places
-from steepest.diagnosis.plots.axes import Floats, Look, finite, key, looks_of
+from steepest.diagnosis.plots.axes import Floats, Look, finite, key, label, looks_of
 from steepest.diagnosis.svg import ON_THE_PAGE, any_letters, clean, svg
 from steepest.errors import SteepestError
 
@@ -75,7 +75,7 @@ def _write_gif(landscape: Landscape, file: Path) -> None:
     figure.set_dpi(GIF_DPI)
     looks = looks_of(len(landscape.paths))
     lines = [
-        axes.plot([], [], color=look.colour, linestyle=look.line, label=clean(name, 32))[0]
+        axes.plot([], [], color=look.colour, linestyle=look.line, label=label(name))[0]
         for name, look in zip(landscape.paths, looks, strict=True)
     ]
     ends = [axes.plot([], [], "o", markersize=5, color=look.colour, zorder=4)[0] for look in looks]

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from steepest.diagnosis.plots.axes import Floats, Look, dress, finite, key, looks_of
-from steepest.diagnosis.svg import TEXT, WIDTH, clean, style
+from steepest.diagnosis.plots.axes import Floats, Look, dress, finite, key, label, looks_of
+from steepest.diagnosis.svg import TEXT, WIDTH, style
 
 if TYPE_CHECKING:
     from steepest.diagnosis.landscape import Landscape
@@ -29,7 +29,7 @@ def from_above(landscape: Landscape) -> Figure:
     looks = looks_of(len(landscape.paths))
     for name, look in zip(landscape.paths, looks, strict=True):
         place = places(landscape, name)
-        axes.plot(*place.T, color=look.colour, linestyle=look.line, label=clean(name, 32), zorder=3)
+        axes.plot(*place.T, color=look.colour, linestyle=look.line, label=label(name), zorder=3)
         draw_start(axes, place, look)
         axes.plot(*_known(place)[-1:].T, "o", markersize=5, color=look.colour, zorder=4)
     key(axes)

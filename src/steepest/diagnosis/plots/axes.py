@@ -15,7 +15,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike, NDArray
 
-from steepest.diagnosis.svg import VARIANTS, WIDTH
+from steepest.diagnosis.svg import VARIANTS, WIDTH, clean
 from steepest.errors import SteepestError
 
 Floats = NDArray[np.float64]
@@ -129,7 +129,7 @@ def series(
     axes: Axes,
     at: ArrayLike,
     values: ArrayLike,
-    label: str,
+    name: str,
     look: Look = LOOKS[0],
     *,
     band: float = 0.22,
@@ -140,7 +140,7 @@ def series(
     marker = "o" if np.isfinite(drawn["mean"]).sum() <= 1 else ""
     axes.plot(
         drawn["step"], drawn["mean"], marker=marker, markersize=4, color=look.colour,
-        linestyle=look.line, label=label,
+        linestyle=look.line, label=name,
     )  # fmt: skip
     if len(drawn) < np.size(values):
         axes.fill_between(
@@ -175,6 +175,12 @@ def scale(axes: Axes, *values: Floats) -> None:
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_major_formatter(FuncFormatter(tick))
         axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def label(name: object, most: int = 32) -> str:
+    """Shorten a name from data for a key; Matplotlib would leave out one that begins with an underscore."""
+    text = clean(name, most)
+    return f" {text}" if text.startswith("_") else text
 
 
 def key(axes: Axes) -> None:

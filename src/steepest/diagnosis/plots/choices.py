@@ -15,13 +15,14 @@ from steepest.diagnosis.plots.axes import (
     LOOKS,
     finite,
     key,
+    label,
     looks_of,
     make_axes,
     scale,
     series,
     whole_numbers,
 )
-from steepest.diagnosis.svg import TEXT, TRAINING, VALIDATION, clean, style
+from steepest.diagnosis.svg import TEXT, TRAINING, VALIDATION, style
 from steepest.errors import SteepestError, nearest
 
 AGAINST = {"step": "step", "rows": "rows seen", "seconds": "seconds"}
@@ -48,7 +49,7 @@ def rate_against_loss(search: Mapping[str, Any]) -> Figure:
     if search["interval"]:
         axes.axvspan(*search["interval"], color=TRAINING, alpha=0.12, linewidth=0, label="rates that work")
     axes.plot(rates, losses, "o-", markersize=3, color=TRAINING, label="loss reached")
-    axes.axhline(start, color=TEXT, alpha=0.6, linewidth=0.8, linestyle=LOOKS[2].line, label="loss at start")
+    axes.axhline(start, color=TEXT, alpha=0.8, linewidth=1, linestyle=LOOKS[2].line, label="loss at start")
     if search["limit"] is not None:
         axes.axvline(search["limit"], color=TEXT, linestyle=LOOKS[1].line, label="curvature's limit")
     if search["choice"] is not None:
@@ -101,7 +102,7 @@ def loss_by(history: pd.DataFrame, against: str = "step") -> Figure:
     drawn = []
     for variant, part in parts.items():
         values = series(
-            axes, part[against], part["loss"], clean(variant, 32), look[variant], band=0.1,
+            axes, part[against], part["loss"], label(variant), look[variant], band=0.1,
             geometric=geometric,
         )  # fmt: skip
         drawn.append(values[::3])  # the means: the lowest loss of a single row says little

@@ -16,12 +16,13 @@ from steepest.diagnosis.plots.axes import (
     finite,
     finite_column,
     key,
+    label,
     make_axes,
     scale,
     series,
     whole_numbers,
 )
-from steepest.diagnosis.svg import TRAINING, VALIDATION, WIDTH, clean, style
+from steepest.diagnosis.svg import TRAINING, VALIDATION, WIDTH, style
 
 RATIO = "update_ratio"
 MOST_LAYERS = 7
@@ -173,4 +174,4 @@ def _measured(steps: pd.DataFrame, name: str) -> tuple[pd.Series[Any], pd.Series
 
 
 def _layer_label(name: str) -> str:
-    return "all layers" if name == RATIO else clean(name.removeprefix(f"{RATIO}."), 14)
+    return "all layers" if name == RATIO else label(name.removeprefix(f"{RATIO}."), 14)
