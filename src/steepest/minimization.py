@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,9 +46,6 @@ from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
 from steepest.errors import SteepestError
 from steepest.result import Asked, Result
-
-if TYPE_CHECKING:
-    pass
 
 BACK_OFF = "back-off"
 
