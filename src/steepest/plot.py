@@ -25,7 +25,7 @@ from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
-    from steepest.minimization import Result
+    from steepest.result import Result
 
     Course = Result | Run | str | os.PathLike[str]
 
@@ -210,7 +210,7 @@ def importances(of: Run | str | os.PathLike[str]) -> Figure:
 
 def _history(of: Course) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return every step's and every epoch's figures."""
-    from steepest.minimization import Result
+    from steepest.result import Result
 
     if isinstance(of, Result):
         return of.history, of.epochs
