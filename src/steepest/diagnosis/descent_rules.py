@@ -13,6 +13,7 @@ from steepest.diagnosis.verdicts import (
     WORSE,
     Evidence,
     Finding,
+    effective,
     finding,
     get,
     loss_at,
@@ -21,7 +22,7 @@ from steepest.diagnosis.verdicts import (
 )
 
 SHARE_WORSE = 0.05
-"""Share of the first loss by which the last may be above it on the same rows: without signal both are alike."""
+"""Share of the first loss by which the last may be above it on the same rows, but for chance."""
 
 ROSE = 0.2
 """Share of what was won that may be lost again: less than that is an ordinary descent's last noise."""
@@ -29,8 +30,8 @@ ROSE = 0.2
 AT_EDGE = 0.95
 """Part of the limit from which on a rate is at it: the curvature is of a sample."""
 
-FAR_BELOW = 20.0
-"""Times below the limit from which a rate is low: noise of small batches can ask for a tenth."""
+FAR_BELOW = 50.0
+"""Times below ``1 / curvature`` from which a rate is low: noise of small batches can ask for a twentieth."""
 
 NOISE_COST, NOISE_GAIN = 0.02, 0.05
 """Share of the loss that noise may cost by the formula, and that steps without it may be seen to win."""
@@ -45,7 +46,7 @@ DEAD = 0.4
 """Share of a layer's units: He's start loses a few in a hundred, and each layer can spare some."""
 
 FADED = 1e-3
-"""What may be left of a signal on its way back to the first layer: He's and Glorot's starts keep about all."""
+"""What may be left of a signal on its way back to the first layer: usual starts keep about all."""
 
 
 def diverged(evidence: Evidence) -> Finding | None:
@@ -97,21 +98,22 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
 
 
 def rate_too_low(evidence: Evidence) -> Finding | None:
-    """The rate is far below the limit, and much was left to gain."""
-    rate, limit = get(evidence, "course", "rate_highest"), get(evidence, "end", "limit_rate")
+    """Steps are far shorter than ``1 / curvature``, and such steps would gain much."""
+    rate, curvature = get(evidence, "course", "rate_highest"), get(evidence, "end", "curvature")
     losses, ahead = loss_at(evidence), get(evidence, "end", "ahead")
-    if not rate or not limit or losses is None or ahead is None or limit < FAR_BELOW * rate:
+    if not rate or not curvature or curvature < 0 or losses is None or ahead is None:
         return None
-    start, end = losses
-    if not end - ahead > LEFT * (start - ahead) > 0 or noise_dominated(evidence):
+    (start, end), slower = losses, 1 / (curvature * effective(evidence, rate))
+    if slower < FAR_BELOW or not end - ahead > LEFT * (start - ahead) > 0 or noise_dominated(evidence):
         return None
     return finding(
         "rate_too_low",
         "warning",
-        f"The descent is about {limit / 2 / rate:.2g} times slower than it could be: the largest stable rate "
-        f"is {limit:.3g}, and a few more steps at a good one take the loss from {end:.4g} to {ahead:.4g}.",
+        f"The descent is about {slower:.2g} times slower than it could be: the largest curvature is "
+        f"{curvature:.3g}, and a few more steps at the rate it allows take the loss from {end:.4g} to "
+        f"{ahead:.4g}.",
         f"a learning rate of {rate:g}",
-        f"--learning-rate {rounded(min(limit / 4, 100 * rate))}",
+        f"--learning-rate {rounded(rate * min(100, slower / 4))}",
     )
 
 
@@ -196,8 +198,7 @@ def noise_dominated(evidence: Evidence) -> Finding | None:
     if not batch or noise is None or ahead is None or loss is None or evidence.get("failure"):
         return None
     rate = evidence["course"]["rate_last"]
-    factor = 1 - rule["momentum"] if rule.get("name") in ("momentum", "nesterov") else 1.0
-    cost = rate / factor * noise / (4 * batch)
+    cost = effective(evidence, rate) * noise / (4 * batch)
     if cost < NOISE_COST * abs(loss) or loss - ahead < NOISE_GAIN * abs(loss):
         return None
     scale = end.get("noise_scale")
@@ -205,8 +206,8 @@ def noise_dominated(evidence: Evidence) -> Finding | None:
     return finding(
         "noise_dominated",
         "warning",
-        f"{of}, a batch has {batch:,}: noise costs about {cost:.3g} of a loss of {loss:.4g}, which a few steps "
-        f"without noise take to {ahead:.4g}.",
+        f"{of}, a batch has {batch:,}: noise costs about {cost:.3g} of a loss of {loss:.4g}, which a few "
+        f"steps without noise take to {ahead:.4g}.",
         f"batches of {batch:,} rows at a rate of {rate:g}",
         f"--batch-size {8 * batch}, or --schedule cosine",
     )

@@ -210,11 +210,11 @@ def layers(
     Returns
     -------
     list of dict
-        In their order: ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; for hidden layers also
+        In their order ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; for hidden layers also
 
-        - ``backward``: what a change of the outputs comes to on its way back to the layer, the root mean square
-          over the rows of ``|∂(Σ outputs)/∂(activations before the nonlinearity)|``. Gradients of weights can't
-          tell a layer that gets no signal, because what they lack in one factor they may have in the other;
+        - ``backward``: what reaches the layer of a change of the outputs, the root mean square over the rows of
+          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. Gradients of weights don't tell: what a layer
+          lacks in this factor it may have in the other, its inputs;
         - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, the share of tanh
           units whose absolute value is above `SATURATED` for every row; ``None`` for other activations.
     """
