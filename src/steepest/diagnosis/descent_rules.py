@@ -199,7 +199,11 @@ def noise_dominated(evidence: Evidence) -> Finding | None:
         return None
     rate = evidence["course"]["rate_last"]
     cost = effective(evidence, rate) * noise / (4 * batch)
-    if cost < NOISE_COST * abs(loss) or loss - ahead < NOISE_GAIN * abs(loss):
+    gain = loss - ahead
+    if cost < NOISE_COST * abs(loss) or gain < NOISE_GAIN * abs(loss) or rate_too_high(evidence):
+        return None
+    losses = loss_at(evidence)
+    if losses and gain < WORSE * (losses[0] - ahead):
         return None
     scale = end.get("noise_scale")
     of = f"The noise scale is {scale:,.0f} rows" if scale else "The gradient can't be told from noise"

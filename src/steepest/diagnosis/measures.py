@@ -210,11 +210,11 @@ def layers(
     Returns
     -------
     list of dict
-        In their order ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; for hidden layers also
+        In their order ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; hidden ones also have
 
-        - ``backward``: what reaches the layer of a change of the outputs, the root mean square over the rows of
-          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. Gradients of weights don't tell: what a layer
-          lacks in this factor it may have in the other, its inputs;
+        - ``backward``: what reaches the layer of a change of the outputs, the root mean square over rows of
+          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. A gradient of weights does not tell:
+          what it lacks in this factor it may have in the other, the layer's inputs;
         - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, the share of tanh
           units whose absolute value is above `SATURATED` for every row; ``None`` for other activations.
     """
