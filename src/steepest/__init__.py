@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from steepest.descent.optimizers import RMSProp as RMSProp
     from steepest.descent.schedules import Schedule as Schedule
     from steepest.errors import SteepestError as SteepestError
+    from steepest.exploration.exploring import Exploration as Exploration
+    from steepest.exploration.exploring import explore as explore
     from steepest.fitting import fit as fit
     from steepest.minimization import Result as Result
     from steepest.minimization import minimize as minimize
@@ -58,6 +60,8 @@ _WHERE = {
     "RMSProp": "descent.optimizers",
     "Schedule": "descent.schedules",
     "SteepestError": "errors",
+    "Exploration": "exploration.exploring",
+    "explore": "exploration.exploring",
     "fit": "fitting",
     "Result": "minimization",
     "minimize": "minimization",

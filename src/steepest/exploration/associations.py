@@ -85,7 +85,12 @@ def association(columns: Sequence[Bins]) -> Floats:
     together = np.concatenate(parts, axis=1)
     squares = (together.T @ together).astype(np.float64) ** 2
     sums = np.add.reduceat(np.add.reduceat(squares, begins, axis=0), begins, axis=1)
-    freedom = np.array([1 if bins.values is not None else part.shape[1] - 1 for bins, part in zip(columns, parts, strict=True)])
+    freedom = np.array(
+        [
+            1 if bins.values is not None else part.shape[1] - 1
+            for bins, part in zip(columns, parts, strict=True)
+        ]
+    )
     found = np.sqrt(sums / np.minimum.outer(freedom, freedom).clip(1)).clip(0, 1)
     np.fill_diagonal(found, 1.0)
     return np.asarray(found, np.float64)

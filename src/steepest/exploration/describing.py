@@ -14,7 +14,7 @@ from steepest.data.counting import count
 from steepest.data.deciding import LONG_TEXT
 from steepest.data.encode import Column
 from steepest.data.summary import Summary, numbers_of, plain_values
-from steepest.exploration.relations import Bins, Floats, bin_categories, bin_numbers, most_bins
+from steepest.exploration.relations import Bins, Floats, bin_categories, bin_numbers
 
 NUMBERS = ("number", "integer", "boolean")
 TIMES = ("timestamp", "date", "time")
@@ -33,7 +33,9 @@ FEWEST_IN_ORDER = 20
 """Different values that a column must have to be called sorted."""
 
 
-def describe(name: str, summary: Summary, decided: Column | Dropped, sample: pa.ChunkedArray) -> dict[str, Any]:
+def describe(
+    name: str, summary: Summary, decided: Column | Dropped, sample: pa.ChunkedArray
+) -> dict[str, Any]:
     """Describe a column in JSON types.
 
     Parameters
@@ -102,9 +104,8 @@ def kind_of(summary: Summary, decided: Column | Dropped) -> str:
     return "identifier" if summary.type == "integer" else "rare"
 
 
-def bins_of(summary: Summary, values: pa.ChunkedArray) -> Bins:
-    """Return a column of the sample in bins."""
-    most = most_bins(len(values))
+def bins_of(summary: Summary, values: pa.ChunkedArray, most: int) -> Bins:
+    """Return a column of the sample in bins, of which there are to be at most so many for values."""
     if summary.type in NUMBERS or summary.type in TIMES:
         return bin_numbers(numbers_of(values), most)
     return bin_categories(values, most)
@@ -196,7 +197,9 @@ def _distribution(values: Floats, kind: str) -> dict[str, Any]:
     if kind in TIMES:
         return found
     quantiles = np.quantile(values, QUANTILES)
-    found["quantiles"] = {f"{share:.0%}": float(each) for share, each in zip(QUANTILES, quantiles, strict=True)}
+    found["quantiles"] = {
+        f"{share:.0%}": float(each) for share, each in zip(QUANTILES, quantiles, strict=True)
+    }
     found["skewness"] = skewness(values)
     if values.min() >= 0:
         logarithms = np.log(values) if values.min() > 0 else np.log1p(values)

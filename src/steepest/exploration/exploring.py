@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from steepest import tasks
-from steepest.data.columns import Dropped, Plan
+from steepest.data.columns import Plan
 from steepest.data.deciding import decide
 from steepest.data.encode import Column
 from steepest.data.learning import Learner
@@ -30,8 +30,17 @@ from steepest.data.source import open_source
 from steepest.data.summary import Summary, numbers_of, plain_values
 from steepest.exploration.associations import association, groups
 from steepest.exploration.conditioning import condition
-from steepest.exploration.describing import bins_of, describe, skewness, histogram, without_infinities
-from steepest.exploration.relations import Bins, Codes, Target, bin_numbers, folds_of, relate
+from steepest.exploration.describing import bins_of, describe, histogram, skewness, without_infinities
+from steepest.exploration.relations import (
+    Bins,
+    Codes,
+    Floats,
+    Target,
+    bin_numbers,
+    folds_of,
+    most_bins,
+    relate,
+)
 from steepest.exploration.remarks import remarks
 from steepest.passes import Count, Seen, Table
 from steepest.preparation import require_columns
@@ -158,7 +167,7 @@ def _explore(table: Table, seed: int, seen: Seen) -> Exploration:
     learner, rejects, counted = Learner(names), Rejects(), Count()
     most = max(FEWEST_SAMPLED, min(SAMPLED, CELLS // len(names)))
     sample = RowSample(seed, EXPLORING, most)
-    with closing(table.parts("looking", seen, rejects=rejects, count=counted)) as parts:
+    with closing(prefetch(table.parts("looking", seen, rejects=rejects, count=counted))) as parts:
         for part in parts:
             learner.update(part.rows, part.locate)
             sample.update(part.rows)
@@ -185,15 +194,20 @@ def _looked_at(name: str, learner: Learner, rows: pa.Table, order: Codes) -> dic
     summaries = learner.summaries
     task = tasks.learn_task(name, summaries[name], summaries[name], None)
     target = _target(task, rows[name], order)
-    plain = {each: without_infinities(rows[each]) for each in summaries if summaries[each].type != "unsupported"}
+    plain = {
+        each: without_infinities(rows[each]) for each in summaries if summaries[each].type != "unsupported"
+    }
     decided = {
         each: decide(each, rows.schema.field(each).type, summary)
         for each, summary in summaries.items()
         if each != name
     }
-    equal = [[each for each in group if each != name] for group in learner.twins]
+    equal = [group for each in learner.twins if len(group := [one for one in each if one != name]) > 1]
+    again = {each for group in equal for each in group[1:]}
+    used = [each for each in decided.values() if isinstance(each, Column) and each.name not in again]
+    most = most_bins(target)
     bins = {
-        each: bins_of(summaries[each], plain[each])
+        each: bins_of(summaries[each], plain[each], most)
         for each in decided
         if each in plain and summaries[each].missing < summaries[each].rows
     }
@@ -206,9 +220,9 @@ def _looked_at(name: str, learner: Learner, rows: pa.Table, order: Codes) -> dic
     return {
         "target": _describe_target(task, summaries[name], plain[name]),
         "columns": columns,
-        "equal": [group for group in equal if len(group) > 1],
-        "associations": _associations(bins, signals, decided, chosen),
-        "conditioning": _conditioning(decided, equal, signals, rows.take(pa.array(np.sort(chosen)))),
+        "equal": equal,
+        "associations": _associations(bins, signals, used, chosen),
+        "conditioning": _conditioning(used, signals, rows.take(pa.array(chosen)), target.outputs[chosen]),
     }
 
 
@@ -217,7 +231,9 @@ def _target(task: tasks.Task, values: pa.ChunkedArray, order: Codes) -> Target:
     if task.labels:
         return Target(task.kind, tasks.encode_target(task, values).astype(np.int64), None, folds)
     numbers = numbers_of(plain_values(values))
-    return Target(task.kind, bin_numbers(numbers, min(TARGET_BINS, max(4, len(numbers) // 100))).codes, numbers, folds)
+    return Target(
+        task.kind, bin_numbers(numbers, min(TARGET_BINS, max(4, len(numbers) // 100))).codes, numbers, folds
+    )
 
 
 def _relation(bins: Bins | None, target: Target) -> dict[str, float | None]:
@@ -245,10 +261,10 @@ def _describe_target(task: tasks.Task, summary: Summary, sample: pa.ChunkedArray
 
 
 def _associations(
-    bins: Mapping[str, Bins], signals: Mapping[str, float], decided: Mapping[str, Column | Dropped], rows: Codes
+    bins: Mapping[str, Bins], signals: Mapping[str, float], columns: Sequence[Column], rows: Codes
 ) -> dict[str, Any]:
     """Return how strongly the columns that a fit uses go together."""
-    used = [each for each in bins if isinstance(decided[each], Column)]
+    used = [each.name for each in columns if each.name in bins]
     if len(used) > MOST_COMPARED:
         best = set(sorted(used, key=lambda each: -signals[each])[:MOST_COMPARED])
         used = [each for each in used if each in best]
@@ -267,11 +283,12 @@ def _associations(
 
 
 def _conditioning(
-    decided: Mapping[str, Column | Dropped], equal: list[list[str]], signals: Mapping[str, float], rows: pa.Table
+    used: Sequence[Column],
+    signals: Mapping[str, float],
+    rows: pa.Table,
+    target: Floats,
 ) -> dict[str, Any] | None:
     """Return the condition of the features of a linear model, before and after scaling."""
-    again = {each for group in equal for each in group[1:]}
-    used = [each for each in decided.values() if isinstance(each, Column) and each.name not in again]
     plan, width = Plan((), ()), 0
     for column in sorted(used, key=lambda each: -signals[each.name]):
         longer = Plan((*plan.columns, column), ())
@@ -289,10 +306,11 @@ def _conditioning(
     owners = [column.name for column in plan.columns for _ in range(*plan.groups[column.name].indices(width))]
     found: dict[str, Any] = {"features": width, "columns": len(plan.columns), "of": len(used)}
     for when, features in (("before", raw), ("after", scaled)):
-        shape = condition(features)
+        shape = condition(features, target)
         found[when] = {
             "number": shape.number,
             "steps": shape.steps,
+            "steps_to_learn": shape.steps_to_learn,
             "flat": shape.flat,
             "along": list(dict.fromkeys(owners[feature] for feature in shape.along)),
         }

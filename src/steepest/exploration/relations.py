@@ -73,9 +73,22 @@ class Target:
         """The score's name: ``"auc"``, ``"accuracy"`` or ``"r2"``, as in `steepest.evaluation`."""
         return {"binary": "auc", "classes": "accuracy"}.get(self.kind, "r2")
 
+    @property
+    def outputs(self) -> Floats:
+        """What a linear model would fit: the numbers, or 0 and 1 for each class, [rows, outputs]."""
+        if self.values is not None:
+            return self.values[:, None]
+        return np.eye(int(self.codes.max()) + 1)[self.codes]
 
-def most_bins(rows: int) -> int:
-    """Return how many bins so many rows are enough for: about a hundred rows each, 8 to 64 bins."""
+
+def most_bins(target: Target) -> int:
+    """Return how many bins the rows are enough for: about a hundred each, 8 to 64 bins.
+
+    Where nearly all rows are of one class, twice as many as are of the others are what there is to go by.
+    """
+    rows = len(target.codes)
+    if target.values is None:
+        rows = min(rows, 2 * (rows - int(np.bincount(target.codes).max())))
     return min(max(rows // 100, 8), 64)
 
 
@@ -301,7 +314,9 @@ def explained_variance(bins: Bins, target: Floats, folds: Codes) -> tuple[float,
     if bins.values is not None:
         x = np.where(np.isnan(bins.values), 0.0, bins.values)
         x -= (np.bincount(bins.codes, x) / np.bincount(bins.codes).clip(1))[bins.codes]
-        x /= np.sqrt(np.bincount(bins.codes, x * x) / np.bincount(bins.codes).clip(1)).clip(1e-300)[bins.codes]
+        x /= np.sqrt(np.bincount(bins.codes, x * x) / np.bincount(bins.codes).clip(1)).clip(1e-300)[
+            bins.codes
+        ]
         counted = rows.clip(1)
         mean = learned(x) / counted
         squares = learned(x * x) - counted * mean**2

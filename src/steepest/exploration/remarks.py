@@ -32,8 +32,8 @@ RARE, FEW_ROWS = 0.1, 10
 SKEWED, TAMED = 2.0, 0.5
 """The skewness that is worth a remark, and the part of it that may be left once logarithms are taken."""
 
-LONG_VALLEY = 1e4
-"""The condition number, after scaling, from which on plain descent is hopelessly slow."""
+LONG_VALLEY, MANY_STEPS = 1e4, 5_000
+"""The condition number, after scaling, that is worth a remark, and the steps that are worth a warning."""
 
 MOST_NAMED = 8
 
@@ -95,7 +95,7 @@ def _infinite(record: Record) -> Findings:
 def _leaks(record: Record) -> Findings:
     score = SCORES[record["target"]["score"]]
     for column in record["columns"]:
-        if (column["signal"] or 0.0) >= LEAK:
+        if (column["signal"] or 0.0) >= LEAK and column["surprise"] >= CHANCE:
             yield _finding(
                 "leaking_column",
                 "warning",
@@ -120,7 +120,7 @@ def _identifiers(record: Record) -> Findings:
                 "identifier_column",
                 "warning",
                 _named([column["name"]]),
-                f"{column['different_in_sample']:.1%} of its whole numbers differ, and its name is an identifier's",
+                f"{column['different_in_sample']:.1%} of its numbers differ, and it is named like an identifier",
                 f"If it names a row rather than measures it, leave it out: {_dropping([column['name']])}.",
             )
 
@@ -166,15 +166,13 @@ def _equal(record: Record) -> Findings:
 
 def _groups(record: Record) -> Findings:
     for group in record["associations"]["groups"]:
-        same = any(set(group) <= set(equal) for equal in record["equal"])
-        if not same:
-            yield _finding(
-                "correlated_columns",
-                "information",
-                _named(group),
-                f"{len(group)} columns that are linked by associations of 0.9 and more",
-                "Weights of such columns can't be told apart; keep one of them, or use --select auto.",
-            )
+        yield _finding(
+            "correlated_columns",
+            "information",
+            _named(group),
+            f"{len(group)} columns that are linked by associations of 0.9 and more",
+            "Weights of such columns can't be told apart; keep one of them, or use --select auto.",
+        )
 
 
 def _missing(record: Record) -> Findings:
@@ -227,7 +225,7 @@ def _skewed(record: Record) -> Findings:
             "information",
             _named(skewed),
             f"skewness above {SKEWED:g}; that of {most['name']!r} is {most['skewness']:.1f}, and "
-            f"{most['skewness_of_logarithm']:.1f} once logarithms are taken",
+            f"{abs(most['skewness_of_logarithm']):.1f} in size once logarithms are taken",
             "Take their logarithm before training: a few large values decide the weight otherwise.",
         )
 
@@ -244,8 +242,8 @@ def _target(record: Record) -> Findings:
             "skewed_target",
             "information",
             where,
-            f"skewness {target['skewness']:.1f}: it reaches {target['maximum']:.4g} around a mean of {target['mean']:.4g}",
-            f"{how}, so that a few large values don't decide everything; look at the mean absolute error, too.",
+            f"skewness {target['skewness']:.1f}: a maximum of {target['maximum']:.4g}, a mean of {target['mean']:.4g}",
+            f"{how}, so that a few large values don't decide it all; look at the mean absolute error, too.",
         )
 
 
@@ -262,7 +260,7 @@ def _imbalance(target: Record, where: str) -> Findings:
             where,
             f"{label!r} is {least / whole:.2%} of the rows ({least:,}); always saying "
             f"{target['labels'][rows.index(max(rows))]!r} is right in {max(rows) / whole:.1%}",
-            f"Don't trust accuracy: compare {scores}. --class-weight balanced makes rare classes count as much.",
+            f"Trust {scores} rather than accuracy; --class-weight balanced makes classes count alike.",
         )
 
 
@@ -276,7 +274,7 @@ def _signal(record: Record) -> Findings:
             f"target {record['target']['name']!r}",
             f"no column alone tells more of it than chance; the nearest is {best['name']!r}, "
             f"{best['surprise']:.1f} standard deviations from independence",
-            "Look for other columns, or see whether a model of several (--model mlp) finds what no single one has.",
+            "Look for other columns, or try whether several together tell something (--model mlp).",
         )
 
 
@@ -285,16 +283,16 @@ def _condition(record: Record) -> Findings:
     if shape is None:
         return
     before, after = shape["before"], shape["after"]
-    severe = after["number"] > LONG_VALLEY
+    long = after["number"] > LONG_VALLEY
     yield _finding(
-        "ill_conditioned" if severe else "conditioning",
-        "warning" if severe else "information",
-        _named(after["along"]) if severe else f"{shape['features']:,} features",
-        f"the condition number is {before['number']:.3g} as the columns are and {after['number']:.3g} once scaled, as a "
-        f"fit does: plain descent takes some {steps(after['steps'])} steps (before: {steps(before['steps'])}) until "
-        "the error in the flattest direction is a tenth",
+        "ill_conditioned" if long else "conditioning",
+        "warning" if long and after["steps_to_learn"] > MANY_STEPS else "information",
+        _named(after["along"]) if long else f"{shape['features']:,} features",
+        f"the condition number is {before['number']:.3g} as the columns are and {after['number']:.3g} once scaled, as "
+        f"a fit does; plain descent then learns nine tenths in {steps(after['steps_to_learn'])} (unscaled: "
+        f"{steps(before['steps_to_learn'])}), and needs {steps(after['steps'])} for the flattest direction",
         "Leave one of these columns out (--select auto), or use --optimizer adam or nesterov."
-        if severe
+        if long
         else "Nothing: scaling is done by itself. Momentum needs about the square root of these steps.",
     )
 
@@ -304,10 +302,11 @@ def steps(number: float) -> str:
 
     Examples
     --------
-    >>> steps(12.3), steps(123456.0), steps(2.5e11)
-    ('12', '120,000', '2.5e+11')
+    >>> steps(1.0), steps(12.3), steps(123456.0), steps(2.5e11)
+    ('1 step', '12 steps', '120,000 steps', '2.5e+11 steps')
     """
-    return f"{number:.2g}" if number >= 1e9 else f"{float(f'{number:.2g}'):,.0f}"
+    written = f"{number:.2g}" if number >= 1e9 else f"{float(f'{number:.2g}'):,.0f}"
+    return f"{written} step{'' if written == '1' else 's'}"
 
 
 SCORES = {"auc": "an area under the ROC curve of", "accuracy": "an accuracy of", "r2": "an R² of"}
