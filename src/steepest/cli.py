@@ -310,7 +310,7 @@ def explore(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Look at a table before training: its columns, what they tell of the target, what a descent will meet."""
+    """Look at a table before training: columns, what they tell of the target, what a descent will meet."""
     from steepest import terminal
     from steepest.exploration.exploring import explore as look
     from steepest.exploration.showing import print_exploration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,14 +105,8 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
     steps, epochs
         The run's history, one row per step and per epoch, as `steepest.diagnosis.plots` describes them.
     """
-    template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters.update(
-        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields
-    )
-    page = environment.from_string(template).render(
+    page = render(
+        "diagnosis/report.html.jinja",
         record=record,
         verdict=verdict(record),
         tiles=list(_tiles(record)),
@@ -122,9 +115,31 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         quality_pictures=list(_quality_pictures(_held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
-        table_rows=TABLE_ROWS,
     )
     path.write_text(page, encoding="utf-8", newline="\n")
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page made of one of the package's templates; all values are escaped.
+
+    Parameters
+    ----------
+    template
+        Its path in the package, with slashes.
+    **values
+        What it shows.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("steepest", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(
+        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields
+    )
+    return environment.get_template(template).render(table_rows=TABLE_ROWS, **values)
 
 
 def number(value: object) -> str:

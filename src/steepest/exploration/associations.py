@@ -47,7 +47,7 @@ def _directions(bins: Bins) -> npt.NDArray[np.float32]:
     codes = np.minimum(bins.codes, MOST_LEVELS - 1)
     shares = np.bincount(codes) / len(codes)
     indicators = (codes[:, None] == np.arange(len(shares))) - shares
-    return (indicators / np.sqrt(len(codes) * shares.clip(1e-300))).astype(np.float32)
+    return np.asarray(indicators / np.sqrt(len(codes) * shares.clip(1e-300)), np.float32)
 
 
 def _mean(values: Floats) -> float:
@@ -58,9 +58,9 @@ def _mean(values: Floats) -> float:
 def association(columns: Sequence[Bins]) -> Floats:
     """Measure how strongly each two columns go together, from 0 to 1.
 
-    Two numbers: \\|ρ\\|, the size of Spearman's rank correlation. A number and a category: the correlation
-    ratio η of its ranks. Two categories: Cramér's V, ``√(χ² / n / min(r − 1, c − 1))``. A missing number counts
-    as average, a missing category as a value of its own.
+    Two numbers: the size of Spearman's rank correlation ρ. A number and a category: the correlation ratio η
+    of its ranks. Two categories: Cramér's V, ``√(χ² / n / min(r − 1, c − 1))``. A missing number counts as
+    average, a missing category as a value of its own.
 
     Parameters
     ----------
@@ -75,7 +75,8 @@ def association(columns: Sequence[Bins]) -> Floats:
     Examples
     --------
     >>> x = np.array([1.0, 2.0, 3.0, 4.0])
-    >>> association([Bins(np.arange(4), x), Bins(np.arange(4), -(x**3)), Bins(np.array([0, 0, 1, 1]))]).round(2)
+    >>> halves, each = np.array([0, 0, 1, 1]), np.arange(4)
+    >>> association([Bins(each, x), Bins(each, -(x**3)), Bins(halves)]).round(2)
     array([[1.  , 1.  , 0.89],
            [1.  , 1.  , 0.89],
            [0.89, 0.89, 1.  ]])

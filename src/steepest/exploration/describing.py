@@ -52,12 +52,12 @@ def describe(
     Returns
     -------
     dict
-        ``name``, ``type``, ``kind`` (see `kind_of`), ``unused`` (why a fit leaves it out, or None), ``missing``,
-        ``infinite``, ``different`` (None where they are too many to count), ``minimum``, ``maximum``, ``mean``,
-        ``deviation`` of all rows; ``quantiles``, ``skewness``, ``skewness_of_logarithm``, ``histogram``,
-        ``order`` (``"rising"``, ``"falling"`` or None) and ``different_in_sample`` (a share) of the sample; and
-        ``top``, the most frequent values, of all rows where these are counted. What makes no sense for its
-        type is None.
+        ``name``, ``type``, ``kind`` (see `kind_of`), ``unused`` (why a fit leaves it out, or None). Of all
+        rows: ``missing``, ``infinite``, ``different`` (None where they are too many to count), ``minimum``,
+        ``maximum``, ``mean``, ``deviation``. Of the sample: ``quantiles``, ``skewness``,
+        ``skewness_of_logarithm``, ``histogram``, ``order`` (``"rising"``, ``"falling"`` or None) and
+        ``different_in_sample`` (a share). ``top``, the most frequent values: of all rows where these are
+        counted. What makes no sense for its type is None.
     """
     described: dict[str, Any] = {
         "name": name,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+import steepest
 from steepest import tasks
 from steepest.data.columns import Plan
 from steepest.data.deciding import decide
@@ -55,7 +56,7 @@ FEWEST_SAMPLED = 2**12
 """Rows of the sample, however many columns there are."""
 
 COMPARED_ROWS, MOST_COMPARED = 2**14, 200
-"""Rows and columns that associations are computed from; of more columns, those that tell most of the target."""
+"""Rows and columns that associations are computed from; of more columns, those that tell most."""
 
 MOST_CONDITIONED = 512
 """Features that the condition number is computed of, likewise."""
@@ -75,9 +76,9 @@ class Exploration:
     ----------
     record
         All of it in plain JSON types: ``data`` (files, rows, those left out), ``sample``, ``target``,
-        ``columns`` (see `steepest.exploration.describing.describe`, with ``information`` in nats, ``explained``,
-        ``score`` and ``signal`` of `steepest.exploration.relations.Relation`), ``equal`` (groups of columns that
-        are the same in every row), ``associations``, ``conditioning`` and ``findings``.
+        ``columns`` (see `steepest.exploration.describing.describe`, with the figures of
+        `steepest.exploration.relations.Relation`), ``equal`` (groups of columns that are the same in every
+        row), ``associations``, ``conditioning`` and ``findings``.
     """
 
     record: dict[str, Any]
@@ -178,6 +179,7 @@ def _explore(table: Table, seed: int, seen: Seen) -> Exploration:
         {"reason": "they can't be used", "rows": rejects.count},
     ]
     record: dict[str, Any] = {
+        "steepest": steepest.__version__,
         "data": {
             "files": list(table.source.names),
             "rows": counted.rows + rejects.count,

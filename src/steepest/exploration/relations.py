@@ -200,7 +200,7 @@ def surprise(counts: npt.NDArray[np.floating]) -> float:
         return 0.0
     statistic = 2 * float(counts.sum()) * mutual_information(counts)
     spread = 2 / (9 * freedom)
-    return ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
+    return float(((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread))
 
 
 @dataclass(frozen=True)
@@ -271,8 +271,7 @@ def _score(bins: Bins, target: Target, table: npt.NDArray[np.float64]) -> tuple[
 def _shares(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the share of each class in each bin, drawn towards the whole as by one row more."""
     whole = counts.sum(-2, keepdims=True) / counts.sum((-2, -1), keepdims=True).clip(1)
-    shares: npt.NDArray[np.float64] = (counts + whole) / (counts.sum(-1, keepdims=True) + 1)
-    return shares
+    return np.asarray((counts + whole) / (counts.sum(-1, keepdims=True) + 1), np.float64)
 
 
 def _area(score: Floats, positives: Floats, negatives: Floats) -> float | None:

@@ -93,14 +93,14 @@ def _infinite(record: Record) -> Findings:
 
 
 def _leaks(record: Record) -> Findings:
-    score = SCORES[record["target"]["score"]]
+    target, score = record["target"]["name"], SCORES[record["target"]["score"]]
     for column in record["columns"]:
         if (column["signal"] or 0.0) >= LEAK and column["surprise"] >= CHANCE:
             yield _finding(
                 "leaking_column",
                 "warning",
                 _named([column["name"]]),
-                f"alone it predicts {record['target']['name']!r} with {score} {column['score']:.4f} on rows held out",
+                f"alone it predicts {target!r} with {score} {column['score']:.4f} on held-out rows",
                 f"Is it known before the target is? If not, leave it out: {_dropping([column['name']])}.",
             )
 
@@ -120,7 +120,7 @@ def _identifiers(record: Record) -> Findings:
                 "identifier_column",
                 "warning",
                 _named([column["name"]]),
-                f"{column['different_in_sample']:.1%} of its numbers differ, and it is named like an identifier",
+                f"{column['different_in_sample']:.1%} of its numbers differ; it is named like an identifier",
                 f"If it names a row rather than measures it, leave it out: {_dropping([column['name']])}.",
             )
 
@@ -242,7 +242,8 @@ def _target(record: Record) -> Findings:
             "skewed_target",
             "information",
             where,
-            f"skewness {target['skewness']:.1f}: a maximum of {target['maximum']:.4g}, a mean of {target['mean']:.4g}",
+            f"skewness {target['skewness']:.1f}: its mean is {target['mean']:.4g}, and it reaches "
+            f"{target['maximum']:.4g}",
             f"{how}, so that a few large values don't decide it all; look at the mean absolute error, too.",
         )
 
@@ -288,10 +289,10 @@ def _condition(record: Record) -> Findings:
         "ill_conditioned" if long else "conditioning",
         "warning" if long and after["steps_to_learn"] > MANY_STEPS else "information",
         _named(after["along"]) if long else f"{shape['features']:,} features",
-        f"the condition number is {before['number']:.3g} as the columns are and {after['number']:.3g} once scaled, as "
-        f"a fit does; plain descent then learns nine tenths in {steps(after['steps_to_learn'])} (unscaled: "
-        f"{steps(before['steps_to_learn'])}), and needs {steps(after['steps'])} for the flattest direction",
-        "Leave one of these columns out (--select auto), or use --optimizer adam or nesterov."
+        f"the condition number is {before['number']:.3g} as the columns are and {after['number']:.3g} once "
+        f"scaled, as a fit does; plain descent then learns nine tenths in {steps(after['steps_to_learn'])} "
+        f"(unscaled: {steps(before['steps_to_learn'])}), and needs {steps(after['steps'])} for the flattest direction",
+        "Leave such a column out (--select auto), or use --optimizer adam or nesterov."
         if long
         else "Nothing: scaling is done by itself. Momentum needs about the square root of these steps.",
     )

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from steepest.diagnosis.svg import clean
-from steepest.evaluation import SCORE_NAMES
 from steepest.terminal import number
 
 MOST_LISTED = 40
@@ -19,6 +18,9 @@ MOST_LISTED = 40
 
 NAME, VALUES = 28, 40
 """Characters of a name, and of what is said of a column's values, that are printed."""
+
+SHORT = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
+"""What heads the column of scores."""
 
 MARKS = {"error": "error", "warning": "warning", "information": "note"}
 
@@ -39,7 +41,7 @@ def print_exploration(record: Mapping[str, Any], out: Path | None) -> None:
         console.print("")
     for found in record["findings"]:
         console.print(
-            escape(f"{MARKS[found['severity']]}: {found['finding']}, {found['where']}: {found['evidence']}.")
+            escape(f"{MARKS[found['severity']]}: {found['where']}: {found['evidence']}. ({found['finding']})")
         )
         console.print(escape(f"  {found['try']}"))
     if out is not None:
@@ -48,17 +50,16 @@ def print_exploration(record: Mapping[str, Any], out: Path | None) -> None:
 
 def _columns(record: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    score = SCORE_NAMES[record["target"]["score"]][0]
-    for title, justify in (
-        ("column", "left"),
-        ("kind", "left"),
-        ("missing", "right"),
-        ("different", "right"),
-        ("values", "left"),
-        ("tells", "right"),
-        (score, "right"),
+    for title, justify, width in (
+        ("column", "left", 14),
+        ("kind", "left", 10),
+        ("missing", "right", 7),
+        ("different", "right", 9),
+        ("values", "left", 8),
+        ("tells", "right", 6),
+        (SHORT[record["target"]["score"]], "right", 5),
     ):
-        table.add_column(title, justify=justify, no_wrap=title not in ("values", score))  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=True, min_width=width)  # type: ignore[arg-type]
     for column in by_signal(record)[:MOST_LISTED]:
         table.add_row(
             escape(clean(column["name"], NAME)),
@@ -79,7 +80,7 @@ def by_signal(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def different(column: Mapping[str, Any]) -> str:
     """Write how many different values a column has."""
-    return "over 100,000" if column["different"] is None else f"{column['different']:,}"
+    return "> 100,000" if column["different"] is None else f"{column['different']:,}"
 
 
 def values(column: Mapping[str, Any]) -> str:
