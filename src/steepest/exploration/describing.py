@@ -13,6 +13,7 @@ from steepest.data.columns import Dropped
 from steepest.data.counting import count
 from steepest.data.deciding import LONG_TEXT
 from steepest.data.encode import Column
+from steepest.data.sampling import MOST_CHARACTERS
 from steepest.data.summary import Summary, numbers_of, plain_values
 from steepest.exploration.relations import Bins, Floats, bin_categories, bin_numbers
 
@@ -183,7 +184,10 @@ def _top(summary: Summary, present: pa.ChunkedArray) -> list[dict[str, Any]]:
     values = counted.field(0).take(pa.array(order)).to_pylist()
     whole = int(counts.sum())
     return [
-        {"value": value, "share": int(counts[place]) / whole}
+        {
+            "value": value[:MOST_CHARACTERS] if isinstance(value, str) else value,
+            "share": int(counts[place]) / whole,
+        }
         for value, place in zip(values, order, strict=True)
     ]
 

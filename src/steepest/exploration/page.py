@@ -87,8 +87,8 @@ def _row(column: Record, record: Record) -> list[Any]:
         f"{missing:.1%}" if missing else "",
         different(column),
         values(column),
-        column["explained"],
-        column["score"],
+        "" if column["explained"] is None else f"{column['explained']:.1%}",
+        "" if column["score"] is None else f"{column['score']:.3f}",
         column["unused"] or "",
     ]
 
@@ -104,7 +104,7 @@ def _relation_pictures(record: Record) -> Iterator[Picture]:
         table = pd.DataFrame([{name: column[name] for name in figures} for column in related])
         shown = table[:MOST_BARS]
         caption = (
-            "Mutual information with the target over the target's entropy: 1 would tell all of it, 0 nothing. "
+            "Mutual information with the target over the target's entropy: 1 tells all of it, 0 nothing. "
             "Any kind of relation counts, straight or not, but only of one column at a time."
         )
         yield _picture(
@@ -121,8 +121,8 @@ def _relation_pictures(record: Record) -> Iterator[Picture]:
         chosen = [name for name in together["columns"] if name in most]
         strength = strength.loc[chosen, chosen]
         caption = (
-            "The stronger the colour, the more two columns say the same: rank correlation of numbers (its size), "
-            "correlation ratio of a number and a category, Cramér's V of two categories."
+            "The stronger the colour, the more two columns say the same: the size of the rank correlation of "
+            "numbers, correlation ratio of a number and a category, Cramér's V of two categories."
         )
         table = strength.round(3).reset_index(names="column")
         yield _picture("Columns that go together", pictures.associations(chosen, strength), caption, table)
@@ -145,6 +145,8 @@ def _distribution_pictures(record: Record) -> Iterator[Picture]:
     for column in by_signal(record):
         if drawn == MOST_DISTRIBUTIONS:
             return
+        if column["unused"] is not None:
+            continue
         if column["top"]:
             table = pd.DataFrame(column["top"])
             figure = pictures.values([*table["value"]], table["share"])

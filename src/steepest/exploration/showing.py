@@ -16,8 +16,8 @@ from steepest.terminal import number
 MOST_LISTED = 40
 """Columns that are printed, those that tell most of the target first."""
 
-NAME, VALUES = 28, 40
-"""Characters of a name, and of what is said of a column's values, that are printed."""
+NAME, OTHERS = 20, 66
+"""Characters of a name, and of all figures but a column's values, for which the rest of the line is."""
 
 SHORT = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
 """What heads the column of scores."""
@@ -34,7 +34,7 @@ def print_exploration(record: Mapping[str, Any], out: Path | None) -> None:
     )
     console.print(escape(f"{record['target']['why']}; {says_of_target(record['target'])}"))
     console.print(f"{says_of_sample(sample)}.\n")
-    console.print(_columns(record), soft_wrap=False)
+    console.print(_columns(record, max(console.width - OTHERS, 12)), soft_wrap=False)
     if len(record["columns"]) > MOST_LISTED:
         console.print(f"and {len(record['columns']) - MOST_LISTED} columns more")
     if record["findings"]:
@@ -48,25 +48,25 @@ def print_exploration(record: Mapping[str, Any], out: Path | None) -> None:
         console.print(f"\nreport: {escape(str(out))}")
 
 
-def _columns(record: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title, justify, width in (
-        ("column", "left", 14),
-        ("kind", "left", 10),
-        ("missing", "right", 7),
-        ("different", "right", 9),
-        ("values", "left", 8),
-        ("tells", "right", 6),
-        (SHORT[record["target"]["score"]], "right", 5),
+def _columns(record: Mapping[str, Any], room: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, justify in (
+        ("column", "left"),
+        ("kind", "left"),
+        ("missing", "right"),
+        ("different", "right"),
+        ("values", "left"),
+        ("tells", "right"),
+        (SHORT[record["target"]["score"]], "right"),
     ):
-        table.add_column(title, justify=justify, no_wrap=True, min_width=width)  # type: ignore[arg-type]
+        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for column in by_signal(record)[:MOST_LISTED]:
         table.add_row(
             escape(clean(column["name"], NAME)),
             column["kind"],
             f"{column['missing'] / record['sample']['of']:.1%}" if column["missing"] else "",
             different(column),
-            escape(clean(values(column), VALUES)),
+            escape(clean(values(column), room)),
             "" if column["explained"] is None else f"{column['explained']:.1%}",
             "" if column["score"] is None else f"{column['score']:.3f}",
         )
@@ -92,7 +92,10 @@ def values(column: Mapping[str, Any]) -> str:
     '0.5 to 12,346'
     """
     if column["top"]:
-        return ", ".join(f"{each['value']} {each['share']:.0%}" for each in column["top"][:3])
+        frequent = [
+            f"{each['value']} {each['share']:.0%}" for each in column["top"][:3] if each["share"] > 0.01
+        ]
+        return ", ".join(frequent) or f"such as {column['top'][0]['value']}"
     if column["minimum"] is None:
         return ""
     low, high = column["minimum"], column["maximum"]
