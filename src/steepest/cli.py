@@ -56,6 +56,13 @@ def _batch_size(text: str) -> str | int:
         raise typer.BadParameter(f"{text!r} is neither a whole number nor 'all'") from None
 
 
+def _select(text: str) -> str | int:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _validation(text: str) -> str | float:
     try:
         return float(text)
@@ -136,6 +143,14 @@ def fit(
     seed: Annotated[int, _option("Decides every random draw (default: 0).", min=0)] = DEFAULT.seed,
     drop: Annotated[
         list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
+    select: Annotated[
+        str | None,
+        _option(
+            "Learn from the K columns that tell most, or from as few as tell as much (default: all).",
+            parser=_select,
+            metavar="K|auto",
+        ),
     ] = None,
     max_rejected: Annotated[
         float, _option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")

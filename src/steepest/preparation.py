@@ -35,6 +35,7 @@ CACHED_FROM = 2**26
 DECIDES = (
     "target",
     "drop",
+    "select",
     "split_by",
     "validation",
     "seed",
@@ -315,6 +316,7 @@ def _facts(
             "how": _how(settings),
         },
         "columns": _describe_columns(learned),
+        "selection": learned.selection,
         "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
         + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
         + [

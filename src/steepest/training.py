@@ -27,6 +27,7 @@ from steepest.errors import SteepestError, nearest
 from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
 from steepest.run import FORMAT, Run, write_history, write_json, write_model
+from steepest.selection import check_select
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
@@ -155,6 +156,8 @@ def _check(settings: Settings) -> None:
     schedule_by_name(settings.schedule, 1.0, 1)
     _check_numbers(settings)
     _check_patience(settings)
+    if settings.select is not None:
+        check_select(settings.select)
     if not settings.hidden or min(settings.hidden) < 1:
         asked = ",".join(map(str, settings.hidden))
         raise SteepestError(

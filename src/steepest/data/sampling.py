@@ -74,13 +74,18 @@ class RowSample:
         self.rows += other.rows
         self._thin()
 
-    def table(self) -> pa.Table:
-        """Return the sampled rows in their order.
+    def table(self, most: int | None = None) -> pa.Table:
+        """Return the sampled rows in their order, or a uniform sample of so many of them.
 
         Types that differ between pieces become one that holds both. Text is cut at `MOST_CHARACTERS`.
         """
         self._thin()
-        return self._kept[0][1] if self._kept else pa.table({})
+        if not self._kept:
+            return pa.table({})
+        priorities, table = self._kept[0]
+        if most is None or most >= len(priorities):
+            return table
+        return table.filter(pa.array(priorities <= np.partition(priorities, most - 1)[most - 1]))
 
     def _thin(self) -> None:
         if not self._kept:

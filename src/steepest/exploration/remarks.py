@@ -290,8 +290,8 @@ def _condition(record: Record) -> Findings:
         "warning" if long and after["steps_to_learn"] > MANY_STEPS else "information",
         _named(after["along"]) if long else f"{shape['features']:,} features",
         f"the condition number is {before['number']:.3g} as the columns are and {after['number']:.3g} once "
-        f"scaled, as a fit does; plain descent learns nine tenths in {steps(after['steps_to_learn'])} "
-        f"(unscaled: {steps(before['steps_to_learn'])}), and needs {steps(after['steps'])} for the flattest part",
+        f"scaled, as a fit does; plain descent learns 90% in {steps(after['steps_to_learn'])} (unscaled: "
+        f"{steps(before['steps_to_learn'])}), and takes {steps(after['steps'])} in the flattest direction",
         "Leave such a column out (--select auto), or use --optimizer adam or nesterov."
         if long
         else "Nothing: scaling is done by itself. Momentum needs about the square root of these steps.",
