@@ -27,6 +27,7 @@ from steepest.data.spool import SpooledPasses, is_slow
 from steepest.errors import SteepestError, nearest
 from steepest.memory import least_memory, memory_budget
 from steepest.passes import TRAINING, VALIDATION, Known, Learned, Seen, Table, encode, forms, learn
+from steepest.selection import says
 from steepest.settings import Settings
 
 CACHED_FROM = 2**26
@@ -316,7 +317,7 @@ def _facts(
             "how": _how(settings),
         },
         "columns": _describe_columns(learned),
-        "selection": learned.selection,
+        "selection": learned.selection and {**learned.selection, "says": says(learned.selection)},
         "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
         + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
         + [

@@ -202,6 +202,8 @@ def _check_patience(settings: Settings) -> None:
 
 def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{prepared.task.why}.")
+    if prepared.facts["selection"]:
+        say(prepared.facts["selection"]["says"])
     for dropped in prepared.plan.dropped:
         say(f"Left out {dropped.name!r}: {dropped.reason}")
     for left_out in prepared.facts["data"]["left_out"]:

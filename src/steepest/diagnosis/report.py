@@ -137,7 +137,7 @@ def render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields
+        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields, zip=zip
     )
     return environment.get_template(template).render(table_rows=TABLE_ROWS, **values)
 

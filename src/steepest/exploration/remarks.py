@@ -6,7 +6,8 @@ A finding is a dictionary: ``finding`` (an identifier), ``severity`` (``"error"`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -63,8 +64,8 @@ def _named(names: Iterable[str]) -> str:
     return f"column{'s' if len(listed) > 1 else ''} {', '.join(map(repr, listed[:MOST_NAMED]))}{more}"
 
 
-def _dropping(names: Sequence[str]) -> str:
-    return " ".join(f"--drop {name!r}" if " " in name else f"--drop {name}" for name in names[:MOST_NAMED])
+def _dropping(names: Iterable[str]) -> str:
+    return " ".join(f"--drop {shlex.quote(name)}" for name in names)
 
 
 def _rows(record: Record) -> Findings:
@@ -203,7 +204,7 @@ def _sorted(record: Record) -> Findings:
                 _named([column["name"]]),
                 f"the rows come sorted by it ({column['order']})",
                 "If rows of one time are alike, hold whole times out: "
-                f"--split-by {column['name']!r}, or judge by later rows: --validation FILE."
+                f"--split-by {shlex.quote(column['name'])}, or judge by later rows: --validation FILE."
                 if when
                 else "Nothing: each epoch visits the rows in an order of its own.",
             )
