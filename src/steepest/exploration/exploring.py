@@ -58,8 +58,8 @@ FEWEST_SAMPLED = 2**12
 COMPARED_ROWS, MOST_COMPARED = 2**14, 200
 """Rows and columns that associations are computed from; of more columns, those that tell most."""
 
-MOST_CONDITIONED = 512
-"""Features that the condition number is computed of, likewise."""
+CONDITIONED_ROWS, MOST_CONDITIONED = 2**13, 320
+"""Rows and features that the condition number is computed of, likewise."""
 
 EXPLORING, FOLDING = 0xE897, 0xF01D
 """The purposes of the streams that draw the sample, and its folds."""
@@ -218,13 +218,13 @@ def _looked_at(name: str, learner: Learner, rows: pa.Table, order: Codes) -> dic
         described = describe(each, summaries[each], what, plain.get(each, pa.chunked_array([pa.nulls(0)])))
         columns.append(described | _relation(bins.get(each), target))
     signals = {each["name"]: each["signal"] or 0.0 for each in columns}
-    chosen = order[:COMPARED_ROWS]
+    few = order[:CONDITIONED_ROWS]
     return {
         "target": _describe_target(task, summaries[name], plain[name]),
         "columns": columns,
         "equal": equal,
-        "associations": _associations(bins, signals, used, chosen),
-        "conditioning": _conditioning(used, signals, rows.take(pa.array(chosen)), target.outputs[chosen]),
+        "associations": _associations(bins, signals, used, order[:COMPARED_ROWS]),
+        "conditioning": _conditioning(used, signals, rows.take(pa.array(few)), target.outputs[few]),
     }
 
 
