@@ -37,7 +37,7 @@ HELD_OUT = 0.2
 STRENGTHS, WEAKEST = 24, 1e-3
 """How many penalties there are, and the last of them as a part of the first."""
 
-STEPS, RATE = 60, 0.1
+STEPS, RATE = 60, 0.2
 """Steps of batch descent for each penalty, and the rate that they begin with."""
 
 SELECTING, JUDGING = 0x5E1EC7, 0x5E1EC8
