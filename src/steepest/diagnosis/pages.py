@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import numbers
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 
 from steepest.diagnosis.svg import colours
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 DASH = "–"
+
+TABLE_ROWS = 50
+"""Rows of a table on a page, at most."""
 
 
 def render(template: str, **parts: Any) -> str:
-    """Return a page made of one of this package's templates, in which every text is escaped.
+    """Return a page made of one of the package's templates, in which every text is escaped.
 
-    The template also knows ``light`` and ``dark``, the colours on either ground as CSS custom properties, and
-    `number`, `sentence` and `duration` as filters.
+    Parameters
+    ----------
+    template
+        Its path in the package, with slashes. It also knows ``light`` and ``dark``, the colours on either
+        ground as CSS custom properties, ``table_rows``, and this module's functions as filters.
+    **parts
+        What it shows.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.PackageLoader("steepest", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, sentence=sentence, duration=duration)
-    source = importlib.resources.files(__package__).joinpath(template).read_text("utf-8")
-    return environment.from_string(source).render(light=colours(dark=False), dark=colours(dark=True), **parts)
+    environment.filters.update(
+        number=number, sentence=sentence, duration=duration, thin=thin, fields=fields, zip=zip
+    )
+    page = environment.get_template(template)
+    return page.render(light=colours(dark=False), dark=colours(dark=True), table_rows=TABLE_ROWS, **parts)
+
+
+def thin(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep at most TABLE_ROWS rows, spread evenly, with the first and the last."""
+    if len(table) <= TABLE_ROWS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
+
+
+def fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
+    """Lay entries out as the rows of a table; what one lacks is left blank."""
+    return [[entry.get(name, "") for name in names] for entry in entries]
 
 
 def number(value: object) -> str:
