@@ -109,7 +109,7 @@ class RateSearch:
     steps, planned_steps
         Steps that each rate took, and those of the planned descent.
     rows
-        Rows of the sample.
+        Rows of the sample; 0 for a function without data.
     """
 
     choice: float | None
@@ -331,7 +331,7 @@ def _search(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> Rat
         "start_loss": begun if math.isfinite(begun) else None,
         "steps": len(trial.shape),
         "planned_steps": planned,
-        "rows": int((trial.sample.weights > 0).sum()),
+        "rows": int((trial.sample.weights > 0).sum()) if jax.tree.leaves(trial.sample.data) else 0,
     }
     if not math.isfinite(begun):
         return RateSearch(None, f"the loss at the start is {begun}: no rate can mend that", **facts)
@@ -455,15 +455,23 @@ def _limit(
         trial.sample._replace(rates=trial.sample.weights),
     )
     rows = rows._replace(weights=rows.weights / rows.weights.sum())
-
-    def loss(parameters: Any, batch: Batches) -> jax.Array:
-        values = trial.program.objective(parameters, batch.data, None)
-        return weighted_mean(values, batch.weights) + penalty(trial.constants, parameters)[1]
-
-    found = largest_curvature(loss, parameters, rows, scale, key=key).value
+    loss = _MeanLoss(trial.program.objective)
+    found = largest_curvature(loss, parameters, (rows, trial.constants), scale, key=key).value
     if not math.isfinite(found):
         return None, None
     return found, constant / found if found > 0 else None
+
+
+@dataclass(frozen=True)
+class _MeanLoss:
+    """The loss on some rows, squared penalty included; equal for equal objectives: it compiles once."""
+
+    objective: Callable[..., jax.Array]
+
+    def __call__(self, parameters: Parameters, batch: tuple[Batches, Constants]) -> jax.Array:
+        rows, constants = batch
+        values = self.objective(parameters, rows.data, None)
+        return weighted_mean(values, rows.weights) + penalty(constants, parameters)[1]
 
 
 def _curve(losses: Floats) -> tuple[float | None, ...]:
