@@ -41,7 +41,8 @@ def test_the_suggestion_is_never_where_the_loss_diverges(cancer):
     result = minimize(*problem, optimizer=SGD(search.choice), batch_size="all", epochs=60)
     assert result.failure is None
     reached = search.losses[search.rates.index(search.choice)]
-    assert reached == min(loss for loss in search.losses if loss is not None)
+    best = min(loss for loss in search.losses if loss is not None)
+    assert reached - best <= 1e-4 * (search.start_loss - best)
     after = minimize(*problem, optimizer=SGD(1e-12), batch_size="all", epochs=1).history["loss"]
     assert search.start_loss == pytest.approx(after.iloc[0], rel=1e-5)
     final = float(problem[0](result.parameters, problem[2]).mean())
@@ -60,7 +61,8 @@ def test_the_choice_is_as_good_as_the_best_of_a_grid(cancer, optimizer):
         return float(values.mean())
 
     grid = [reached(rate) for rate in np.geomspace(1e-6, 10, 15)]
-    assert reached(search.choice) <= 1.02 * np.nanmin(grid)
+    best = np.nanmin(grid)
+    assert reached(search.choice) <= best + max(0.02 * best, 1e-4 * (search.start_loss - best))
 
 
 def test_it_changes_nothing_so_that_a_descent_after_it_has_the_same_bytes(cancer):
@@ -204,8 +206,8 @@ def test_large_data_is_read_for_the_first_steps_only():
 
 def test_the_lowest_of_equally_good_rates_is_taken_over_a_part_of_a_descent():
     rates, reached = np.array([0.1, 0.2, 0.4]), np.array([0.5, 0.405, 0.4])
-    assert choose(rates, reached, 1.0, whole=True)[0] == 2
-    assert choose(rates, reached, 1.0, whole=False)[0] == 1
+    assert choose(rates, reached, 1.0, longer=1)[0] == 2
+    assert choose(rates, reached, 1.0, longer=8)[0] == 1
 
 
 def test_the_interval_ends_where_a_rate_fails():

@@ -123,7 +123,7 @@ def _train(
 
     Return the search for the learning rate as well, if there was one.
     """
-    epochs, start = _epochs(settings, prepared), None
+    epochs, start = epochs_of(settings, prepared), None
     if before:
         before.begin(work)
         epochs += before.epochs
@@ -259,7 +259,7 @@ def _trainer(settings: Settings) -> Callable[..., Trained]:
     return train
 
 
-def _epochs(settings: Settings, prepared: Prepared) -> int:
+def epochs_of(settings: Settings, prepared: Prepared) -> int:
     """Return the most epochs that the descent may take."""
     rows = len(prepared.training.target)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
@@ -301,7 +301,7 @@ def _record(settings: Settings, prepared: Prepared, trained: Trained) -> dict[st
             **trained.rule,
             "batch_size": settings.batch_size,
             "epochs": len(trained.epochs),
-            "most_epochs": max(_epochs(settings, prepared), len(trained.epochs)),
+            "most_epochs": max(epochs_of(settings, prepared), len(trained.epochs)),
             "steps": trained.steps,
             "seed": settings.seed,
             "why_it_stopped": trained.why_it_stopped,
