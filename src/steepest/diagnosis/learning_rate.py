@@ -171,13 +171,12 @@ def find_learning_rate(
 
     Examples
     --------
-    On ``5 θ²`` each step multiplies θ by ``1 - 10 η``: a rate of 0.1 goes to the minimum at once, and one
-    above 0.2 away from it.
+    On ``5 θ²`` each step multiplies θ by ``1 - 10 η``, so that a rate above 0.2 leads away from the minimum:
 
     >>> import steepest
     >>> search = steepest.find_learning_rate(lambda p: 5 * p["θ"] ** 2, {"θ": 1.0},
     ...                                      optimizer=steepest.SGD(), epochs=50)
-    >>> search.decided, 0.08 < search.choice < 0.12, round(search.limit, 6)
+    >>> search.decided, search.choice < search.limit, round(search.limit, 6)
     (True, True, 0.2)
     """
     rule = as_optimizer(optimizer)
