@@ -2,8 +2,8 @@
 
 Each problem is prepared as ``steepest fit`` does it and descended on by `steepest.minimize` with the epochs
 that a fit would take; the loss is that of all training rows at the end, without dropout. The grid has rates
-from 1e-6 to 10, as the search begins with. Where rows can be told apart by a plane, rates race to a loss of zero:
-a ten-thousandth of what was gained from the start is as good as nothing there.
+from 1e-6 to 10, as the search begins with. Where rows can be told apart by a plane, rates race to a loss of
+zero: a ten-thousandth of what was gained from the start is as good as nothing there.
 """
 
 from __future__ import annotations
