@@ -101,7 +101,7 @@ def fit(
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
-        record = record_of(settings, prepared, trained, _epochs(settings, prepared))
+        record = record_of(settings, prepared, trained, epochs_of(settings, prepared))
         record["learning_rate"] = search
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
@@ -132,7 +132,7 @@ def _train(
 
     Return the search for the learning rate as well, if there was one.
     """
-    epochs, start = _epochs(settings, prepared), None
+    epochs, start = epochs_of(settings, prepared), None
     if before:
         before.begin(work)
         epochs += before.epochs
@@ -269,7 +269,7 @@ def _trainer(settings: Settings) -> Callable[..., Trained]:
     return train
 
 
-def _epochs(settings: Settings, prepared: Prepared) -> int:
+def epochs_of(settings: Settings, prepared: Prepared) -> int:
     """Return the most epochs that the descent may take."""
     rows = len(prepared.training.target)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
