@@ -250,7 +250,7 @@ def test_the_report_shows_findings_rates_ratios_and_curvature(tmp_path):
             {
                 "finding": "rate_too_high",
                 "severity": "warning",
-                "evidence": {"largest_curvature": 60.123, "limit": 50, "layers": [1, 2]},
+                "evidence": "the curvature, 60.12, is above the limit, 50",
                 "where": "step 1,200",
                 "try": "--learning-rate 0.003",
             },
@@ -262,7 +262,7 @@ def test_the_report_shows_findings_rates_ratios_and_curvature(tmp_path):
     assert elements.open == []
     text = " ".join(elements.text.split())
     for expected in (
-        "Findings Rate too high warning step 1,200 Largest curvature 60.12, limit 50, layers 1, 2. "
+        "Findings Rate too high warning step 1,200 The curvature, 60.12, is above the limit, 50. "
         "Try: --learning-rate 0.003",
         "The loss hovers.",
         "0.05 is within the interval.",

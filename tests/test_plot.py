@@ -25,9 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> steepest.run.Run:
     path = tmp_path_factory.mktemp("runs") / "run"
     steepest.fit(table, "y", epochs=3, learning_rate=0.1, out=str(path))
     record = json.loads((path / "record.json").read_text("utf-8"))
-    (path / "record.json").write_text(
-        json.dumps(record | {"learning_rate": SEARCH, "curvature": POINTS}), "utf-8"
-    )
+    (path / "record.json").write_text(json.dumps(record | {"learning_rate": SEARCH}), "utf-8")
     return steepest.run.open_run(path)
 
 
@@ -56,6 +54,7 @@ def test_a_result_can_be_drawn(name):
 def test_what_was_not_recorded_is_said(run, tmp_path):
     for draw, of, said in (
         (steepest.plot.update_ratio, run.__class__(run.path), "update ratio can't be drawn"),
+        (steepest.plot.rate_against_loss, {"rates": [], "why": "There are too few rows."}, "too few rows"),
         (steepest.plot.roc, run, "no roc. It has: residuals"),
         (steepest.plot.overview, 3, "no such figure of a int"),
         (steepest.plot.overview, tmp_path / "none", "There is no run"),

@@ -125,7 +125,7 @@ def _write_page(landscape: Landscape, file: Path) -> None:
     drawing = svg(figure, title=TITLE, description=caption).removesuffix("</svg>")
     script = importlib.resources.files(__package__).joinpath("animation.js").read_text("utf-8")
     page = render(
-        "animation.html.jinja",
+        "diagnosis/animation.html.jinja",
         title=TITLE,
         caption=caption,
         picture=Markup(drawing) + _overlay(figure, axes, paths, looks) + Markup("</svg>"),  # noqa: S704

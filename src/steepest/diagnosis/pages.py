@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 
 from steepest.diagnosis.svg import colours
 
 DASH = "–"
+TABLE_ROWS = 50
 
 
-def render(template: str, **parts: Any) -> str:
-    """Return a page made of one of this package's templates, in which every text is escaped.
+def render(template: str, **values: Any) -> str:
+    """Return a page made of one of the package's templates; all values are escaped.
 
-    The template also knows ``light`` and ``dark``, the colours on either ground as CSS custom properties, and
-    `number`, `sentence` and `duration` as filters.
+    Parameters
+    ----------
+    template
+        Its path in the package, with slashes.
+    **values
+        What it shows. It also knows ``light`` and ``dark``, the colours on either ground as CSS custom
+        properties, and as filters `number`, `sentence`, `duration`, `thin` and `fields`.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.PackageLoader("steepest", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, sentence=sentence, duration=duration)
-    source = importlib.resources.files(__package__).joinpath(template).read_text("utf-8")
-    return environment.from_string(source).render(light=colours(dark=False), dark=colours(dark=True), **parts)
+    environment.filters.update(number=number, sentence=sentence, duration=duration, thin=thin, fields=fields)
+    return environment.get_template(template).render(
+        light=colours(dark=False), dark=colours(dark=True), table_rows=TABLE_ROWS, **values
+    )
 
 
 def number(value: object) -> str:
@@ -79,3 +92,15 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def thin(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep at most `TABLE_ROWS` rows, spread evenly, with the first and the last."""
+    if len(table) <= TABLE_ROWS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
+
+
+def fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
+    """Lay entries out as rows of these fields, empty where an entry lacks one."""
+    return [[entry.get(name, "") for name in names] for entry in entries]

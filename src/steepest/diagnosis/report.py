@@ -14,11 +14,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from steepest.diagnosis import plots
-from steepest.diagnosis.pages import duration, number, render, sentence
+from steepest.diagnosis.pages import TABLE_ROWS, duration, number, render, sentence
 from steepest.diagnosis.svg import svg
 from steepest.evaluation import SCORE_NAMES
 
-TABLE_ROWS = 50
 STEPWISE: dict[str, tuple[str, Callable[[pd.DataFrame], Figure], str]] = {
     "learning_rate": ("Learning rate", plots.learning_rate, "How far the schedule let each step go."),
     "gradient_norm": (
@@ -104,19 +103,16 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         The run's history, one row per step and per epoch, as `steepest.diagnosis.plots` describes them.
     """
     page = render(
-        "report.html.jinja",
+        "diagnosis/report.html.jinja",
         record=record,
         verdict=verdict(record),
         tiles=list(_tiles(record)),
-        findings=[_finding(each) for each in record.get("findings") or []],
+        findings=record.get("findings") or [],
         notes=[*record.get("notes", []), *held_out(record).get("notes", [])],
         descent_pictures=[*_search_pictures(record), *_descent_pictures(record, steps, epochs)],
         quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
-        table_rows=TABLE_ROWS,
-        thin=thin,
-        fields=_fields,
     )
     path.write_text(page, encoding="utf-8", newline="\n")
 
@@ -223,28 +219,10 @@ def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> P
     return Picture(title, Markup(svg(figure, title=title, description=caption)), caption, table)  # noqa: S704
 
 
-def _finding(finding: Mapping[str, Any]) -> dict[str, str]:
-    """Lay a finding out in words: its evidence may be a sentence, or numbers by name."""
-    evidence = finding.get("evidence") or ""
-    if isinstance(evidence, Mapping):
-        evidence = ", ".join(f"{name.replace('_', ' ')} {_listed(value)}" for name, value in evidence.items())
-    return {
-        "severity": str(finding.get("severity", "information")),
-        "name": sentence(str(finding["finding"]).replace("_", " ")).rstrip("."),
-        "evidence": sentence(str(evidence)) if evidence else "",
-        "where": str(finding.get("where") or ""),
-        "try": str(finding.get("try") or ""),
-    }
-
-
-def _listed(value: object) -> str:
-    return ", ".join(map(number, value)) if isinstance(value, list) else number(value)
-
-
 def _search_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
     """Yield the search for a learning rate, if there was one."""
     search = record.get("learning_rate")
-    if isinstance(search, Mapping):
+    if search and search["rates"]:
         caption = (
             f"{sentence(search['why'])} The shaded rates work; left of them the descent crawls, right of "
             "them it is not stable. Crosses at the upper edge diverged."
@@ -316,14 +294,3 @@ def _importance_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
         title = "Largest weights" if kind == "weights" else "Importance of the columns"
         caption = sentence(importances.get("how", title))
         yield _picture(title, plots.importances(entries, kind), caption, pd.DataFrame(entries))
-
-
-def thin(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep at most TABLE_ROWS rows, spread evenly, with the first and the last."""
-    if len(table) <= TABLE_ROWS:
-        return table
-    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
-
-
-def _fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
-    return [[entry.get(name, "") for name in names] for entry in entries]

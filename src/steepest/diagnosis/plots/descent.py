@@ -138,6 +138,27 @@ def curvature(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def curvature_points(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return where the curvature was measured, as `curvature` draws it: at a descent's start and its end.
+
+    Parameters
+    ----------
+    evidence
+        What `steepest.diagnosis.examination` measured, a run's ``evidence.json``.
+
+    Examples
+    --------
+    >>> curvature_points({"course": {"steps": 9}, "start": {}, "end": {"curvature": 3.0, "limit": 20.0}})
+    [{'step': 9, 'curvature': 3.0, 'limit_curvature': 20.0}]
+    """
+    places = ((0, evidence.get("start")), (evidence["course"]["steps"], evidence.get("end")))
+    return [
+        {"step": step, "curvature": measured["curvature"], "limit_curvature": measured.get("limit")}
+        for step, measured in places
+        if measured and measured.get("curvature") is not None
+    ]
+
+
 @style()
 def overview(steps: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     """Draw a descent's main figures side by side: those of `PANELS` that were recorded."""
