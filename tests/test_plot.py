@@ -13,6 +13,7 @@ import steepest
 import steepest.run
 from steepest import SteepestError
 from steepest.diagnosis import plots
+from steepest.diagnosis.learning_rate import RateSearch
 from test_figures import POINTS, SEARCH, compared, descents, drawn
 
 
@@ -73,6 +74,8 @@ def test_comparisons_and_landscapes_are_read_from_files(tmp_path):
     seen = descents("a")
     (tmp_path / "landscape.json").write_text(json.dumps(seen.to_json()), "utf-8")
     assert drawn(steepest.plot.from_above(tmp_path / "landscape.json")) == drawn(plots.from_above(seen))
+    found = steepest.plot.rate_against_loss(RateSearch(**SEARCH))
+    assert drawn(found) == drawn(plots.rate_against_loss(SEARCH))
     search, points = steepest.plot.rate_against_loss(SEARCH), steepest.plot.curvature(POINTS)
     assert drawn(search) == drawn(plots.rate_against_loss(SEARCH))
     assert drawn(points) == drawn(plots.curvature(POINTS))

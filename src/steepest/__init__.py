@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from steepest.diagnosis.learning_rate import RateSearch as RateSearch
     from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
     from steepest.errors import SteepestError as SteepestError
+    from steepest.exploration.exploring import Exploration as Exploration
+    from steepest.exploration.exploring import explore as explore
     from steepest.fitting import fit as fit
     from steepest.minimization import minimize as minimize
     from steepest.result import Result as Result
@@ -66,6 +68,8 @@ _WHERE = {
     "find_learning_rate": "diagnosis.learning_rate",
     "SteepestError": "errors",
     "diagnose": "diagnosing",
+    "Exploration": "exploration.exploring",
+    "explore": "exploration.exploring",
     "fit": "fitting",
     "Result": "result",
     "minimize": "minimization",

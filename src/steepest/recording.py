@@ -67,7 +67,7 @@ def _notes(trained: Trained) -> list[str]:
         for setback in trained.setbacks
     ]
     losses = trained.epochs["loss"].to_numpy()
-    if trained.failure or not len(losses):
+    if trained.descended or not len(losses):
         return notes
     if losses[-1] > losses[0]:
         notes.append(

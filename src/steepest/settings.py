@@ -58,6 +58,8 @@ class Settings:
         ``"balanced"``, or ``"label=weight,label=weight"``.
     drop
         Columns to leave out.
+    select
+        How many columns to learn from at most, or ``"auto"``: see `steepest.selection`; ``None`` takes all.
     max_rejected
         The greatest share of rows that may be unusable, such as lines with too many fields.
     patience
@@ -100,6 +102,7 @@ class Settings:
     weights: str | None = None
     class_weight: str | None = None
     drop: tuple[str, ...] = ()
+    select: int | str | None = None
     max_rejected: float = 0.01
     patience: int | None = None
     monitor: str = "validation_loss"
@@ -133,6 +136,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "out": (str,),
     "batch_size": (int, str),
     "validation": (int, float, str),
+    "select": (int, str),
     "epochs": (int,),
     "patience": (int,),
     "seed": (int,),

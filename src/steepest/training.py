@@ -26,6 +26,7 @@ from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
 from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
+from steepest.selection import check_select
 from steepest.settings import AUTO, Settings
 from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
@@ -204,6 +205,8 @@ def _check(settings: Settings) -> None:
     schedule_by_name(settings.schedule, 1.0, 1)
     _check_numbers(settings)
     _check_patience(settings)
+    if settings.select is not None:
+        check_select(settings.select)
     if not settings.hidden or min(settings.hidden) < 1:
         asked = ",".join(map(str, settings.hidden))
         raise SteepestError(
@@ -249,6 +252,8 @@ def _check_patience(settings: Settings) -> None:
 
 def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{prepared.task.why}.")
+    if prepared.facts["selection"]:
+        say(prepared.facts["selection"]["says"])
     for dropped in prepared.plan.dropped:
         say(f"Left out {dropped.name!r}: {dropped.reason}")
     for left_out in prepared.facts["data"]["left_out"]:

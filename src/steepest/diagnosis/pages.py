@@ -5,28 +5,32 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 
 from steepest.diagnosis.svg import colours
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 DASH = "–"
+
 TABLE_ROWS = 50
+"""Rows of a table on a page, at most."""
 
 
-def render(template: str, **values: Any) -> str:
-    """Return a page made of one of the package's templates; all values are escaped.
+def render(template: str, **parts: Any) -> str:
+    """Return a page made of one of the package's templates, in which every text is escaped.
 
     Parameters
     ----------
     template
-        Its path in the package, with slashes.
-    **values
-        What it shows. It also knows ``light`` and ``dark``, the colours on either ground as CSS custom
-        properties, and as filters `number`, `sentence`, `duration`, `thin` and `fields`.
+        Its path in the package, with slashes. It also knows ``light`` and ``dark``, the colours on either
+        ground as CSS custom properties, ``table_rows``, and this module's functions as filters.
+    **parts
+        What it shows.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("steepest", ""),
@@ -35,10 +39,23 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(number=number, sentence=sentence, duration=duration, thin=thin, fields=fields)
-    return environment.get_template(template).render(
-        light=colours(dark=False), dark=colours(dark=True), table_rows=TABLE_ROWS, **values
+    environment.filters.update(
+        number=number, sentence=sentence, duration=duration, thin=thin, fields=fields, zip=zip
     )
+    page = environment.get_template(template)
+    return page.render(light=colours(dark=False), dark=colours(dark=True), table_rows=TABLE_ROWS, **parts)
+
+
+def thin(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep at most TABLE_ROWS rows, spread evenly, with the first and the last."""
+    if len(table) <= TABLE_ROWS:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
+
+
+def fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
+    """Lay entries out as the rows of a table; what one lacks is left blank."""
+    return [[entry.get(name, "") for name in names] for entry in entries]
 
 
 def number(value: object) -> str:
@@ -92,15 +109,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def thin(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep at most `TABLE_ROWS` rows, spread evenly, with the first and the last."""
-    if len(table) <= TABLE_ROWS:
-        return table
-    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
-
-
-def fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
-    """Lay entries out as rows of these fields, empty where an entry lacks one."""
-    return [[entry.get(name, "") for name in names] for entry in entries]

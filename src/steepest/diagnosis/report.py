@@ -107,7 +107,6 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         record=record,
         verdict=verdict(record),
         tiles=list(_tiles(record)),
-        findings=record.get("findings") or [],
         notes=[*record.get("notes", []), *held_out(record).get("notes", [])],
         descent_pictures=[*_search_pictures(record), *_descent_pictures(record, steps, epochs)],
         quality_pictures=list(_quality_pictures(held_out(record))),
@@ -128,7 +127,12 @@ def verdict(record: Mapping[str, Any]) -> str:
     'On 1,200 held-out rows its root mean squared error is 6.000, 40.0% below the 10.00 of always predicting
     the mean. It explains 64.0% of the variance.'
     """
-    evaluation = held_out(record)
+    evaluation, failure = held_out(record), record.get("descent", {}).get("failure")
+    if failure:
+        return (
+            f"The descent diverged at step {failure['step']:,}, at a learning rate of "
+            f"{number(failure['learning_rate'])}: the {failure['what']} was not finite. There is no model."
+        )
     if not evaluation:
         return "No rows were scored, so nothing is known about how good it is."
     scores, baseline = evaluation["scores"], evaluation["baseline"]
