@@ -25,6 +25,7 @@ from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
+    from steepest.diagnosis.learning_rate import RateSearch
     from steepest.result import Result
 
     Course = Result | Run | str | os.PathLike[str]
@@ -109,19 +110,33 @@ def curvature(of: Run | str | os.PathLike[str] | Sequence[Mapping[str, Any]]) ->
         A run, or ``{"step", "curvature", "limit_curvature"}`` at each place where it was measured.
     """
     if isinstance(of, (Run, str, os.PathLike)):
-        return plots.curvature(_recorded(of, "curvature", "measured curvature"))
+        file = _run(of).path / "evidence.json"
+        of = plots.curvature_points(json.loads(file.read_text("utf-8"))) if file.is_file() else []
+        if not of:
+            raise _missing("curvature")
     return plots.curvature(of)
 
 
-def rate_against_loss(of: Run | str | os.PathLike[str] | Mapping[str, Any]) -> Figure:
+def rate_against_loss(of: RateSearch | Run | str | os.PathLike[str] | Mapping[str, Any]) -> Figure:
     """Draw the loss that each learning rate reached, the interval of rates that work, and the choice.
 
     Parameters
     ----------
     of
-        A run whose learning rate was searched for, or the search's JSON.
+        What `steepest.find_learning_rate` returned, its JSON, or a run whose learning rate was searched for.
+
+    Raises
+    ------
+    SteepestError
+        If no rate was tried.
     """
+    from steepest.diagnosis.learning_rate import RateSearch
+
+    if isinstance(of, RateSearch):
+        of = of.to_json()
     search = of if isinstance(of, Mapping) else _recorded(of, "learning_rate", "search for a learning rate")
+    if not search["rates"]:
+        raise SteepestError(f"No learning rate was tried: {search['why']}")
     return plots.rate_against_loss(search)
 
 
