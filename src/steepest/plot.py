@@ -110,8 +110,7 @@ def curvature(of: Run | str | os.PathLike[str] | Sequence[Mapping[str, Any]]) ->
         A run, or ``{"step", "curvature", "limit_curvature"}`` at each place where it was measured.
     """
     if isinstance(of, (Run, str, os.PathLike)):
-        file = _run(of).path / "evidence.json"
-        of = plots.curvature_points(json.loads(file.read_text("utf-8"))) if file.is_file() else []
+        of = _run(of).record.get("curvature")
         if not of:
             raise _missing("curvature")
     return plots.curvature(of)

@@ -106,7 +106,7 @@ def fit(
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
-        record["findings"] = _diagnose(settings, prepared, trained, work)
+        record |= _diagnose(settings, prepared, trained, work)
         seconds["diagnosis"] = time.perf_counter() - judging - seconds["evaluation"]
         record["seconds"] = seconds
         write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
@@ -299,14 +299,17 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
     return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
 
 
-def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> list[dict[str, str]]:
-    """Write the evidence and the findings down; return these."""
+def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> dict[str, Any]:
+    """Write the evidence and the findings down; return what the record says of them."""
+    from steepest.diagnosis.plots import curvature_points
+
     evidence = evidence_of(settings, prepared, trained)
-    if evidence is not None:
-        write_json(work / "evidence.json", evidence)
     found = findings(evidence) if evidence else []
     write_json(work / "findings.json", found)
-    return found
+    if evidence is None:
+        return {"findings": found}
+    write_json(work / "evidence.json", evidence)
+    return {"findings": found, "curvature": curvature_points(evidence, trained.history, trained.epochs)}
 
 
 def _placed(trained: Trained, prepared: Prepared) -> Trained:

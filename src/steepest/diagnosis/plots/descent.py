@@ -139,19 +139,33 @@ def curvature(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def curvature_points(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return where the curvature was measured, as `curvature` draws it: at a descent's start and its end.
+def curvature_points(
+    evidence: Mapping[str, Any], steps: pd.DataFrame, epochs: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Return where the curvature was measured, as `curvature` draws it: at start and end, or by epoch.
 
     Parameters
     ----------
     evidence
         What `steepest.diagnosis.examination` measured, a run's ``evidence.json``.
+    steps, epochs
+        The history; its epochs have ``curvature`` and ``curvature_limit`` where that was asked for.
 
     Examples
     --------
-    >>> curvature_points({"course": {"steps": 9}, "start": {}, "end": {"curvature": 3.0, "limit": 20.0}})
+    >>> evidence = {"course": {"steps": 9}, "start": {}, "end": {"curvature": 3.0, "limit": 20.0}}
+    >>> curvature_points(evidence, pd.DataFrame(), pd.DataFrame())
     [{'step': 9, 'curvature': 3.0, 'limit_curvature': 20.0}]
     """
+    if "curvature" in epochs:
+        measured = epochs[np.isfinite(epochs["curvature"])]
+        last = steps.groupby("epoch")["step"].max()
+        return [
+            {"step": int(step), "curvature": value, "limit_curvature": limit if np.isfinite(limit) else None}
+            for step, value, limit in zip(
+                measured["epoch"].map(last), measured["curvature"], measured["curvature_limit"], strict=True
+            )
+        ]
     places = ((0, evidence.get("start")), (evidence["course"]["steps"], evidence.get("end")))
     return [
         {"step": step, "curvature": measured["curvature"], "limit_curvature": measured.get("limit")}
