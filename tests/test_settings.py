@@ -75,13 +75,8 @@ def test_every_setting_is_an_option_with_the_same_default_and_can_stand_in_a_fil
 def test_settings_that_are_none_are_left_out():
     written = tomllib.loads(to_toml(Settings(data=("a.csv",), target="y")))
     assert set(NAMES) - set(written) == {
-<<<<<<< HEAD
         "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
-        "patience", "memory", "from_",
-=======
-        "loss", "learning_rate", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
         "patience", "memory", "from_", "select",
->>>>>>> explore
     }  # fmt: skip
 
 

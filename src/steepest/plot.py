@@ -109,11 +109,10 @@ def curvature(of: Run | str | os.PathLike[str] | Sequence[Mapping[str, Any]]) ->
     of
         A run, or ``{"step", "curvature", "limit_curvature"}`` at each place where it was measured.
     """
-    if isinstance(of, (Run, str, os.PathLike)):
-        of = _run(of).record.get("curvature")
-        if not of:
-            raise _missing("curvature")
-    return plots.curvature(of)
+    points = _run(of).record.get("curvature") if isinstance(of, (Run, str, os.PathLike)) else of
+    if not points:
+        raise _missing("curvature")
+    return plots.curvature(points)
 
 
 def rate_against_loss(of: RateSearch | Run | str | os.PathLike[str] | Mapping[str, Any]) -> Figure:
