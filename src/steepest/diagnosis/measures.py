@@ -215,7 +215,7 @@ def layers(
         - ``backward``: what reaches the layer of a change of the outputs, the root mean square over rows of
           ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. A gradient of weights does not
           tell: what it lacks in this factor it may have in the other, the inputs;
-        - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, the share of tanh
+        - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, that of tanh
           units whose absolute value is above `SATURATED` for every row; ``None`` for other activations.
     """
     gradients = ravel_pytree(parameters)[1](jnp.asarray(gradient, jnp.result_type(float)))
