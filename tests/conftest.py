@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
-# What one test compiles, the next one loads; no worker reads what another is just writing.
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
-    Path(__file__).parents[1] / ".pytest_cache/programs" / os.environ.get("PYTEST_XDIST_WORKER", "one")
-)
 
 import jax
 import numpy as np

@@ -14,7 +14,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from steepest.errors import SteepestError
-from steepest.programs import keep_programs
 from steepest.settings import AUTO, Settings
 
 app = typer.Typer(
@@ -245,17 +244,16 @@ def cache(
     json_: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the encoded rows and compiled programs that are kept on disk for further runs, or remove them."""
+    """List the encoded rows that are kept on disk for further epochs and runs, or remove them."""
     from steepest import terminal
     from steepest.data import cache as kept
-    from steepest.programs import clear_programs, programs_size
 
     if clear:
-        freed = kept.clear() + clear_programs()
+        freed = kept.clear()
         print(f"{freed / 2**20:,.1f} MiB freed in {kept.cache_folder()}")
         found = {"folder": str(kept.cache_folder()), "freed": freed}
     else:
-        found = terminal.print_cache(kept.cache_folder(), kept.entries(), programs_size())
+        found = terminal.print_cache(kept.cache_folder(), kept.entries())
     if json_:
         _print_json(found)
 
@@ -389,7 +387,6 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:
         # This is the whole process: a kill ends it as Ctrl-C does, leaving nothing half-written.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        keep_programs()
     words = sys.argv[1:] if arguments is None else arguments
     try:
         status = app(words or ["--help"], prog_name="steepest", standalone_mode=False)

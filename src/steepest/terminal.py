@@ -119,8 +119,8 @@ class Progress(Callback):
         self.bar = self.reading = None
 
 
-def print_cache(folder: Path, entries: list[Entry], programs: int) -> dict[str, Any]:
-    """Print what the cache holds, and its programs' bytes; return it as one machine-readable object."""
+def print_cache(folder: Path, entries: list[Entry]) -> dict[str, Any]:
+    """Print what the cache holds; return it as one machine-readable object."""
     found = [
         {
             "key": each.path.name,
@@ -143,8 +143,7 @@ def print_cache(folder: Path, entries: list[Entry], programs: int) -> dict[str, 
         console.print(table)
     total = sum(each["bytes"] for each in found)
     console.print(f"{len(found)} tables, {total / 2**20:,.1f} MiB in {escape(str(folder))}")
-    console.print(f"compiled programs, {programs / 2**20:,.1f} MiB")
-    return {"folder": str(folder), "bytes": total, "entries": found, "programs": programs}
+    return {"folder": str(folder), "bytes": total, "entries": found}
 
 
 def number(value: float | None) -> str:
