@@ -227,7 +227,7 @@ def _gradient_ratios(evidence: Evidence) -> list[tuple[str, str, float]]:
     """Return for start and end: when, the first layer's name, its gradient's norm over the last one's."""
     ratios = []
     for when in ("start", "end"):
-        layers = get(evidence, when, "layers") or []
+        layers = [each for each in get(evidence, when, "layers") or [] if "gradient_norm" in each]
         if len(layers) > 2 and not dead_units(evidence):
             first, last = layers[0]["gradient_norm"], layers[-1]["gradient_norm"]
             if first is not None and last:

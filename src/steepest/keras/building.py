@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
 
@@ -14,6 +12,7 @@ from steepest.data.columns import Plan
 from steepest.descent.optimizers import default_rate
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
+from steepest.keras.rules import rates_of, schedule_of
 from steepest.keras.stored import gist, import_builder, output_shape
 from steepest.settings import AUTO, Settings
 from steepest.tasks import METRICS, Task
@@ -120,26 +119,13 @@ class Rates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mi
         return {"rates": self.rates}
 
 
-def rates_of(model: keras.Model, steps: int) -> np.ndarray:
-    """Return the learning rate of each of the first steps."""
-    schedule = _schedule(model)
-    if schedule is None:
-        return np.full(steps, float(np.asarray(model.optimizer.learning_rate)))
-    return np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
-
-
 def rule_of(model: keras.Model, settings: Settings, steps: int) -> dict[str, Any]:
     """Return what the record says of a compiled model's loss, optimizer, highest rate and schedule."""
-    loss, schedule = model.loss, _schedule(model)
+    loss, schedule = model.loss, schedule_of(model.optimizer)
     name = "constant" if schedule is None else type(schedule).__name__
     return {
         "loss": str(loss if isinstance(loss, str) else getattr(loss, "name", None) or type(loss).__name__),
         "optimizer": model.optimizer.name,
-        "learning_rate": float(rates_of(model, steps).max()),
+        "learning_rate": float(rates_of(model.optimizer, steps).max()),
         "schedule": settings.schedule if isinstance(schedule, Rates) else name,
     }
-
-
-def _schedule(model: keras.Model) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    schedule = getattr(model.optimizer, "_learning_rate", None)
-    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None

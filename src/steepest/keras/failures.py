@@ -132,7 +132,7 @@ def _named(rows: np.ndarray) -> str:
 def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: np.ndarray) -> str:
     """Say which layer's output, gradient or weights are the first that are not finite."""
     x, y, sample_weight = batch
-    with _listening(model) as heard:
+    with listening(model) as heard:
         call(model, state[0], state[1], x, training=True)
     for path, output in heard:
         wrong = _rows_not_finite(output, len(rows))
@@ -156,7 +156,7 @@ def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: 
 
 
 @contextmanager
-def _listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
+def listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
     """Collect the layers' outputs, innermost and earliest first."""
     heard: list[tuple[str, Any]] = []
     layers = list(model._flatten_layers(include_self=False))

@@ -24,9 +24,10 @@ from steepest.descent.epoch import PATIENCE
 from steepest.descent.loop import StopDescent
 from steepest.descent.stopping import Best, Patience, unchanged
 from steepest.errors import SteepestError, nearest
-from steepest.keras.building import build, compile_for, rates_of, rule_of
+from steepest.keras.building import build, compile_for, rule_of
 from steepest.keras.fitting import fit
 from steepest.keras.resume import REMEMBERED
+from steepest.keras.rules import rates_of
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
 from steepest.memory import memory_budget
 from steepest.preparation import Prepared, Rows
@@ -91,7 +92,7 @@ def train(
         parameters=nested(arrays),
         form={"keras": form},
         arrays=arrays,
-        history=history.assign(learning_rate=rates_of(model, len(history))),
+        history=history.assign(learning_rate=rates_of(model.optimizer, len(history))),
         epochs=pd.DataFrame(notes.epochs),
         steps=len(history),
         seconds=seconds,
