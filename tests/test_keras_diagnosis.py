@@ -43,7 +43,6 @@ RULES = [
     keras.optimizers.Adam(0.1, beta_1=0.0, amsgrad=True),
     keras.optimizers.RMSprop(0.1),
     keras.optimizers.Adagrad(0.1),
-    keras.optimizers.LossScaleOptimizer(keras.optimizers.RMSprop(0.1)),
 ]
 
 
@@ -55,8 +54,7 @@ def test_the_scale_is_what_keras_multiplies_a_gradient_by(optimizer) -> None:
     for scale in (1.0, 3.0, 0.2):
         gradient = jnp.asarray(np.array([0.1, 1.0, -2.0, 1e-4], "float32") * scale)
         before = np.array(variable.value)
-        scaled = gradient * getattr(optimizer, "dynamic_scale", 1.0)
-        optimizer.apply([jnp.asarray(scaled)])
+        optimizer.apply([gradient])
     (found,) = scale_of(optimizer, lambda each: each.value)
     np.testing.assert_allclose(before - np.array(variable.value), 0.1 * found * gradient, rtol=2e-3)
 
@@ -68,7 +66,7 @@ def test_rules_have_the_limits_of_steepests_own() -> None:
         3.6: kinds.SGD(momentum=0.8),
         3.6 / 2.6: kinds.SGD(momentum=0.8, nesterov=True),
         38.0: kinds.Adam(),
-        8.0 / 3: kinds.AdamW(beta_1=1 / 7),
+        8.0 / 3: kinds.LossScaleOptimizer(kinds.AdamW(beta_1=1 / 7)),
     }
     for limit, optimizer in limits.items():
         assert stability(as_rule(optimizer)) == pytest.approx(limit)
@@ -80,7 +78,7 @@ def test_the_loss_of_rows_is_the_compiled_one() -> None:
     """Keras' own evaluation of the batch: weights, penalties, and moving averages included."""
     model = dense("sgd", 4, kernel_regularizer=keras.regularizers.L2(0.1))
     for other in (model, network(loss="mse")):
-        fit(other)
+        steepest.keras.fit(other, X, Y, verbose=0)
         weights = np.linspace(0, 3, len(X), dtype="float32")
         batch = {"features": X, "target": Y, "weights": weights}
         losses = objective_of(other)(parameters_of(state_of(other)), batch)
@@ -141,7 +139,7 @@ def test_units_that_no_gradient_passes() -> None:
             layers.Conv2D(4, 2, activation="relu"),
             layers.Flatten(),
             layers.Dense(8),
-            layers.ReLU(),
+            layers.ReLU(name="re_lu"),
             layers.Dense(5, activation="tanh"),
             layers.Dense(2, activation="sigmoid"),
         ]
@@ -160,7 +158,7 @@ def test_units_that_no_gradient_passes() -> None:
     names = [layer.name for layer in model.layers]
     assert seen[names[0]]["dead"] == 3 / 4
     assert "dead" not in seen[names[2]]
-    assert seen[names[3]] == {"layer": model.layers[3].path, "units": 8, "dead": 2 / 8}
+    assert seen[names[3]] == {"layer": "re_lu", "units": 8, "dead": 2 / 8}
     assert seen[names[4]]["saturated"] == 1 / 5
     assert "saturated" not in seen[names[5]]  # the model's output
     assert names[1] not in seen
@@ -189,14 +187,14 @@ def test_a_healthy_descent_has_no_findings() -> None:
     ("expected", "optimizer", "change"),
     [
         ("rate_too_low", keras.optimizers.SGD(1e-5), {}),
-        ("rate_too_high", keras.optimizers.SGD(0.9), {"activation": "relu"}),
+        ("rate_too_high", keras.optimizers.SGD(5.0), {"units": (), "loss": "mae"}),
         ("dead_units", keras.optimizers.SGD(0.001), {"activation": "relu", "bias_initializer": keras.initializers.Constant(-50)}),
-        ("vanishing_gradient", keras.optimizers.SGD(0.001), {"kernel_initializer": keras.initializers.RandomNormal(stddev=1e-4)}),
+        ("vanishing_gradient", keras.optimizers.SGD(0.001), {"activation": "sigmoid", "kernel_initializer": keras.initializers.RandomNormal(stddev=1e-3)}),
     ],
 )  # fmt: skip
 def test_findings_of_descents_that_go_wrong(expected, optimizer, change) -> None:
     y = (X @ [1.0, -1.0, 0.5])[:, None].astype("float32")
-    model = dense(optimizer, 8, 8, **change)
+    model = dense(optimizer, *change.pop("units", (8, 8)), **change)
     assert expected in found(fit(model, X, y, epochs=8, batch_size=256 if "low" in expected else 8))
 
 
@@ -204,16 +202,22 @@ def test_the_target_scale_is_looked_at_where_the_loss_takes_numbers() -> None:
     assert "target_scale" in found(fit(dense(keras.optimizers.Adam(), 4), X, 1e4 + 10 * Y, epochs=1))
 
 
+def rates(model: keras.Model, **more: Any) -> list[float]:
+    course = fit(model, **more).evidence["course"]
+    return [course[f"rate_{name}"] for name in ("first", "highest", "last")]
+
+
 def test_rates_that_callbacks_change_are_in_the_course() -> None:
+    """Of a model whose measures need no compilation: these rates are read from the history."""
     falling = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
-    course = fit(dense(keras.optimizers.SGD(), 2), callbacks=[falling]).evidence["course"]
-    rates = [course[f"rate_{name}"] for name in ("first", "highest", "last")]
-    np.testing.assert_allclose(rates, [0.1, 0.1, 0.1 / 3], rtol=1e-6)
-    rates = keras.optimizers.schedules.PiecewiseConstantDecay([8], [0.1, 0.01])
-    model = dense(keras.optimizers.SGD(rates), 2)
-    for epoch, wanted in enumerate([0.1, 0.01]):  # the second call goes on where the first has ended
-        course = fit(model, epochs=1).evidence["course"]
-        assert course["rate_last"] == pytest.approx(wanted), epoch
+    unmeasured = keras.losses.MeanSquaredError(reduction="sum")
+    model = dense(keras.optimizers.SGD(), 2, loss=unmeasured)
+    np.testing.assert_allclose(rates(model, callbacks=[falling]), [0.1, 0.1, 0.1 / 3], rtol=1e-6)
+    decay = keras.optimizers.schedules.PiecewiseConstantDecay([11], [0.1, 0.01])
+    model = dense(keras.optimizers.SGD(decay), 2, loss=unmeasured)
+    np.testing.assert_allclose(rates(model, epochs=1), [0.1, 0.1, 0.1], rtol=1e-6)
+    # The second call goes on where the first has ended.
+    np.testing.assert_allclose(rates(model, epochs=1), [0.1, 0.1, 0.01], rtol=1e-6)
 
 
 class Own(keras.Model):
@@ -234,7 +238,7 @@ def test_what_cant_be_measured_has_its_course() -> None:
             yield X[:32], Y[:32]
 
     stream = steepest.keras.fit(
-        dense("sgd", 2), batches(), steps_per_epoch=5, epochs=2, verbose=0, diagnose=True
+        dense("sgd", 2), batches(), steps_per_epoch=5, epochs=2, verbose=0, shuffle=False, diagnose=True
     )
     assert stream.evidence["unmeasured"] == "the rows are a stream"
     model = Own()

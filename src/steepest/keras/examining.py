@@ -22,7 +22,7 @@ from steepest.data.order import generator
 from steepest.diagnosis.course import course
 from steepest.diagnosis.examination import EXAMINING, MEASURED, Descended, examine_descent, target_of
 from steepest.diagnosis.measures import SATURATED, Objective, number
-from steepest.keras.failures import listening
+from steepest.keras.failures import listening, path_of
 from steepest.keras.program import State, call, inherits, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import as_rule, rates_of, scale_of
@@ -142,12 +142,12 @@ def layers_of(
         if weights:
             entry["weights_norm"] = _norm([parameters["trainable"][place] for place in weights])
             entry["gradient_norm"] = _norm([gradients[place] for place in weights])
-        if layer.path in idle:
-            entry[_bound_of(layer)] = number(np.mean(idle[layer.path]))
+        if path_of(layer) in idle:
+            entry[_bound_of(layer)] = number(np.mean(idle[path_of(layer)]))
         if entry:
-            units = idle.get(layer.path)
+            units = idle.get(path_of(layer))
             shape = layer._trainable_variables[0].shape if units is None else units.shape
-            found.append({"layer": layer.path, "units": int(shape[-1])} | entry)
+            found.append({"layer": path_of(layer), "units": int(shape[-1])} | entry)
     return found
 
 
@@ -172,7 +172,7 @@ def _bound_of(layer: Any) -> str:
 
 def _idle_units(model: keras.Model, parameters: Parameters, x: Any) -> dict[str, npt.NDArray[np.bool_]]:
     """Return by layer which units are at their bounds for every row, the model's outputs left out."""
-    layers = {layer.path: layer for layer in model._flatten_layers(include_self=False)}
+    layers = {path_of(layer): layer for layer in model._flatten_layers(include_self=False)}
 
     def look(parameters: Parameters, x: Any) -> dict[str, jax.Array]:
         trainable, other = variables_of(parameters)

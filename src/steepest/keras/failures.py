@@ -155,6 +155,11 @@ def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: 
     return f"a loss was not, for {_named(rows)}"
 
 
+def path_of(layer: Any) -> str:
+    """Return a layer's place in its model; of layers that Keras gives none, the name."""
+    return str(layer.path or layer.name)
+
+
 @contextmanager
 def listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
     """Collect the layers' outputs, innermost and earliest first."""
@@ -164,7 +169,7 @@ def listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
 
         def listen(*arguments: Any, _layer: Any = layer, _call: Any = layer.call, **named: Any) -> Any:
             output = _call(*arguments, **named)
-            heard.append((_layer.path, output))
+            heard.append((path_of(_layer), output))
             return output
 
         layer.__dict__["call"] = listen

@@ -51,7 +51,7 @@ def as_rule(optimizer: Any) -> Optimizer:
     >>> rule.name, rule.settings["momentum"]
     ('momentum', 0.8)
     >>> as_rule(keras.optimizers.Lion()).name
-    'lion'
+    "Keras' Lion"
     """
     rule = inner(optimizer)
     kind = type(rule)
@@ -65,7 +65,7 @@ def as_rule(optimizer: Any) -> Optimizer:
         return replace(optimizers.RMSProp(), preconditioner=_given)
     if kind is keras.optimizers.Adagrad:
         return replace(optimizers.AdaGrad(), preconditioner=_given)
-    return Optimizer(kind.__name__.lower(), constant(1.0), optax.with_extra_args_support(optax.identity()))
+    return Optimizer(f"Keras' {kind.__name__}", constant(1.0), optax.with_extra_args_support(optax.identity()))
 
 
 def _given(state: Any, _: Any) -> Any:
