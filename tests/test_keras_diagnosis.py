@@ -85,7 +85,9 @@ def test_the_loss_of_rows_is_the_compiled_one() -> None:
         wanted = other.evaluate(X, Y, sample_weight=weights, batch_size=len(X), verbose=0, return_dict=True)
         trained = float(np.mean(losses))
         assert losses.shape == (len(X),)
-        _, (loss, *_) = other.compute_loss_and_updates(*state_of(other)[:2], state_of(other)[3], X, Y, weights)
+        _, (loss, *_) = other.compute_loss_and_updates(
+            *state_of(other)[:2], state_of(other)[3], X, Y, weights
+        )
         assert trained == pytest.approx(float(loss), rel=1e-5)
         assert other is model or trained == pytest.approx(
             np.average((other.predict(X, verbose=0) - Y)[:, 0] ** 2 * weights), rel=1e-5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from expecting import fails
 from steepest.cli import main
 from steepest.keras.building import Rates
 from steepest.prediction import predict
-from steepest.run import open_run
+from steepest.run import Run, open_run
 from steepest.settings import Settings
 from steepest.training import fit
 
@@ -43,6 +44,10 @@ def classes(columns):
 
 def number(columns):
     return keras.Sequential([keras.Input((columns.width,)), keras.layers.Dense(1)])
+
+def deep(columns):
+    layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((columns.width,)), *layers])
 
 def positive(columns):
     return keras.Sequential([keras.Input((columns.width,)), keras.layers.Dense(1, "softplus")])
@@ -115,6 +120,13 @@ def test_a_network_is_fitted_shown_evaluated_and_predicts(folder, capsys) -> Non
     predicted = pd.read_csv("predicted.csv")["probability of 1"]
     true = pd.read_csv("cancer.csv")["target"]
     assert ((predicted > 0.5) == true).mean() == pytest.approx(evaluated["scores"]["accuracy"], abs=1e-12)
+
+    evidence = json.loads(Path("run/evidence.json").read_text("utf-8"))
+    assert evidence["end"]["loss"] < evidence["start"]["loss"] / 2
+    assert evidence["end"]["limit"] > 0
+    assert [each["units"] for each in evidence["end"]["layers"]] == [16, 1]
+    assert evidence["skill"]["validation"] > 0.7
+    assert json.loads(Path("run/findings.json").read_text("utf-8")) == fitted["findings"] == []
 
     report = Path("run/report.html").read_text("utf-8")
     assert "builders:network" in report
@@ -227,6 +239,47 @@ def test_settings_that_are_of_no_use_are_refused(folder, settings, words) -> Non
 def test_a_compiled_model_keeps_its_own_optimizer(folder) -> None:
     with fails("--optimizer", "compiles its model"):
         fit(Settings(("iris.csv",), "target", model="builders:logits", optimizer="sgd", out="run"))
+
+
+def test_a_divergence_leaves_a_run_that_shows_it(folder) -> None:
+    wanted = Settings(
+        ("diabetes.csv",),
+        "target",
+        model="builders:deep",
+        loss="mean_squared_error",
+        optimizer="sgd",
+        learning_rate=30.0,
+        epochs=9,
+        out="run",
+    )
+    with fails(
+        "The descent diverged at step ", "learning rate of 30", "Try --learning-rate 3 or --clip-norm 1"
+    ):
+        fit(wanted)
+    run = Run(Path("run"))
+    failure = run.record["descent"]["failure"]
+    assert failure["layer"].endswith(("dense", "dense_1"))
+    assert failure["what"] in ("loss", "gradient", "parameters")
+    assert failure["largest_parameter"] > 1
+    assert len(run.steps) == failure["step"]
+    assert not np.isfinite(failure["loss"])
+    assert 0 < len(failure["rows"]) == len(failure["losses"]) <= 10
+    (place, *_) = failure["places"]
+    assert place.startswith("diabetes.csv, line ")
+    assert run.record["figures"] == {"training": None, "validation": None}
+    found = run.findings[0]
+    assert (found["finding"], found["severity"]) == ("diverged", "error")
+    assert place in found["where"]
+    assert run.record["findings"] == run.findings
+    # Another run may take its place.
+    assert fit(replace(wanted, learning_rate=0.01)).path == Path("run")
+
+
+def test_backing_off_is_refused(folder) -> None:
+    with fails("back-off is not for Keras models", "--learning-rate auto"):
+        fit(
+            Settings(("cancer.csv",), "target", model="builders:network", on_divergence="back-off", out="run")
+        )
 
 
 def test_rates_by_step() -> None:

@@ -321,11 +321,14 @@ def _diverged(trained: Trained, folder: Path) -> DivergenceError:
     grew = (
         f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
     )
+    lower = f"Try --learning-rate {rate / 10:g}"
     return DivergenceError(
         f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
         f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
         f"{folder / 'report.html'} shows how it came to that.",
-        hint=f"Try --learning-rate {rate / 10:g}, --on-divergence back-off, or --clip-norm 1.",
+        hint=f"{lower} or --clip-norm 1; or compile the model with a lower rate or clipnorm, if its builder does."
+        if "keras" in trained.form
+        else f"{lower}, --on-divergence back-off, or --clip-norm 1.",
     )
 
 

@@ -6,6 +6,8 @@ the other variables (moving averages, frozen weights) go along without being des
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,10 +21,12 @@ from keras.src.layers.convolutional.base_conv import BaseConv
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.data.order import generator
+from steepest.descent.failure import WORST, Cause, Failure
+from steepest.descent.watching import ALL
 from steepest.diagnosis.course import course
 from steepest.diagnosis.examination import EXAMINING, MEASURED, Descended, examine_descent, target_of
 from steepest.diagnosis.measures import SATURATED, Objective, number
-from steepest.keras.failures import listening, path_of
+from steepest.keras.failures import NotFiniteError, layer_of, listening, path_of
 from steepest.keras.program import State, call, inherits, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import as_rule, rates_of, scale_of
@@ -101,9 +105,7 @@ def scales_of(model: keras.Model, parameters: Parameters) -> Parameters | None:
         return None
     return {
         "trainable": {str(index): np.asarray(each, np.float32) for index, each in enumerate(scale)},
-        "other": {
-            name: np.zeros(np.shape(each), np.float32) for name, each in parameters["other"].items()
-        },
+        "other": {name: np.zeros(np.shape(each), np.float32) for name, each in parameters["other"].items()},
     }
 
 
@@ -233,7 +235,13 @@ def _outputs_of_a_row(model: keras.Model, row: Any) -> int:
 
 
 def descended_of(
-    model: keras.Model, start: State, steps: pd.DataFrame, epochs: pd.DataFrame, batch_size: int, rows: int
+    model: keras.Model,
+    start: State,
+    steps: pd.DataFrame,
+    epochs: pd.DataFrame,
+    batch_size: int,
+    rows: int,
+    failure: Mapping[str, Any] | None = None,
 ) -> Descended:
     """Return what an examination needs to know of a descent that has led to where the model stands.
 
@@ -245,6 +253,8 @@ def descended_of(
         See `steepest.Result`; the steps with their rates.
     batch_size, rows
         Rows of a batch and of the training data.
+    failure
+        See `Descended`.
     """
     end = parameters_of(state_of(model))
     together = getattr(model.optimizer, "gradient_accumulation_steps", None) or 1
@@ -258,7 +268,38 @@ def descended_of(
         epochs=epochs,
         batch_size=batch_size * together,
         rows=rows,
+        failure=failure,
         layers=lambda parameters, gradient, batch: layers_of(model, parameters, gradient, batch),
+    )
+
+
+def failure_of(model: keras.Model, error: NotFiniteError) -> Failure:
+    """Return the step that was not finite, of a model that stands before it; its first step was the first."""
+    blame, steps = error.blame, error.steps
+    assert blame is not None  # noqa: S101 - the data is finite
+    x, y, weights = error.batch
+    parameters, worst, losses = parameters_of(state_of(model)), blame.rows, np.zeros(0)
+    if not why_unmeasured(model):
+        batch = {"features": x, "target": y, "weights": weights}
+        every = np.asarray(objective_of(model)(parameters, batch))
+        # Those that are not finite come first, and then those of great losses.
+        worst = worst[np.argsort(-np.nan_to_num(every[worst], nan=np.inf), kind="stable")]
+        losses = every[worst[:WORST]]
+    largest: dict[str, float] = {}
+    for variable in model.trainable_variables:
+        layer = layer_of(variable)
+        size = float(np.abs(np.asarray(variable.value, np.float32)).max(initial=0))
+        largest[layer] = max(size, largest.get(layer, 0.0))
+    layer = blame.layer or max(largest, key=lambda name: largest[name], default=ALL)
+    rate = float(rates_of(model.optimizer, 1, len(steps) - 1)[0])
+    return Failure(
+        step=len(steps),
+        epoch=error.epoch,
+        loss=float(steps["loss"].iloc[-1]),
+        gradient_norm=math.nan,
+        learning_rate=rate,
+        rows=error.rows,
+        cause=Cause(blame.what, layer, largest.get(layer, 0.0), error.rows[worst[:WORST]], losses),
     )
 
 
@@ -312,9 +353,7 @@ def _loss_name(loss: Any) -> str:
 
 def _by_epoch(history: keras.callbacks.History) -> dict[str, list[float]]:
     """Return the figures that each epoch has."""
-    return {
-        name: values for name, values in history.history.items() if len(values) == len(history.epoch)
-    }
+    return {name: values for name, values in history.history.items() if len(values) == len(history.epoch)}
 
 
 def _rates(model: keras.Model, history: keras.callbacks.History, taken: int) -> npt.NDArray[Any]:
