@@ -85,9 +85,8 @@ def test_the_loss_of_rows_is_the_compiled_one() -> None:
         wanted = other.evaluate(X, Y, sample_weight=weights, batch_size=len(X), verbose=0, return_dict=True)
         trained = float(np.mean(losses))
         assert losses.shape == (len(X),)
-        _, (loss, *_) = other.compute_loss_and_updates(
-            *state_of(other)[:2], state_of(other)[3], X, Y, weights
-        )
+        trainable, others, _, metrics = state_of(other)
+        _, (loss, *_) = other.compute_loss_and_updates(trainable, others, metrics, X, Y, weights)
         assert trained == pytest.approx(float(loss), rel=1e-5)
         assert other is model or trained == pytest.approx(
             np.average((other.predict(X, verbose=0) - Y)[:, 0] ** 2 * weights), rel=1e-5
@@ -185,18 +184,22 @@ def test_a_healthy_descent_has_no_findings() -> None:
     assert found(fit(model, X, y, epochs=20)) == []
 
 
+FAR_BELOW_ZERO = {"activation": "relu", "bias_initializer": keras.initializers.Constant(-50)}
+FADING = {"activation": "sigmoid", "kernel_initializer": keras.initializers.RandomNormal(stddev=1e-3)}
+
+
 @pytest.mark.parametrize(
-    ("expected", "optimizer", "change"),
+    ("expected", "optimizer", "units", "more"),
     [
-        ("rate_too_low", keras.optimizers.SGD(1e-5), {}),
-        ("rate_too_high", keras.optimizers.SGD(5.0), {"units": (), "loss": "mae"}),
-        ("dead_units", keras.optimizers.SGD(0.001), {"activation": "relu", "bias_initializer": keras.initializers.Constant(-50)}),
-        ("vanishing_gradient", keras.optimizers.SGD(0.001), {"activation": "sigmoid", "kernel_initializer": keras.initializers.RandomNormal(stddev=1e-3)}),
+        ("rate_too_low", keras.optimizers.SGD(1e-5), (8, 8), {}),
+        ("rate_too_high", keras.optimizers.SGD(5.0), (), {"loss": "mae"}),
+        ("dead_units", keras.optimizers.SGD(0.001), (8, 8), FAR_BELOW_ZERO),
+        ("vanishing_gradient", keras.optimizers.SGD(0.001), (8, 8), FADING),
     ],
-)  # fmt: skip
-def test_findings_of_descents_that_go_wrong(expected, optimizer, change) -> None:
+)
+def test_findings_of_descents_that_go_wrong(expected, optimizer, units, more) -> None:
     y = (X @ [1.0, -1.0, 0.5])[:, None].astype("float32")
-    model = dense(optimizer, *change.pop("units", (8, 8)), **change)
+    model = dense(optimizer, *units, **more)
     assert expected in found(fit(model, X, y, epochs=8, batch_size=256 if "low" in expected else 8))
 
 

@@ -252,9 +252,7 @@ def test_a_divergence_leaves_a_run_that_shows_it(folder) -> None:
         epochs=9,
         out="run",
     )
-    with fails(
-        "The descent diverged at step ", "learning rate of 30", "Try --learning-rate 3 or --clip-norm 1"
-    ):
+    with fails("The descent diverged at step ", "rate of 30", "Try --learning-rate 3 or --clip-norm 1"):
         fit(wanted)
     run = Run(Path("run"))
     failure = run.record["descent"]["failure"]
@@ -262,7 +260,7 @@ def test_a_divergence_leaves_a_run_that_shows_it(folder) -> None:
     assert failure["what"] in ("loss", "gradient", "parameters")
     assert failure["largest_parameter"] > 1
     assert len(run.steps) == failure["step"]
-    assert not np.isfinite(failure["loss"])
+    assert failure["loss"] in ("inf", "nan")
     assert 0 < len(failure["rows"]) == len(failure["losses"]) <= 10
     (place, *_) = failure["places"]
     assert place.startswith("diabetes.csv, line ")

@@ -326,7 +326,7 @@ def _diverged(trained: Trained, folder: Path) -> DivergenceError:
         f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
         f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
         f"{folder / 'report.html'} shows how it came to that.",
-        hint=f"{lower} or --clip-norm 1; or compile the model with a lower rate or clipnorm, if its builder does."
+        hint=f"{lower} or --clip-norm 1; a builder that compiles its model takes a lower rate itself."
         if "keras" in trained.form
         else f"{lower}, --on-divergence back-off, or --clip-norm 1.",
     )

@@ -231,7 +231,7 @@ def _outputs_of_a_row(model: keras.Model, row: Any) -> int:
             call(model, state[0], state[1], x, training=False)
         return [output for _, output in heard]
 
-    return 1 + sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(outputs, row)))
+    return 1 + sum(int(leaf.size) for leaf in jax.tree.leaves(jax.eval_shape(outputs, row)))
 
 
 def descended_of(

@@ -65,9 +65,8 @@ def as_rule(optimizer: Any) -> Optimizer:
         return replace(optimizers.RMSProp(), preconditioner=_given)
     if kind is keras.optimizers.Adagrad:
         return replace(optimizers.AdaGrad(), preconditioner=_given)
-    return Optimizer(
-        f"Keras' {kind.__name__}", constant(1.0), optax.with_extra_args_support(optax.identity())
-    )
+    unknown = optax.with_extra_args_support(optax.identity())
+    return Optimizer(f"Keras' {kind.__name__}", constant(1.0), unknown)
 
 
 def _given(state: Any, _: Any) -> Any:

@@ -137,7 +137,7 @@ def _descended(
     """Return what an examination needs to know; ``None`` for a model whose loss of a row is not known."""
     if why_unmeasured(model):
         return None
-    return descended_of(model, before, steps, epochs, size, rows, failure and failure.to_json())
+    return descended_of(model, before, steps, epochs, size, rows, failure.to_json() if failure else None)
 
 
 def _refuse(settings: Settings, names: tuple[str, ...], why: str, hint: str) -> None:
