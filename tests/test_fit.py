@@ -120,11 +120,11 @@ def test_batch_mini_batch_and_stochastic_descent_are_one_path(fit, batch_size, s
 def test_epochs_default_to_5000_steps_within_10_and_500(fit, monkeypatch):
     seen = []
 
-    def stop(settings, prepared, model, optimizer, epochs, *_):
+    def stop(settings, prepared, epochs, *_):
         seen.append(epochs)
         raise SteepestError("enough")
 
-    monkeypatch.setattr(networks, "_descend", stop)
+    monkeypatch.setattr(networks, "problem", stop)
     for batch_size in ("all", 30, 1):
         with pytest.raises(SteepestError, match="enough"):
             fit("iris", batch_size=batch_size, validation=0)
@@ -424,7 +424,7 @@ WRONG = {
     "loss": ("hubber", "Did you mean 'huber'"),
     "optimizer": ("adm", "Did you mean 'adam'"),
     "schedule": ("cosin", "Did you mean 'cosine'"),
-    "learning_rate": (0.0, "A learning rate is a number above zero, not 0.0"),
+    "learning_rate": (0.0, "A learning rate is a number above zero, or 'auto', not 0.0"),
     "batch_size": (0, "A batch size is a whole number from 1, or 'all', not 0"),
     "epochs": (0, "A fit needs at least one epoch, not 0"),
     "seed": (2**32, "A seed is a whole number from 0 to 4294967295, not 4294967296"),

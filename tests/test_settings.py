@@ -25,13 +25,14 @@ SETTINGS = st.builds(
     target=WORDS,
     hidden=st.lists(st.integers(1, 512), min_size=1, max_size=3).map(tuple),
     loss=st.none() | st.just("huber"),
-    learning_rate=st.none() | NUMBERS,
+    learning_rate=st.just("auto") | NUMBERS,
     batch_size=st.just("all") | st.integers(1, 4096),
     epochs=st.none() | st.integers(1, 100),
     l1=NUMBERS,
     validation=NUMBERS | WORDS.map("{}.csv".format),
     split_by=st.none() | WORDS,
     drop=st.lists(WORDS, max_size=3).map(tuple),
+    select=st.none() | st.just("auto") | st.integers(1, 100),
     seed=st.integers(0, 2**32 - 1),
     out=st.none() | WORDS,
 )
@@ -74,8 +75,8 @@ def test_every_setting_is_an_option_with_the_same_default_and_can_stand_in_a_fil
 def test_settings_that_are_none_are_left_out():
     written = tomllib.loads(to_toml(Settings(data=("a.csv",), target="y")))
     assert set(NAMES) - set(written) == {
-        "loss", "learning_rate", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
-        "patience", "memory", "from_",
+        "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
+        "patience", "memory", "from_", "select",
     }  # fmt: skip
 
 

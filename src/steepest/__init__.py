@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from steepest import plot as plot
     from steepest.callbacks import Callback as Callback
     from steepest.data.rows import Rejected as Rejected
     from steepest.data.rows import RowSource as RowSource
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from steepest.diagnosis.learning_rate import RateSearch as RateSearch
     from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
     from steepest.errors import SteepestError as SteepestError
+    from steepest.exploration.exploring import Exploration as Exploration
+    from steepest.exploration.exploring import explore as explore
     from steepest.fitting import fit as fit
     from steepest.minimization import minimize as minimize
     from steepest.result import Result as Result
@@ -45,9 +48,10 @@ _WHERE = {
     "RowSource": "data.rows",
     "Stretch": "data.rows",
     "open_source": "data.source",
-    "losses": "descent",
-    "models": "descent",
-    "schedules": "descent",
+    "losses": "descent.losses",
+    "models": "descent.models",
+    "plot": "plot",
+    "schedules": "descent.schedules",
     "Failure": "descent.failure",
     "Interrupted": "descent.loop",
     "StopDescent": "descent.loop",
@@ -64,10 +68,14 @@ _WHERE = {
     "find_learning_rate": "diagnosis.learning_rate",
     "SteepestError": "errors",
     "diagnose": "diagnosing",
+    "Exploration": "exploration.exploring",
+    "explore": "exploration.exploring",
     "fit": "fitting",
     "Result": "result",
     "minimize": "minimization",
 }
+
+_MODULES = ("losses", "models", "plot", "schedules")
 
 __all__ = [*_WHERE]  # noqa: PLE0604 - the names stand above
 
@@ -75,11 +83,8 @@ __all__ = [*_WHERE]  # noqa: PLE0604 - the names stand above
 def __getattr__(name: str) -> object:
     if name not in _WHERE:
         raise AttributeError(f"module 'steepest' has no attribute {name!r}")
-    home = f"steepest.{_WHERE[name]}"
-    if name in ("losses", "models", "schedules"):
-        value: object = importlib.import_module(f"{home}.{name}")
-    else:
-        value = getattr(importlib.import_module(home), name)
+    module = importlib.import_module(f"steepest.{_WHERE[name]}")
+    value: object = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

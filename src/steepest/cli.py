@@ -65,6 +65,13 @@ def _rate(text: str) -> str | float:
         raise typer.BadParameter(f"{text!r} is neither a number nor {AUTO!r}") from None
 
 
+def _select(text: str) -> str | int:
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def _validation(text: str) -> str | float:
     try:
         return float(text)
@@ -151,6 +158,14 @@ def fit(
     drop: Annotated[
         list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
     ] = None,
+    select: Annotated[
+        str | None,
+        _option(
+            "Learn from the K columns that tell most, or from as few as tell as much (default: all).",
+            parser=_select,
+            metavar="K|auto",
+        ),
+    ] = None,
     max_rejected: Annotated[
         float, _option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")
     ] = DEFAULT.max_rejected,
@@ -161,6 +176,9 @@ def fit(
     monitor: Annotated[
         str, _option("The figure that patience watches (default: validation_loss).", metavar="FIGURE")
     ] = DEFAULT.monitor,
+    curvature: Annotated[
+        bool, _option("Measure the loss's largest curvature after epochs.", "--curvature")
+    ] = DEFAULT.curvature,
     on_divergence: Annotated[
         str,
         _option("At a step that is not finite: stop, or back-off to a third of the rate (default: stop)."),
@@ -326,6 +344,38 @@ def show(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
     terminal.print_run(opened)
     if json_:
         _print_json(terminal.summary(opened))
+
+
+@app.command()
+def explore(
+    data: Data,
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    out: Annotated[Path | None, _option("The HTML file to write.", metavar="FILE.html")] = None,
+    drop: Annotated[
+        list[str] | None, _option("A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
+    max_rejected: Annotated[
+        float, _option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")
+    ] = DEFAULT.max_rejected,
+    seed: Annotated[int, _option("Draws the sample (default: 0).", min=0)] = DEFAULT.seed,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at a table before training: columns, what they tell of the target, what a descent will meet."""
+    from steepest import terminal
+    from steepest.exploration.exploring import explore as look
+    from steepest.exploration.showing import print_exploration
+
+    with terminal.Progress() as progress:
+        found = look(
+            data, target, drop=drop or (), max_rejected=max_rejected, seed=seed, say=terminal.say,
+            seen=progress.on_rows_seen,
+        )  # fmt: skip
+    if out is not None:
+        found.write_report(out)
+    print_exploration(found.record, out)
+    if json_:
+        _print_json(found.record)
 
 
 def _print_json(content: dict[str, Any]) -> None:

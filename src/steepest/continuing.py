@@ -83,7 +83,7 @@ def earlier(settings: Settings) -> Earlier | None:
         return None
     run = open_model(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
-    for name in ("target", "loss"):
+    for name in ("target", "loss", "select"):
         was, now = getattr(before, name), getattr(settings, name)
         if was != now:
             raise SteepestError(

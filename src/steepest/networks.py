@@ -58,6 +58,7 @@ def train(
         callbacks=callbacks,
         patience=settings.patience,
         monitor=settings.monitor,
+        curvature=settings.curvature,
         on_divergence=settings.on_divergence,
         checkpoint=checkpoint,
         checkpoint_every=settings.checkpoint_every,

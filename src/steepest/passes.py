@@ -24,9 +24,11 @@ from steepest.data.parts import Part, piece, subset
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
 from steepest.data.rows import RowSource
+from steepest.data.sampling import RowSample
 from steepest.data.split import RUN, Groups, Mask, rows_held_out
 from steepest.data.summary import numbers_of, plain_values, type_of
 from steepest.errors import SteepestError
+from steepest.selection import CELLS, MOST_ROWS, SELECTING, Sample, select
 from steepest.settings import Settings
 
 Seen = Callable[[str, int, int | None], None]
@@ -122,6 +124,8 @@ class Learned(NamedTuple):
         Column -> how many training rows have no value in it.
     counts
         What was seen of the table, and of the file of rows to judge by.
+    selection
+        How columns were chosen: see `steepest.selection.Selection`. None where all are learned from.
     """
 
     task: tasks.Task
@@ -130,6 +134,7 @@ class Learned(NamedTuple):
     rows: dict[str, int]
     missing: dict[str, int]
     counts: dict[str, Count]
+    selection: dict[str, Any] | None
 
 
 def divider(settings: Settings, table: Table, seen: Seen) -> Divide:
@@ -214,6 +219,7 @@ def learn(
     """
     divide = divider(settings, table, seen)
     everything, training = Learner([table.target]), Learner(set_aside)
+    sample = RowSample(settings.seed, SELECTING, MOST_ROWS) if settings.select and not known else None
     counts = {TRAINING: Count()} | ({VALIDATION: Count()} if held else {})
     rows = {TRAINING: 0, VALIDATION: 0}
     parts = table.parts("learning", seen, rejects=rejects, count=counts[TRAINING])
@@ -221,6 +227,8 @@ def learn(
         for part, kept in pieces:
             everything.update(part.rows.select([table.target]), part.locate)
             training.update(kept.rows, kept.locate)
+            if sample is not None:
+                sample.update(kept.rows)
             rows[TRAINING] += kept.rows.num_rows
             rows[VALIDATION] += part.rows.num_rows - kept.rows.num_rows
     if held:
@@ -238,10 +246,26 @@ def learn(
         ),
         training.plan(),
     )
+    selection = None
+    if sample is not None and settings.select is not None:
+        plan, selection = select(
+            settings.select, task, plan, _encoded_sample(settings, task, plan, sample), settings.seed
+        )
     missing = {
         column.name: summaries[column.name].missing for column in plan.columns if column.name in summaries
     }
-    return Learned(task, plan, divide, rows, missing, counts)
+    return Learned(task, plan, divide, rows, missing, counts, selection)
+
+
+def _encoded_sample(settings: Settings, task: tasks.Task, plan: Plan, sample: RowSample) -> Sample:
+    """Encode a sample of the training rows, of as many as a linear model of this width may have."""
+    part = Part(sample.table(max(2, CELLS // plan.width)), lambda row: f"row {row + 1} of a sample")
+    target = tasks.encode_target(task, part.rows[task.target], part.locate)
+    weights = row_weights(settings.weights, part) if settings.weights else np.ones(len(target))
+    by_class = tasks.class_weights(task, settings.class_weight)
+    if by_class is not None:
+        weights = weights * by_class[target.astype(np.int64)]
+    return Sample(plan.encode(part.rows, part.locate), target, weights.astype(np.float32))
 
 
 def forms(settings: Settings, learned: Learned) -> dict[str, Form]:

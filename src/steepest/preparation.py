@@ -39,6 +39,7 @@ from steepest.passes import (
     learn,
     places,
 )
+from steepest.selection import says
 from steepest.settings import Settings
 
 CACHED_FROM = 2**26
@@ -47,6 +48,7 @@ CACHED_FROM = 2**26
 DECIDES = (
     "target",
     "drop",
+    "select",
     "split_by",
     "validation",
     "seed",
@@ -341,6 +343,7 @@ def _facts(
             "how": _how(settings),
         },
         "columns": _describe_columns(learned),
+        "selection": learned.selection and {**learned.selection, "says": says(learned.selection)},
         "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
         + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
         + [

@@ -67,7 +67,7 @@ def _notes(trained: Trained) -> list[str]:
         for setback in trained.setbacks
     ]
     losses = trained.epochs["loss"].to_numpy()
-    if trained.failure or not len(losses):
+    if trained.descended or not len(losses):
         return notes
     if losses[-1] > losses[0]:
         notes.append(
@@ -107,6 +107,8 @@ def command(settings: Settings) -> str:
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
             words += [word for column in value for word in (option, column)]
+        elif value is True:
+            words.append(option)
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
     return shlex.join(words)

@@ -19,6 +19,7 @@ from steepest.descent.standing import Setback
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from steepest.diagnosis.examination import Descended
 
@@ -119,6 +120,12 @@ class Result:
 
         written = self._outcome.standing.history.epochs
         return pd.DataFrame(written) if written else pd.DataFrame({"epoch": [], "rows": [], "loss": []})
+
+    def plot(self) -> Figure:
+        """Draw loss, learning rate, gradient norm and update ratio over the steps; see `steepest.plot`."""
+        from steepest.diagnosis.plots import overview
+
+        return overview(self.history, self.epochs)
 
     def descended(self) -> Descended:
         """Return what an examination needs to know of the descent."""

@@ -26,6 +26,7 @@ from steepest.prediction import figures_of, importances, judged, outputs_of
 from steepest.preparation import Prepared, prepare
 from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
+from steepest.selection import check_select
 from steepest.settings import AUTO, Settings
 from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
@@ -100,12 +101,12 @@ def fit(
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
-        record = record_of(settings, prepared, trained, _epochs(settings, prepared))
+        record = record_of(settings, prepared, trained, epochs_of(settings, prepared))
         record["learning_rate"] = search
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
-        record["findings"] = _diagnose(settings, prepared, trained, work)
+        record |= _diagnose(settings, prepared, trained, work)
         seconds["diagnosis"] = time.perf_counter() - judging - seconds["evaluation"]
         record["seconds"] = seconds
         write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
@@ -131,7 +132,7 @@ def _train(
 
     Return the search for the learning rate as well, if there was one.
     """
-    epochs, start = _epochs(settings, prepared), None
+    epochs, start = epochs_of(settings, prepared), None
     if before:
         before.begin(work)
         epochs += before.epochs
@@ -204,6 +205,8 @@ def _check(settings: Settings) -> None:
     schedule_by_name(settings.schedule, 1.0, 1)
     _check_numbers(settings)
     _check_patience(settings)
+    if settings.select is not None:
+        check_select(settings.select)
     if not settings.hidden or min(settings.hidden) < 1:
         asked = ",".join(map(str, settings.hidden))
         raise SteepestError(
@@ -249,6 +252,8 @@ def _check_patience(settings: Settings) -> None:
 
 def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
     say(f"{prepared.task.why}.")
+    if prepared.facts["selection"]:
+        say(prepared.facts["selection"]["says"])
     for dropped in prepared.plan.dropped:
         say(f"Left out {dropped.name!r}: {dropped.reason}")
     for left_out in prepared.facts["data"]["left_out"]:
@@ -264,7 +269,7 @@ def _trainer(settings: Settings) -> Callable[..., Trained]:
     return train
 
 
-def _epochs(settings: Settings, prepared: Prepared) -> int:
+def epochs_of(settings: Settings, prepared: Prepared) -> int:
     """Return the most epochs that the descent may take."""
     rows = len(prepared.training.target)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
@@ -294,14 +299,17 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
     return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
 
 
-def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> list[dict[str, str]]:
-    """Write the evidence and the findings down; return these."""
+def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> dict[str, Any]:
+    """Write the evidence and the findings down; return what the record says of them."""
+    from steepest.diagnosis.plots import curvature_points
+
     evidence = evidence_of(settings, prepared, trained)
-    if evidence is not None:
-        write_json(work / "evidence.json", evidence)
     found = findings(evidence) if evidence else []
     write_json(work / "findings.json", found)
-    return found
+    if evidence is None:
+        return {"findings": found}
+    write_json(work / "evidence.json", evidence)
+    return {"findings": found, "curvature": curvature_points(evidence, trained.history, trained.epochs)}
 
 
 def _placed(trained: Trained, prepared: Prepared) -> Trained:

@@ -131,6 +131,11 @@ class Learner:
         """Name of a column -> the summary of all rows so far."""
         return self._now().summaries
 
+    @property
+    def twins(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of columns that are equal to each other in every row so far."""
+        return self._now().twins
+
     def plan(self) -> Plan:
         """Return what was learned; more rows may follow.
 

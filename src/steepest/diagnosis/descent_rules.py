@@ -13,6 +13,7 @@ from steepest.diagnosis.verdicts import (
     WORSE,
     Evidence,
     Finding,
+    effective,
     finding,
     get,
     loss_at,
@@ -20,14 +21,20 @@ from steepest.diagnosis.verdicts import (
     rounded,
 )
 
+SHARE_WORSE = 0.05
+"""Share of the first loss by which the last may be above it on the same rows, but for chance."""
+
 ROSE = 0.2
 """Share of what was won that may be lost again: less than that is an ordinary descent's last noise."""
 
-FAR_BELOW = 20.0
-"""Times below the limit from which a rate is low: noise of small batches can ask for a tenth."""
+AT_EDGE = 0.95
+"""Part of the limit from which on a rate is at it: the curvature is of a sample."""
 
-NOISE_COST = 0.25
-"""Share of all progress that noise may cost."""
+FAR_BELOW = 50.0
+"""Times below ``1 / curvature`` from which a rate is low: noise of small batches can ask for a twentieth."""
+
+NOISE_COST, NOISE_GAIN = 0.02, 0.05
+"""Share of the loss that noise may cost by the formula, and that steps without it may be seen to win."""
 
 ILL = 1e3
 """Condition number from which on it matters: scaled tables of independent columns lie below 100."""
@@ -39,7 +46,7 @@ DEAD = 0.4
 """Share of a layer's units: He's start loses a few in a hundred, and each layer can spare some."""
 
 FADED = 1e-3
-"""Ratio of gradient norms of two layers: neighbours of a healthy network lie within a factor of ten."""
+"""What may be left of a signal on its way back to the first layer: usual starts keep about all."""
 
 
 def diverged(evidence: Evidence) -> Finding | None:
@@ -75,7 +82,7 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
     margin += 1e-3 * abs(losses[0])  # less is not worth a word
     rose = losses[-1] - losses[lowest] > max(margin, ROSE * (losses[0] - losses[lowest]))
     start, end = get(evidence, "start", "loss"), get(evidence, "end", "loss")
-    worse = start is not None and end is not None and end > start + margin
+    worse = start is not None and end is not None and end > start + SHARE_WORSE * abs(start)
     if not (rose or worse):
         return None
     rate, limit = went["rate_last"], get(evidence, "end", "limit_rate")
@@ -91,21 +98,22 @@ def rate_too_high(evidence: Evidence) -> Finding | None:
 
 
 def rate_too_low(evidence: Evidence) -> Finding | None:
-    """The rate is far below the limit, and much was left to gain."""
-    rate, limit = get(evidence, "course", "rate_highest"), get(evidence, "end", "limit_rate")
+    """Steps are far shorter than ``1 / curvature``, and such steps would gain much."""
+    rate, curvature = get(evidence, "course", "rate_highest"), get(evidence, "end", "curvature")
     losses, ahead = loss_at(evidence), get(evidence, "end", "ahead")
-    if not rate or not limit or losses is None or ahead is None or limit < FAR_BELOW * rate:
+    if not rate or not curvature or curvature < 0 or losses is None or ahead is None:
         return None
-    start, end = losses
-    if not end - ahead > LEFT * (start - ahead) > 0:
+    (start, end), slower = losses, 1 / (curvature * effective(evidence, rate))
+    if slower < FAR_BELOW or not end - ahead > LEFT * (start - ahead) > 0 or noise_dominated(evidence):
         return None
     return finding(
         "rate_too_low",
         "warning",
-        f"The descent is about {limit / 2 / rate:.2g} times slower than it could be: the largest stable rate "
-        f"is {limit:.3g}, and a few more steps at a good one take the loss from {end:.4g} to {ahead:.4g}.",
+        f"The descent is about {slower:.2g} times slower than it could be: the largest curvature is "
+        f"{curvature:.3g}, and a few more steps at the rate it allows take the loss from {end:.4g} to "
+        f"{ahead:.4g}.",
         f"a learning rate of {rate:g}",
-        f"--learning-rate {rounded(min(limit / 4, 100 * rate))}",
+        f"--learning-rate {rounded(rate * min(100, slower / 4))}",
     )
 
 
@@ -115,7 +123,7 @@ def edge_of_stability(evidence: Evidence) -> Finding | None:
     start, end = get(evidence, "start", "loss"), get(evidence, "end", "loss")
     if evidence.get("failure") or not rate or not limit or start is None or end is None:
         return None
-    if rate < 0.95 * limit or end >= start or rate_too_high(evidence):
+    if rate < AT_EDGE * limit or end >= start or rate_too_high(evidence):
         return None
     return finding(
         "edge_of_stability",
@@ -178,29 +186,32 @@ def plateau(evidence: Evidence) -> Finding | None:
 
 
 def noise_dominated(evidence: Evidence) -> Finding | None:
-    """The noise of small batches costs much of the progress.
+    """The noise of small batches costs much, and steps without it would win that back.
 
     At a constant rate η with batches of B rows a descent ends ``η tr(PΣ) / 4B`` above its minimum; with
     momentum, ``η / (1 - β)`` takes the place of η. Source: S. Mandt et al., *Stochastic Gradient Descent as
     Approximate Bayesian Inference*, 2017, section 3.
     """
     rule, end = evidence.get("rule") or {}, evidence.get("end") or {}
-    batch, noise, start = rule.get("batch_size"), end.get("scaled_noise"), get(evidence, "start", "loss")
-    if not batch or noise is None or start is None or end.get("loss") is None or evidence.get("failure"):
+    batch, noise, ahead = rule.get("batch_size"), end.get("scaled_noise"), end.get("ahead")
+    loss = end.get("held_out_loss")
+    if not batch or noise is None or ahead is None or loss is None or evidence.get("failure"):
         return None
     rate = evidence["course"]["rate_last"]
-    factor = 1 - rule["momentum"] if rule.get("name") in ("momentum", "nesterov") else 1.0
-    cost = rate / factor * noise / (4 * batch)
-    progress = start - end["loss"] + cost
-    if not cost > NOISE_COST * abs(progress):
+    cost = effective(evidence, rate) * noise / (4 * batch)
+    gain = loss - ahead
+    if cost < NOISE_COST * abs(loss) or gain < NOISE_GAIN * abs(loss) or rate_too_high(evidence):
+        return None
+    losses = loss_at(evidence)
+    if losses and gain < WORSE * (losses[0] - ahead):
         return None
     scale = end.get("noise_scale")
-    of = f"the noise scale is {scale:,.0f} rows" if scale else "the gradient can't be told from noise"
+    of = f"The noise scale is {scale:,.0f} rows" if scale else "The gradient can't be told from noise"
     return finding(
         "noise_dominated",
         "warning",
-        f"Noise costs about {cost:.3g} of loss, {cost / progress:.0%} of all that was won: {of}, a batch has "
-        f"{batch:,}.",
+        f"{of}, a batch has {batch:,}: noise costs about {cost:.3g} of a loss of {loss:.4g}, which a few "
+        f"steps without noise take to {ahead:.4g}.",
         f"batches of {batch:,} rows at a rate of {rate:g}",
         f"--batch-size {8 * batch}, or --schedule cosine",
     )
@@ -208,6 +219,8 @@ def noise_dominated(evidence: Evidence) -> Finding | None:
 
 def dead_units(evidence: Evidence) -> Finding | None:
     """Many units of a layer are zero, or saturated, for every row."""
+    if evidence.get("failure"):
+        return None
     highest = evidence["course"]["rate_highest"]
     for layer in get(evidence, "end", "layers") or []:
         for kind, says in (("dead", "zero for every row"), ("saturated", "at their bounds for every row")):
@@ -223,41 +236,37 @@ def dead_units(evidence: Evidence) -> Finding | None:
     return None
 
 
-def _gradient_ratios(evidence: Evidence) -> list[tuple[str, str, float]]:
-    """Return for start and end: when, the first layer's name, its gradient's norm over the last one's."""
-    ratios = []
-    for when in ("start", "end"):
-        layers = [each for each in get(evidence, when, "layers") or [] if "gradient_norm" in each]
-        if len(layers) > 2 and not dead_units(evidence):
-            first, last = layers[0]["gradient_norm"], layers[-1]["gradient_norm"]
-            if first is not None and last:
-                ratios.append((when, layers[0]["layer"], first / last))
-    return ratios
+def _reaching_back(evidence: Evidence) -> tuple[str, float] | None:
+    """Return the first layer's name, and what reaches it of a change of the outputs, at the start."""
+    layers = get(evidence, "start", "layers") or []
+    if len(layers) < 2 or layers[0].get("backward") is None or dead_units(evidence):
+        return None
+    return layers[0]["layer"], layers[0]["backward"]
 
 
 def vanishing_gradient(evidence: Evidence) -> Finding | None:
     """Next to nothing of the gradient reaches the first layer."""
-    for when, layer, ratio in _gradient_ratios(evidence):
-        if ratio < FADED:
-            return finding(
-                "vanishing_gradient",
-                "warning",
-                f"The gradient of the first layer has {ratio:.2g} times the norm of the last one's.",
-                f"{layer}, at the {when}",
-                "--activation relu, or fewer --hidden layers",
-            )
-    return None
+    reaches = _reaching_back(evidence)
+    if reaches is None or reaches[1] > FADED:
+        return None
+    return finding(
+        "vanishing_gradient",
+        "warning",
+        f"A change of the outputs is {reaches[1]:.2g} times as large where it reaches the first layer.",
+        f"{reaches[0]}, at the start",
+        "fewer --hidden layers, or --activation relu",
+    )
 
 
 def exploding_gradient(evidence: Evidence) -> Finding | None:
     """The gradient grows on its way to the first layer."""
-    for when, layer, ratio in _gradient_ratios(evidence):
-        if ratio > 1 / FADED:
-            return finding(
-                "exploding_gradient",
-                "warning",
-                f"The gradient of the first layer has {ratio:.2g} times the norm of the last one's.",
-                f"{layer}, at the {when}",
-                "--clip-norm 1",
-            )
-    return None
+    reaches = _reaching_back(evidence)
+    if reaches is None or reaches[1] < 1 / FADED:
+        return None
+    return finding(
+        "exploding_gradient",
+        "warning",
+        f"A change of the outputs is {reaches[1]:.2g} times as large where it reaches the first layer.",
+        f"{reaches[0]}, at the start",
+        "--clip-norm 1, or fewer --hidden layers",
+    )

@@ -242,7 +242,7 @@ def examine(
     evidence["settings"] = dict(settings)
     evidence["target"] = target_of(task.kind, sample["target"])
     evidence["inputs"] = tables.conditioning(sample["features"], groups)
-    if held is not None and task.loss in MEANS:
+    if held is not None and task.loss in MEANS and not descended.failure:
         evidence |= _judged(model, task, descended.end, groups, training, sample, held, seed)
     return evidence
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.flatten_util import ravel_pytree
 
+from steepest.descent.models import ACTIVATIONS
 from steepest.descent.optimizers import Optimizer
 from steepest.diagnosis.curvature import Curvature, stability
 
@@ -209,40 +210,44 @@ def layers(
     Returns
     -------
     list of dict
-        In their order: ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; in hidden layers ``dead``,
-        the share of units that are zero for every row (ReLU), and ``saturated``, the share of tanh units
-        whose absolute value is above `SATURATED` for every row; ``None`` where there are no such units.
+        In their order ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; hidden ones also have
+
+        - ``backward``: what reaches the layer of a change of the outputs, the root mean square over rows of
+          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. A gradient of weights does not
+          tell: what it lacks in this factor it may have in the other, the inputs;
+        - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, that of tanh
+          units whose absolute value is above `SATURATED` for every row; ``None`` for other activations.
     """
     gradients = ravel_pytree(parameters)[1](jnp.asarray(gradient, jnp.result_type(float)))
-    values = np.asarray(features, np.float32)
     names = sorted(parameters, key=lambda name: int(name.rpartition("_")[2]))
-    found = []
-    for name in names:
-        weights, bias = (np.asarray(parameters[name][part]) for part in ("weights", "bias"))
-        entry: dict[str, Any] = {
+    weights = {name: np.asarray(parameters[name]["weights"], np.float32) for name in names}
+    found: list[dict[str, Any]] = [
+        {
             "layer": name,
-            "units": weights.shape[1],
-            "weights_norm": number(np.linalg.norm(weights)),
-            "gradient_norm": number(np.linalg.norm(gradients[name]["weights"])),
+            "units": weights[name].shape[1],
+            "weights_norm": number(np.linalg.norm(weights[name].astype(np.float64))),
+            "gradient_norm": number(np.linalg.norm(np.asarray(gradients[name]["weights"], np.float64))),
         }
-        if name != names[-1]:
-            values = np.asarray(_activate(activation, values @ weights + bias))
-            entry["dead"] = number(np.mean((values == 0).all(axis=0))) if activation == "relu" else None
-            saturated = np.mean((abs(values) > SATURATED).all(axis=0)) if activation == "tanh" else None
-            entry["saturated"] = number(saturated)
-        found.append(entry)
+        for name in names
+    ]
+    values, backs = jnp.asarray(features, jnp.float32), []
+    for name, entry in zip(names[:-1], found, strict=False):
+        before = values @ weights[name] + jnp.asarray(parameters[name]["bias"])
+        values, back = jax.vjp(ACTIVATIONS[activation], before)
+        backs.append(back)
+        dead, saturated = (values == 0).all(axis=0).mean(), (abs(values) > SATURATED).all(axis=0).mean()
+        entry["dead"] = number(dead) if activation == "relu" else None
+        entry["saturated"] = number(saturated) if activation == "tanh" else None
+    signal = jnp.ones((len(features), weights[names[-1]].shape[1]))
+    for index in reversed(range(len(backs))):
+        signal = backs[index](signal @ weights[names[index + 1]].T)[0]
+        found[index]["backward"] = number(jnp.sqrt((signal**2).sum(axis=1).mean()))
     return found
 
 
 def number(value: Any) -> float | None:
     """Return a plain number, or ``None`` for what JSON can't hold."""
     return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _activate(activation: str, values: Floats) -> Any:
-    from steepest.descent.models import ACTIVATIONS
-
-    return ACTIVATIONS[activation](jnp.asarray(values))
 
 
 def _flat(scale: Any) -> jax.Array:

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from steepest.diagnosis.descent_rules import rate_too_high, rate_too_low
+import math
+
+from steepest.diagnosis.descent_rules import (
+    dead_units,
+    diverged,
+    noise_dominated,
+    rate_too_high,
+    rate_too_low,
+    vanishing_gradient,
+)
 from steepest.diagnosis.verdicts import LEFT, SURE, WORSE, Evidence, Finding, finding, get
 
 ALONE = 0.95
 """Skill of a single column: what is measured before the fact rarely explains so much of it."""
 
+TELLS = 0.05
+"""Standard error of a skill up to which the held-out rows can tell that there is none."""
+
 NO_SKILL, BEHIND = 0.01, 0.1
 """Skill that is as good as none, and how far behind the trees is much."""
+
+
+def _ran_badly(evidence: Evidence) -> bool:
+    """Tell whether the descent itself is to blame for what was or was not learned."""
+    to_blame = (diverged, rate_too_high, rate_too_low, noise_dominated, dead_units, vanishing_gradient)
+    return any(rule(evidence) for rule in to_blame)
 
 
 def overfitting(evidence: Evidence) -> Finding | None:
     """The loss on held-out rows was better before the end."""
     seen = get(evidence, "course", "validation")
-    if not seen or get(evidence, "settings", "patience") or rate_too_high(evidence):
+    if not seen or get(evidence, "settings", "patience") or _ran_badly(evidence):
+        return None
+    losses = evidence["course"]["losses"]
+    at_best = losses[max(0, math.ceil(seen["best_epoch"] / evidence["course"]["epochs"] * len(losses)) - 1)]
+    if losses[-1] >= at_best:
         return None
     rise = seen["last"] - seen["best"]
     if rise <= max(WORSE * abs(seen["best"]), LEFT * (seen["first"] - seen["best"])):
@@ -34,7 +56,7 @@ def underfitting(evidence: Evidence) -> Finding | None:
     """Trees find much more than the model, which does no better on its own training rows."""
     model, trees, error = (get(evidence, "skill", name) for name in ("validation", "trees", "error"))
     training = get(evidence, "skill", "training")
-    if model is None or trees is None or rate_too_low(evidence) or rate_too_high(evidence):
+    if model is None or trees is None or _ran_badly(evidence):
         return None
     if trees - max(model, training or 0.0) < max(BEHIND, SURE * (error or 0.0)) or model > 0.8 * trees:
         return None
@@ -112,13 +134,13 @@ def no_signal(evidence: Evidence) -> Finding | None:
     model, trees, error = (get(evidence, "skill", name) for name in ("validation", "trees", "error"))
     if model is None or trees is None:
         return None
-    if max(model, trees) > max(NO_SKILL, 2 * (error or 0.0)):
+    if error is None or error > TELLS or max(model, trees) > max(NO_SKILL, 2 * error):
         return None
     return finding(
         "no_signal",
         "warning",
         f"The model explains {model:.1%} of the held-out target, small boosted trees {trees:.1%} "
-        f"(± {error or 0.0:.1%}).",
+        f"(± {error:.1%}).",
         "all columns",
         "other columns: nothing in these tells the target from its mean",
     )

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import math
-import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from steepest.diagnosis import plots
+from steepest.diagnosis.pages import TABLE_ROWS, duration, number, render, sentence
 from steepest.diagnosis.svg import svg
 from steepest.evaluation import SCORE_NAMES
 
-TABLE_ROWS = 50
-DASH = "–"
 STEPWISE: dict[str, tuple[str, Callable[[pd.DataFrame], Figure], str]] = {
     "learning_rate": ("Learning rate", plots.learning_rate, "How far the schedule let each step go."),
     "gradient_norm": (
@@ -106,78 +102,18 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
     steps, epochs
         The run's history, one row per step and per epoch, as `steepest.diagnosis.plots` describes them.
     """
-    template = importlib.resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters.update(
-        number=number, sentence=sentence, duration=duration, thin=_thin, fields=_fields
-    )
-    page = environment.from_string(template).render(
+    page = render(
+        "diagnosis/report.html.jinja",
         record=record,
         verdict=verdict(record),
         tiles=list(_tiles(record)),
-        notes=[*record.get("notes", []), *_held_out(record).get("notes", [])],
-        descent_pictures=list(_descent_pictures(steps, epochs)),
-        quality_pictures=list(_quality_pictures(_held_out(record))),
+        notes=[*record.get("notes", []), *held_out(record).get("notes", [])],
+        descent_pictures=[*_search_pictures(record), *_descent_pictures(record, steps, epochs)],
+        quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
-        table_rows=TABLE_ROWS,
     )
     path.write_text(page, encoding="utf-8", newline="\n")
-
-
-def number(value: object) -> str:
-    """Write a number for a person: whole ones in full, others to 4 significant digits; words stay words.
-
-    Examples
-    --------
-    >>> [number(value) for value in (1234567, 0.123456, 12345.678, 3e-07, 0.0, None, float("nan"), "relu")]
-    ['1,234,567', '0.1235', '12,346', '3.000e−07', '0', '–', '–', 'relu']
-    """
-    if value is None:
-        return DASH
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return str(value)
-    if isinstance(value, numbers.Integral):
-        return f"{int(value):,}"
-    real = float(value)
-    if math.isnan(real):
-        return DASH
-    if real == 0 or math.isinf(real):
-        written = f"{real:g}".replace("inf", "∞")
-    elif 1e-4 <= abs(real) < 1e9:
-        written = f"{real:,.{max(0, 3 - math.floor(math.log10(abs(real))))}f}"
-    else:
-        written = f"{real:.3e}"
-    return written.replace("-", "−")
-
-
-def sentence(words: str) -> str:
-    """Begin words with a capital letter and end them with a full stop.
-
-    Examples
-    --------
-    >>> sentence("the last epoch was reached")
-    'The last epoch was reached.'
-    """
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
-
-
-def duration(seconds: float) -> str:
-    """Write a duration for a person.
-
-    Examples
-    --------
-    >>> [duration(seconds) for seconds in (0.25, 83.2, 7384)]
-    ['0.25 s', '1 min 23 s', '2 h 3 min']
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def verdict(record: Mapping[str, Any]) -> str:
@@ -191,7 +127,12 @@ def verdict(record: Mapping[str, Any]) -> str:
     'On 1,200 held-out rows its root mean squared error is 6.000, 40.0% below the 10.00 of always predicting
     the mean. It explains 64.0% of the variance.'
     """
-    evaluation = _held_out(record)
+    evaluation, failure = held_out(record), record.get("descent", {}).get("failure")
+    if failure:
+        return (
+            f"The descent diverged at step {failure['step']:,}, at a learning rate of "
+            f"{number(failure['learning_rate'])}: the {failure['what']} was not finite. There is no model."
+        )
     if not evaluation:
         return "No rows were scored, so nothing is known about how good it is."
     scores, baseline = evaluation["scores"], evaluation["baseline"]
@@ -204,13 +145,13 @@ def verdict(record: Mapping[str, Any]) -> str:
         compared = f"{-change:.1%} below the {number(theirs)}"
     else:
         compared = f"worse than the {number(theirs)}"
-    held_out = _is_held_out(record)
-    rows = f"{evaluation['rows']:,} {'held-out' if held_out else 'training'} rows"
+    apart = _is_held_out(record)
+    rows = f"{evaluation['rows']:,} {'held-out' if apart else 'training'} rows"
     title = SCORE_NAMES[measure][0].lower()
     sentences = [
         f"On {rows} its {title} is {number(ours)}, {compared} of {baseline['what']}.",
         _in_plain_words(evaluation, record.get("target", {}).get("labels") or ["0", "1"]),
-        "" if held_out else "No rows were held out, so this says how well it fits, not how well it predicts.",
+        "" if apart else "No rows were held out, so this says how well it fits, not how well it predicts.",
     ]
     return " ".join(filter(None, sentences))
 
@@ -232,14 +173,14 @@ def _is_held_out(record: Mapping[str, Any]) -> bool:
     return bool(record.get("figures", {}).get("validation"))
 
 
-def _held_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
+def held_out(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the evaluation of the held-out rows, else of the training rows, else nothing."""
     figures = record.get("figures", {})
     return figures.get("validation") or figures.get("training") or {}
 
 
 def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
-    evaluation = _held_out(record)
+    evaluation = held_out(record)
     for name, value in evaluation.get("scores", {}).items():
         title, better = SCORE_NAMES[name]
         theirs = evaluation["baseline"]["scores"].get(name)
@@ -249,8 +190,8 @@ def _tiles(record: Mapping[str, Any]) -> Iterator[Tile]:
         yield Tile(title, number(value), f"baseline {number(theirs)}", tone)
     split, descent = record.get("split", {}), record.get("descent", {})
     if "training_rows" in split:
-        held_out = split.get("validation_rows")
-        note = f"{held_out:,} held out" if held_out else "none held out"
+        apart = split.get("validation_rows")
+        note = f"{apart:,} held out" if apart else "none held out"
         yield Tile("Rows trained on", number(split["training_rows"]), note)
     if descent.get("rows_per_second") is not None:
         seconds = descent.get("seconds")
@@ -268,7 +209,7 @@ def _scores(record: Mapping[str, Any]) -> pd.DataFrame:
         for title, part in (("held out", "validation"), ("training", "training"))
         if figures.get(part)
     }
-    evaluation = _held_out(record)
+    evaluation = held_out(record)
     if evaluation:
         columns["baseline"] = evaluation["baseline"]["scores"]
     rows = [
@@ -282,7 +223,23 @@ def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> P
     return Picture(title, Markup(svg(figure, title=title, description=caption)), caption, table)  # noqa: S704
 
 
-def _descent_pictures(steps: pd.DataFrame, epochs: pd.DataFrame) -> Iterator[Picture]:
+def _search_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
+    """Yield the search for a learning rate, if there was one."""
+    search = record.get("learning_rate")
+    if search and search["rates"]:
+        chosen = "" if search["choice"] is None else f"{number(search['choice'])} was chosen: "
+        caption = sentence(chosen + search["why"])
+        if search["interval"]:
+            caption += " The shaded rates gained nearly as much as the best."
+        if None in search["losses"]:
+            caption += " Crosses at the upper edge diverged."
+        table = pd.DataFrame({"rate": search["rates"], "loss reached": search["losses"]})
+        yield _picture("Learning rates tried", plots.rate_against_loss(search), caption, table)
+
+
+def _descent_pictures(
+    record: Mapping[str, Any], steps: pd.DataFrame, epochs: pd.DataFrame
+) -> Iterator[Picture]:
     if not epochs.empty:
         caption = (
             "Training that falls while held out rises is overfitting. The training loss is averaged while "
@@ -298,6 +255,21 @@ def _descent_pictures(steps: pd.DataFrame, epochs: pd.DataFrame) -> Iterator[Pic
         if column in steps and np.isfinite(steps[column]).any():
             table = plots.by_bin(steps["step"], steps[column], TABLE_ROWS)
             yield _picture(title, draw(steps), caption, table)
+    if "update_ratio" in steps and np.isfinite(steps["update_ratio"]).any():
+        caption = (
+            "The norm of each measured update over the norm of the weights that it moved, by layer. A layer "
+            "far below the others hardly learns; one far above them may forget what it learned."
+        )
+        names = [name for name in steps if name == "step" or str(name).startswith("update_ratio")]
+        measured = steps.loc[np.isfinite(steps["update_ratio"]), names]
+        yield _picture("Update ratio", plots.update_ratio(steps), caption, measured)
+    if record.get("curvature"):
+        caption = (
+            "Above the dashed line the learning rate is too high for the steepest direction, and the loss "
+            "may swing or rise. Networks hover at the limit and still improve."
+        )
+        table = pd.DataFrame(record["curvature"])
+        yield _picture("Largest curvature", plots.curvature(record["curvature"]), caption, table)
 
 
 def _quality_pictures(evaluation: Mapping[str, Any]) -> Iterator[Picture]:
@@ -328,14 +300,3 @@ def _importance_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
         title = "Largest weights" if kind == "weights" else "Importance of the columns"
         caption = sentence(importances.get("how", title))
         yield _picture(title, plots.importances(entries, kind), caption, pd.DataFrame(entries))
-
-
-def _thin(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep at most TABLE_ROWS rows, spread evenly, with the first and the last."""
-    if len(table) <= TABLE_ROWS:
-        return table
-    return table.iloc[np.linspace(0, len(table) - 1, TABLE_ROWS).round().astype(int)]
-
-
-def _fields(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[list[Any]]:
-    return [[entry.get(name, "") for name in names] for entry in entries]

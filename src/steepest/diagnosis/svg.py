@@ -14,13 +14,32 @@ from xml.etree import ElementTree as Xml
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# From Okabe and Ito's colour-blind safe palette; a page may choose lighter ones for a dark ground.
-TEXT, TRAINING, VALIDATION = "#010203", "#0072b2", "#d55e00"
+# The first two are of Okabe and Ito's colour-blind safe palette; the others keep a contrast of 3 to 1.
+PALETTE = {
+    "training": ("#0072b2", "#4fb0e8"),
+    "validation": ("#d55e00", "#f0803a"),
+    "green": ("#00835d", "#3fcf9f"),
+    "purple": ("#a3478a", "#e58fcb"),
+    "ochre": ("#a67c00", "#e0b84a"),
+    "indigo": ("#5a4fcf", "#a79ff5"),
+    "brown": ("#7b4a2d", "#cf9f78"),
+}
+PAGE = {
+    "ground": ("#fcfcfa", "#14181b"),
+    "raised": ("#ffffff", "#1b2024"),
+    "ink": ("#1d2328", "#e6e9eb"),
+    "quiet": ("#5c666f", "#9ba6ae"),
+    "line": ("#e2e4e3", "#30383e"),
+    "accent": ("#00639c", "#6bb8e8"),
+    "better": ("#00704f", "#45c49a"),
+    "worse": ("#a84300", "#f08c4a"),
+}
+"""By the name of a custom property: the colour on a light ground, and on a dark one."""
+TEXT, TRAINING, VALIDATION = "#010203", PALETTE["training"][0], PALETTE["validation"][0]
+VARIANTS = (*(light for light, _ in PALETTE.values()), TEXT)
 WIDTH = 4.2  # inches: letters keep their size on a telephone
-ON_THE_PAGE = {
-    TEXT: "currentColor",
-    TRAINING: f"var(--training, {TRAINING})",
-    VALIDATION: f"var(--validation, {VALIDATION})",
+ON_THE_PAGE = {TEXT: "currentColor"} | {
+    light: f"var(--{name}, {light})" for name, (light, _) in PALETTE.items()
 }
 STYLE: Any = {
     "axes.edgecolor": TEXT,
@@ -55,12 +74,31 @@ STYLE: Any = {
 
 
 @contextlib.contextmanager
+def any_letters() -> Iterator[None]:
+    """Lay names out inside this context, also those whose letters Matplotlib's own font lacks."""
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
+@contextlib.contextmanager
 def style() -> Iterator[None]:
     """Draw in the project's look inside this context, and leave Matplotlib's settings as they were."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
+
+
+def colours(*, dark: bool) -> str:
+    """Return the colours of pages and figures on a light or a dark ground, as CSS custom properties.
+
+    Examples
+    --------
+    >>> colours(dark=True)
+    '--ground: #14181b; ... --training: #4fb0e8; ...'
+    """
+    return " ".join(f"--{name}: {pair[dark]};" for name, pair in (PAGE | PALETTE).items())
 
 
 def svg(figure: Figure, *, title: str, description: str) -> str:
@@ -78,9 +116,7 @@ def svg(figure: Figure, *, title: str, description: str) -> str:
         What a screen reader says: the name of the picture and what it shows.
     """
     buffer = io.BytesIO()
-    with style(), warnings.catch_warnings():
-        # Only the size of a name is measured here; the reader's browser has the letters.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+    with any_letters():  # only measured here: the reader's browser has them
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue()
     prefix = "f" + hashlib.sha256(drawing + repr((title, description)).encode()).hexdigest()[:12]

@@ -24,6 +24,9 @@ ROWS_A_BIN, MOST_BINS = 16, 64
 SHRINKAGE = 1.0
 """Rows' worth of the overall mean that is mixed into the mean of each part."""
 
+TREES, LEAST_TREES = 25, 8
+"""Rounds of boosting, shared among the classes, but no fewer than the second."""
+
 MOST_COLUMNS = 200
 """Columns on which signal is looked for, the most telling ones first."""
 
@@ -177,6 +180,7 @@ def signal(
         ``trees``, their skill, and ``error``, the standard error of it over the held-out rows.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     chosen = sorted(groups, key=lambda name: -telling.get(name, 0.0))[:MOST_COLUMNS]
     known, held = (
@@ -184,28 +188,32 @@ def signal(
         for each in (features, held_features)
     )
     mean = target.mean(axis=0)
+    codes = target.argmax(axis=1) if target.shape[1] > 1 else target[:, 0]
+    classes = np.unique(codes)
+    if len(classes) < 2:
+        return {"trees": None, "error": None}
     settings = {
-        "max_iter": 25,
+        "max_iter": max(LEAST_TREES, TREES // target.shape[1]),
         "max_leaf_nodes": 15,
         "learning_rate": 0.2,
         "random_state": seed,
         "early_stopping": False,
     }
-    codes = target.argmax(axis=1) if target.shape[1] > 1 else target[:, 0]
-    classes = np.unique(codes)
-    if len(classes) < 2:
-        return {"trees": None, "error": None}
-    if target.shape[1] > 1 or set(classes) <= {0.0, 1.0}:
-        trees = HistGradientBoostingClassifier(**settings).fit(known, codes)
-        probabilities = trees.predict_proba(held)
-        if target.shape[1] > 1:
-            predicted = np.zeros(held_target.shape)
-            predicted[:, classes.astype(int)] = probabilities
+    # One thread: for so few rows several wait for each other longer than they work.
+    with threadpool_limits(1, "openmp"):
+        if target.shape[1] == 1 and not set(classes) <= {0.0, 1.0}:
+            predicted = HistGradientBoostingRegressor(**settings).fit(known, codes).predict(held)[:, None]
         else:
-            predicted = probabilities[:, 1:]
-    else:
-        predicted = HistGradientBoostingRegressor(**settings).fit(known, codes).predict(held)[:, None]
+            probabilities = HistGradientBoostingClassifier(**settings).fit(known, codes).predict_proba(held)
+            predicted = np.zeros((len(held), int(classes[-1]) + 1))
+            predicted[:, classes.astype(int)] = probabilities
+            predicted = predicted[:, 1:] if target.shape[1] == 1 else _widened(predicted, target.shape[1])
     return {"trees": skill(predicted, held_target, mean), "error": _skill_error(predicted, held_target, mean)}
+
+
+def _widened(predicted: Floats, columns: int) -> Floats:
+    """Add classes of which no row was learned from."""
+    return np.pad(predicted, [(0, 0), (0, columns - predicted.shape[1])])
 
 
 def _skill_error(prediction: Floats, target: Floats, mean: Floats) -> float | None:

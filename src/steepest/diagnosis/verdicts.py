@@ -55,3 +55,9 @@ def lower_rate(evidence: Evidence, rate: float) -> str:
     """Return a rate to try instead of one that was too high."""
     limit = get(evidence, "end", "limit_rate")
     return rounded(limit / 2 if limit and limit < rate else rate / 10)
+
+
+def effective(evidence: Evidence, rate: float) -> float:
+    """Return the rate of plain descent that goes as far: velocity adds ``1 / (1 - β)`` steps up."""
+    rule = evidence.get("rule") or {}
+    return rate / (1 - rule["momentum"]) if rule.get("name") in ("momentum", "nesterov") else rate

@@ -40,7 +40,7 @@ from steepest.preparation import Prepared, Rows
 from steepest.settings import Settings
 from steepest.trained import Trained
 
-NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2")
+NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2", "curvature")
 FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
 
 
