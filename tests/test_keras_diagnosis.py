@@ -14,9 +14,10 @@ from jax.flatten_util import ravel_pytree
 import steepest.keras
 from keras_manners import assert_same, bits, network, table
 from steepest.diagnosis.curvature import stability
-from steepest.keras.examining import layers_of, objective_of, parameters_of
+from steepest.keras.examining import objective_of, parameters_of
 from steepest.keras.program import state_of
 from steepest.keras.rules import as_rule, scale_of
+from steepest.keras.seeing import layers_of
 
 X, Y = table(rows=256)
 
@@ -128,6 +129,10 @@ def test_curvature_and_gradient_are_those_of_the_exact_hessian(name) -> None:
     gradient = jax.grad(loss)(end)
     assert first["gradient_norm"] == pytest.approx(np.linalg.norm(gradient["0"]), rel=1e-3)
     assert last["weights_norm"] == pytest.approx(np.linalg.norm(end["2"]), rel=1e-5)
+    hidden = np.tanh(X @ end["0"] + end["1"])
+    backward = (1 - hidden**2) * end["2"][:, 0]  # what the output, which is linear, sends back
+    assert first["backward"] == pytest.approx(np.sqrt((backward**2).sum(axis=1).mean()), rel=1e-4)
+    assert "backward" not in last
     assert [first["layer"], last["layer"]] == [each.path for each in model.layers]
 
 

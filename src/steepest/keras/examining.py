@@ -16,8 +16,6 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jax.flatten_util import ravel_pytree
-from keras.src.layers.convolutional.base_conv import BaseConv
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.data.order import generator
@@ -25,11 +23,13 @@ from steepest.descent.failure import WORST, Cause, Failure
 from steepest.descent.watching import ALL
 from steepest.diagnosis.course import course
 from steepest.diagnosis.examination import EXAMINING, MEASURED, Descended, examine_descent, target_of
-from steepest.diagnosis.measures import SATURATED, Objective, number
-from steepest.keras.failures import NotFiniteError, layer_of, listening, path_of
+from steepest.diagnosis.measures import Objective
+from steepest.keras.failures import NotFiniteError, layer_of, listening
 from steepest.keras.program import State, call, inherits, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import as_rule, rates_of, scale_of
+from steepest.keras.seeing import layers_of
+from steepest.keras.stored import Parameters, variables_of
 
 MOST_OUTPUTS = 2**26
 """Outputs of a model's layers for the rows of a sample, at most."""
@@ -40,8 +40,6 @@ MEAN_LOSSES = ("sum_over_batch_size", "mean")
 NUMBERS = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
 """Losses of which the target is a number, whose scale is that of the gradient."""
 
-Parameters = dict[str, dict[str, Any]]
-
 
 def parameters_of(state: State) -> Parameters:
     """Return the values of a state's first two groups."""
@@ -49,15 +47,6 @@ def parameters_of(state: State) -> Parameters:
         name: {str(index): np.asarray(value) for index, value in enumerate(values)}
         for name, values in zip(("trainable", "other"), state, strict=False)
     }
-
-
-def variables_of(parameters: Parameters) -> tuple[list[Any], list[Any]]:
-    """Return the values in Keras' order, those that are trainable first."""
-    trainable, other = (
-        [parameters[group][str(index)] for index in range(len(parameters[group]))]
-        for group in ("trainable", "other")
-    )
-    return trainable, other
 
 
 def why_unmeasured(model: keras.Model) -> str:
@@ -107,98 +96,6 @@ def scales_of(model: keras.Model, parameters: Parameters) -> Parameters | None:
         "trainable": {str(index): np.asarray(each, np.float32) for index, each in enumerate(scale)},
         "other": {name: np.zeros(np.shape(each), np.float32) for name, each in parameters["other"].items()},
     }
-
-
-def layers_of(
-    model: keras.Model, parameters: Parameters, gradient: npt.NDArray[Any], batch: Any
-) -> list[dict[str, Any]]:
-    """Return what is seen of each layer that has weights or cuts off.
-
-    Parameters
-    ----------
-    model, parameters
-        The model.
-    gradient
-        The loss's, flat.
-    batch
-        A sample, of which ``features`` is looked at.
-
-    Returns
-    -------
-    list of dict
-        ``layer``, its path, and ``units``; ``weights_norm`` and ``gradient_norm`` where it has weights;
-        ``dead`` or ``saturated`` where it ends in a ReLU, or in a tanh or a sigmoid, and is not the last: the
-        share of units that are zero, or near their bounds, for every row.
-    """
-    gradients = ravel_pytree(parameters)[1](jnp.asarray(gradient, jnp.float32))["trainable"]
-    places = {id(variable): str(index) for index, variable in enumerate(model.trainable_variables)}
-    idle = _idle_units(model, parameters, batch["features"])
-    found = []
-    for layer in model._flatten_layers(include_self=False):
-        weights = [
-            places[id(each)]
-            for each in layer._trainable_variables
-            if id(each) in places and len(each.shape) > 1
-        ]
-        entry: dict[str, Any] = {}
-        if weights:
-            entry["weights_norm"] = _norm([parameters["trainable"][place] for place in weights])
-            entry["gradient_norm"] = _norm([gradients[place] for place in weights])
-        if path_of(layer) in idle:
-            entry[_bound_of(layer)] = number(np.mean(idle[path_of(layer)]))
-        if entry:
-            units = idle.get(path_of(layer))
-            shape = layer._trainable_variables[0].shape if units is None else units.shape
-            found.append({"layer": path_of(layer), "units": int(shape[-1])} | entry)
-    return found
-
-
-def _norm(arrays: list[Any]) -> float | None:
-    return number(np.sqrt(sum(float(np.square(np.asarray(each, np.float64)).sum()) for each in arrays)))
-
-
-def _bound_of(layer: Any) -> str:
-    """Return how units of a layer can be lost: "dead" or "saturated"; nothing where they can't."""
-    if isinstance(layer, keras.layers.ReLU):
-        return "" if layer.negative_slope else "dead"
-    if not isinstance(layer, keras.layers.Dense | keras.layers.Activation | BaseConv):
-        return ""
-    bounds = {
-        keras.activations.relu: "dead",
-        keras.activations.relu6: "dead",
-        keras.activations.tanh: "saturated",
-        keras.activations.sigmoid: "saturated",
-    }
-    return bounds.get(layer.activation, "")
-
-
-def _idle_units(model: keras.Model, parameters: Parameters, x: Any) -> dict[str, npt.NDArray[np.bool_]]:
-    """Return by layer which units are at their bounds for every row, the model's outputs left out."""
-    layers = {path_of(layer): layer for layer in model._flatten_layers(include_self=False)}
-
-    def look(parameters: Parameters, x: Any) -> dict[str, jax.Array]:
-        trainable, other = variables_of(parameters)
-        with listening(model) as heard:
-            outputs = jax.tree.leaves(call(model, trainable, other, x, training=False))
-        found: dict[str, jax.Array] = {}
-        for path, output in heard:
-            layer = layers[path]
-            if not _bound_of(layer) or any(output is each for each in outputs):
-                continue
-            axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-            units = jnp.moveaxis(_is_idle(layer, output), axis, -1)
-            all_rows = units.reshape(-1, units.shape[-1]).all(axis=0)
-            found[path] = found.get(path, True) & all_rows
-        return found
-
-    return {path: np.asarray(units) for path, units in jax.jit(look)(parameters, x).items()}
-
-
-def _is_idle(layer: Any, output: jax.Array) -> jax.Array:
-    if _bound_of(layer) == "dead":
-        return output == 0
-    centred = 2 * output - 1 if layer.activation is keras.activations.sigmoid else output
-    return abs(centred) > SATURATED
 
 
 def sample_of(model: keras.Model, rows: Rows, seed: int) -> dict[str, Any] | None:
