@@ -99,12 +99,16 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_a_network_is_fitted_shown_evaluated_and_predicts(folder, capsys) -> None:
     words = ["fit", "cancer.csv", "--target", "target", "--model", "builders:network", "--epochs", "30"]
     main([*words, "--schedule", "cosine", "--out", "run", "--json"])
-    fitted = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr()
+    fitted = json.loads(printed.out.splitlines()[-1])
+    search = fitted["learning_rate"]
+    assert f"The learning rate is {search['choice']:.3g}: {search['why']}." in " ".join(printed.err.split())
+    assert search["steps"] == search["planned_steps"] == 450
     scores = fitted["figures"]["validation"]["scores"]
     assert scores["auc"] > 0.97
     assert fitted["model"]["layers"] == ["Dense", "Dropout", "BatchNormalization", "Dense"]
     assert (fitted["descent"]["optimizer"], fitted["descent"]["schedule"]) == ("adam", "cosine")
-    assert fitted["descent"]["learning_rate"] == pytest.approx(0.001)
+    assert fitted["descent"]["learning_rate"] == pytest.approx(search["choice"])
 
     run = open_run("run")
     assert list(run.steps.columns) == ["epoch", "step", "loss", "learning_rate"]
@@ -134,7 +138,8 @@ def test_a_network_is_fitted_shown_evaluated_and_predicts(folder, capsys) -> Non
 
 
 def test_predictions_are_those_of_the_keras_model(folder) -> None:
-    run = fit(Settings(("cancer.csv",), "target", model="builders:network", epochs=2, out="run"))
+    model = "builders:network"
+    run = fit(Settings(("cancer.csv",), "target", model=model, epochs=2, learning_rate=0.01, out="run"))
     stored = json.loads(Path("run/model.json").read_text("utf-8"))["keras"]
     model = keras.saving.deserialize_keras_object(stored["config"])
     for group, variables in (
@@ -151,20 +156,24 @@ def test_predictions_are_those_of_the_keras_model(folder) -> None:
 
 @pytest.mark.parametrize("builder", ["logits", "classes"])
 def test_classes_from_logits_and_from_probabilities(folder, builder) -> None:
-    run = fit(Settings(("iris.csv",), "target", model=f"builders:{builder}", epochs=30, out="run"))
+    rate = "auto" if builder == "logits" else 0.01  # a model that its builder compiles has its own
+    wanted = Settings(("iris.csv",), "target", model=f"builders:{builder}", epochs=30, out="run")
+    run = fit(replace(wanted, learning_rate=rate))
     scores = run.record["figures"]["validation"]["scores"]
     last = run.epochs.iloc[-1]
     assert scores["accuracy"] == pytest.approx(last["validation_accuracy"], abs=1e-6)
     assert scores["log_loss"] == pytest.approx(last["validation_loss"], rel=1e-4)
     if builder == "logits":
         assert run.record["descent"]["schedule"] == "ExponentialDecay"
+        assert run.record["learning_rate"] is None
         np.testing.assert_allclose(run.steps["learning_rate"].iloc[:3], 0.1 * 0.5 ** (np.arange(3) / 10))
 
 
 def test_numbers_come_back_in_the_targets_own_unit(folder) -> None:
     wanted = Settings(
-        ("diabetes.csv",), "target", model="builders:number", loss="mean_squared_error", out="run"
+        ("diabetes.csv",), "target", model="builders:number", loss="mean_squared_error", learning_rate=0.01
     )
+    wanted = replace(wanted, out="run")
     run = fit(wanted)
     scores = run.record["figures"]["validation"]["scores"]
     assert scores["r2"] > 0.4
@@ -175,16 +184,18 @@ def test_numbers_come_back_in_the_targets_own_unit(folder) -> None:
 
 
 def test_counts_come_from_a_positive_output(folder) -> None:
-    run = fit(Settings(("diabetes.csv",), "target", model="builders:positive", out="run"))
+    wanted = Settings(("diabetes.csv",), "target", model="builders:positive", learning_rate=0.001, out="run")
+    run = fit(wanted)
     assert run.record["figures"]["validation"]["scores"]["poisson_deviance"] < 1e3
     with fails("the loss is nan", "softplus"):
-        fit(Settings(("diabetes.csv",), "target", model="builders:number", out="other"))
+        fit(replace(wanted, model="builders:number", out="other"))
     assert not Path("other").exists()
 
 
 def test_weights_and_the_seed_decide(folder) -> None:
     def weights(out: str, **more) -> bytes:
-        fit(Settings(("cancer.csv",), "target", model="builders:network", epochs=1, out=out, **more))
+        wanted = Settings(("cancer.csv",), "target", model="builders:network", epochs=1, learning_rate=0.01)
+        fit(replace(wanted, out=out, **more))
         return Path(out, "model.safetensors").read_bytes()
 
     first = weights("a")
@@ -194,7 +205,8 @@ def test_weights_and_the_seed_decide(folder) -> None:
 
 
 def test_a_class_of_ones_own_is_found_again_in_a_new_process(folder) -> None:
-    fit(Settings(("cancer.csv",), "target", model="builders:own", epochs=1, out="run"))
+    wanted = Settings(("cancer.csv",), "target", model="builders:own", epochs=1, learning_rate=0.01)
+    fit(replace(wanted, out="run"))
     code = "from steepest.cli import main; main(['predict', 'run', 'cancer.csv', '--out', 'predicted.csv'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

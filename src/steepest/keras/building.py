@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from steepest.data.columns import Plan
 from steepest.descent.optimizers import default_rate
@@ -49,7 +52,8 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
             hint=nearest(function_name, functions),
         )
     try:
-        model = function(plan)
+        with _fresh_names():
+            model = function(plan)
     except Exception as error:
         raise SteepestError(
             f"--model {name} failed: {type(error).__name__}: {error}.", hint="--debug shows where."
@@ -75,15 +79,26 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
     return model
 
 
+@contextmanager
+def _fresh_names() -> Iterator[None]:
+    """Let Keras count the names of layers from the first: a model is the same whatever was built before."""
+    names = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", names)
+
+
 def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) -> None:
     """Compile a model that is not: the task's loss and metric, the settings' optimizer and schedule."""
     if task.loss not in LOSSES:
         raise SteepestError(
             f"Keras has no loss {task.loss!r}.", hint="Compile the model with a loss of your own."
         )
-    # A rate is found for Steepest's own models only; these have the rule's own.
-    found = default_rate(settings.optimizer)
-    rate = found if settings.learning_rate == AUTO else float(settings.learning_rate)
+    # Where the rate is to be found, the search tries others.
+    own = default_rate(settings.optimizer)
+    rate = own if settings.learning_rate == AUTO else float(settings.learning_rate)
     schedule = schedule_by_name(settings.schedule, rate, steps)
     if schedule.plateau:
         raise SteepestError(

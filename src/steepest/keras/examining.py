@@ -27,7 +27,7 @@ from steepest.diagnosis.measures import Objective
 from steepest.keras.failures import NotFiniteError, layer_of, listening
 from steepest.keras.program import State, call, inherits, state_of
 from steepest.keras.rows import Rows
-from steepest.keras.rules import as_rule, rates_of, scale_of
+from steepest.keras.rules import Value, as_rule, rates_of, scale_of
 from steepest.keras.seeing import layers_of
 from steepest.keras.stored import Parameters, variables_of
 
@@ -87,9 +87,17 @@ def objective_of(model: keras.Model) -> Objective:
     return losses
 
 
-def scales_of(model: keras.Model, parameters: Parameters) -> Parameters | None:
-    """Return what the optimizer multiplies a gradient by now; 0 for what it does not descend on."""
-    scale = scale_of(model.optimizer, lambda variable: variable.value)
+def scales_of(model: keras.Model, parameters: Parameters, value: Value) -> Parameters | None:
+    """Return what the optimizer multiplies a gradient by; 0 for what it does not descend on.
+
+    Parameters
+    ----------
+    model, parameters
+        The model.
+    value
+        Tells the values of the optimizer's variables.
+    """
+    scale = scale_of(model.optimizer, value)
     if scale is None:
         return None
     return {
@@ -160,7 +168,7 @@ def descended_of(
         start=parameters_of(start),
         end=end,
         rule=as_rule(model.optimizer),
-        optimizer_state=scales_of(model, end),
+        optimizer_state=scales_of(model, end, lambda variable: variable.value),
         steps=steps,
         epochs=epochs,
         batch_size=batch_size * together,

@@ -82,14 +82,14 @@ def fit(
     ValueError
         In Keras' own words, if the arguments or the shapes do not go together.
     """
-    _check(model)
+    check(model)
     if validation_split and validation_data is None:
         x, y, sample_weight = (as_arrays(each) for each in (x, y, sample_weight))
         (x, y, sample_weight), validation_data = array_slicing.train_validation_split(
             (x, y, sample_weight), validation_split=validation_split
         )
     seed = next(each for each in (seed, get_random_seed(), 0) if each is not None)
-    taken = _steps_taken(model)
+    taken = steps_taken(model)
     rows = rows_of(
         *(x, y, sample_weight),
         batch_size=batch_size,
@@ -127,7 +127,8 @@ def _diagnose(descent: Fit, history: keras.callbacks.History, taken: int, seed: 
     history.findings = findings(history.evidence) if history.evidence else []
 
 
-def _check(model: keras.Model) -> None:
+def check(model: keras.Model) -> None:
+    """Refuse a model that can't be trained."""
     model._assert_compile_called("fit")
     if model.optimizer is None:
         raise SteepestError("The model was compiled without an optimizer.", hint="Name one in compile().")
@@ -160,7 +161,8 @@ def _fewest(epochs: int) -> int:
     return int(cap)
 
 
-def _steps_taken(model: keras.Model) -> int:
+def steps_taken(model: keras.Model) -> int:
+    """Return the steps that the model's optimizer has taken."""
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return int(inner._iterations) if inner.built else 0
 

@@ -37,8 +37,8 @@ def layers_of(
     Returns
     -------
     list of dict
-        ``layer``, its path, and ``units``; where it has weights, ``weights_norm`` and ``gradient_norm``; where
-        it is not the last,
+        ``layer``, its path, and ``units``; where it has weights, ``weights_norm`` and ``gradient_norm``;
+        where it is not the last,
 
         - ``backward``, if it has a bias: the root mean square over rows of
           ``|∂(Σ outputs)/∂bias|``, the outputs being those before the last layer's activation;

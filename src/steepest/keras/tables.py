@@ -26,6 +26,7 @@ from steepest.descent.failure import Failure
 from steepest.descent.loop import StopDescent
 from steepest.descent.stopping import Best, Patience, unchanged
 from steepest.diagnosis.examination import Descended
+from steepest.diagnosis.learning_rate import RateSearch
 from steepest.errors import SteepestError, nearest
 from steepest.keras.building import build, compile_for, rule_of
 from steepest.keras.examining import descended_of, failure_of, why_unmeasured
@@ -34,6 +35,7 @@ from steepest.keras.fitting import fit
 from steepest.keras.program import State, state_of
 from steepest.keras.resume import REMEMBERED
 from steepest.keras.rules import rates_of
+from steepest.keras.searching import find_learning_rate
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
 from steepest.memory import memory_budget
 from steepest.preparation import Prepared, Rows
@@ -61,27 +63,9 @@ def train(
     SteepestError
         If it can't be built or does not fit the table, or if settings are of no use to it.
     """
-    _refuse(settings, NOT_FOR_KERAS, "is of no use to a Keras model", "Put it into the model that you build.")
-    _refuse(
-        settings,
-        ("on_divergence",),
-        "back-off is not for Keras models, whose optimizer is Keras' own",
-        "Leave it out: --learning-rate auto finds a rate that holds, and --clip-norm 1 bounds the steps.",
-    )
-    keras.utils.set_random_seed(settings.seed)
+    model, size = _model(settings, prepared, epochs, start)
     task, rows = prepared.task, prepared.training
-    model = build(settings.model, prepared.plan, task)
-    size = len(rows.target) if settings.batch_size == "all" else int(settings.batch_size)
-    steps = -(-len(rows.target) // size)
-    if model.compiled:
-        _refuse(
-            settings, FOR_COMPILING, f"is of no use: {settings.model} compiles its model", "Leave it out."
-        )
-    else:
-        compile_for(model, settings, task, steps * epochs)
     form = form_of(model, settings.model, prepared.plan)
-    if start is not None:
-        _start_from(model, start, settings)
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
     stopping = _early_stopping(rule)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
@@ -123,6 +107,48 @@ def train(
     )
     notes.notify("descent_end", result=trained)
     return trained
+
+
+def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> RateSearch:
+    """Find the learning rate for a fit of a model that its builder does not compile; see `train`."""
+    model, size = _model(settings, prepared, epochs, start)
+    features, target, weights = _arrays(prepared.training, memory_budget(settings.memory) // 4)
+    return find_learning_rate(
+        *(model, features, target),
+        batch_size=size,
+        epochs=epochs,
+        sample_weight=weights,
+        seed=settings.seed,
+    )
+
+
+def takes_rate(settings: Settings, prepared: Prepared) -> bool:
+    """Tell whether the learning rate is the settings' to decide: whether the builder leaves it open."""
+    return not build(settings.model, prepared.plan, prepared.task).compiled
+
+
+def _model(settings: Settings, prepared: Prepared, epochs: int, start: Any) -> tuple[keras.Model, int]:
+    """Return the model where its descent starts, compiled, and the rows of a batch."""
+    _refuse(settings, NOT_FOR_KERAS, "is of no use to a Keras model", "Put it into the model that you build.")
+    _refuse(
+        settings,
+        ("on_divergence",),
+        "back-off is not for Keras models, whose optimizer is Keras' own",
+        "Leave it out: --learning-rate auto finds a rate that holds, and --clip-norm 1 bounds the steps.",
+    )
+    keras.utils.set_random_seed(settings.seed)
+    model = build(settings.model, prepared.plan, prepared.task)
+    rows = len(prepared.training.target)
+    size = rows if settings.batch_size == "all" else int(settings.batch_size)
+    if model.compiled:
+        _refuse(
+            settings, FOR_COMPILING, f"is of no use: {settings.model} compiles its model", "Leave it out."
+        )
+    else:
+        compile_for(model, settings, prepared.task, -(-rows // size) * epochs)
+    if start is not None:
+        _start_from(model, start, settings)
+    return model, size
 
 
 def _descended(
