@@ -315,10 +315,11 @@ def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, 
 
 def _look(fit: Fit, state: State, stretch: Stretch) -> None:
     """Write down how far the first step of a stretch went, where that is of interest."""
-    before, first = len(fit.steps), stretch.parts[0]
-    count = sum(len(jax.tree.leaves(part)[0]) for part in stretch.parts)
-    if fit.watches and compiles(fit.model) and is_watched(before, count):
-        seen = fit.program.look(state, jax.tree.map(lambda array: array[:1], first))
+    if not (fit.watches and compiles(fit.model)):
+        return
+    before, count = len(fit.steps), sum(len(jax.tree.leaves(part)[0]) for part in stretch.parts)
+    if is_watched(before, count):
+        seen = fit.program.look(state, jax.tree.map(lambda array: array[:1], stretch.parts[0]))
         fit.steps.looks.append({"step": before + 1} | {name: float(each) for name, each in seen.items()})
 
 
