@@ -167,6 +167,11 @@ def test_units_that_no_gradient_passes() -> None:
     assert seen[names[3]] == {"layer": "re_lu", "units": 8, "dead": 2 / 8}
     assert seen[names[4]]["saturated"] == 1 / 5
     assert "saturated" not in seen[names[5]]  # the model's output
+    # What reaches a layer is counted from before the last activation.
+    hidden = np.asarray(keras.Model(model.inputs[0], model.layers[4].output)(x))
+    back = (1 - hidden**2) * np.asarray(model.layers[5].kernel).sum(axis=1)
+    wanted = np.sqrt((back**2).sum(axis=1).mean())
+    assert seen[names[4]]["backward"] == pytest.approx(wanted, rel=1e-4)
     assert names[1] not in seen
 
 
