@@ -34,7 +34,7 @@ def made(tmp_path_factory) -> Path:
     """A folder with rows and a run on them."""
     made = tmp_path_factory.mktemp("made")
     rows().to_csv(made / "rows.csv", index=False)
-    words = ["--target", "late", "--epochs", "1", "--out", str(made / "run")]
+    words = ["--target", "late", "--epochs", "1", "--learning-rate", "0.01", "--out", str(made / "run")]
     main(["fit", str(made / "rows.csv"), *words])
     return made
 
@@ -114,10 +114,10 @@ OPTIONS = [
     (("--epochs", "many"), "Invalid value for '--epochs'"),
     (("--seed", "-1"), "Invalid value for '--seed'"),
     (("--seed", "4294967296"), "A seed is a whole number from 0 to 4294967295, not 4294967296."),
-    (("--learning-rate", "0"), "A learning rate is a number above zero, not 0.0."),
-    (("--learning-rate", "-1"), "A learning rate is a number above zero, not -1.0."),
-    (("--learning-rate", "nan"), "A learning rate is a number above zero, not nan."),
-    (("--learning-rate", "inf"), "A learning rate is a number above zero, not inf."),
+    (("--learning-rate", "0"), "A learning rate is a number above zero, or 'auto', not 0.0."),
+    (("--learning-rate", "-1"), "A learning rate is a number above zero, or 'auto', not -1.0."),
+    (("--learning-rate", "nan"), "A learning rate is a number above zero, or 'auto', not nan."),
+    (("--learning-rate", "inf"), "A learning rate is a number above zero, or 'auto', not inf."),
     (("--learning-rate", "fast"), "Invalid value for '--learning-rate'"),
     (("--dropout", "1.5"), "Dropout must lie in [0, 1), not 1.5."),
     (("--dropout", "nan"), "Dropout must lie in [0, 1), not nan."),

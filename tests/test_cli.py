@@ -256,9 +256,8 @@ def test_results_go_to_standard_output_and_remarks_to_standard_error(folder, tmp
     table = pd.read_csv(folder / "iris.csv").assign(nothing=np.nan)
     table.loc[:9, "target"] = None
     table.to_csv(tmp_path / "t.csv", index=False)
-    main(
-        ["fit", str(tmp_path / "t.csv"), "--target", "target", "--epochs", "1", "--out", str(tmp_path / "r")]
-    )
+    words = ["fit", tmp_path / "t.csv", "--target", "target", "--epochs", 1, "--learning-rate", 0.01]
+    main([str(word) for word in (*words, "--out", tmp_path / "r")])
     out, err = capsys.readouterr()
     assert err.splitlines() == [
         "'target' holds 3 different texts: several classes, categorical cross entropy.",
@@ -280,8 +279,9 @@ def spawn(*words, **more):
 
 def test_a_process_is_quiet_where_nobody_looks_and_ends_with_0(folder, tmp_path):
     done = spawn(
-        "fit", folder / "iris.csv", "--target", "target", "--epochs", 2, "--out", tmp_path / "r", "--json"
-    )
+        "fit", folder / "iris.csv", "--target", "target", "--epochs", 2, "--out", tmp_path / "r", "--json",
+        "--learning-rate", 0.01,
+    )  # fmt: skip
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
     assert "\r" not in done.stdout + done.stderr

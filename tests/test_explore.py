@@ -336,7 +336,7 @@ def test_the_page_shows_what_was_found_and_escapes_names(tmp_path):
     assert "b" not in tags
     assert HOSTILE in page.words
     for each in found.findings:
-        assert each["finding"] in page.words
+        assert each["finding"].replace("_", " ").capitalize() in page.words
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
     used = found.columns[found.columns["unused"].isna()]
     assert len(drawings) == 3 + len(used)  # relations, associations, the target

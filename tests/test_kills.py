@@ -34,14 +34,15 @@ TABLE = (
     *("fit", "../table.csv", "--target", "bought", "--batch-size", "16", "--patience", "2"),
     *("--checkpoint-every", "0", "--out", "runs/it"),
 )
-FIT = (*TABLE, "--model", "mlp", "--hidden", "8", "--dropout", "0.2")
+SEARCHING = (*TABLE, "--model", "mlp", "--hidden", "8", "--dropout", "0.2")
+FIT = (*SEARCHING, "--learning-rate", "0.01")
 SHORT = ("--epochs", "2")
 """Over within a hundred changes to the file system."""
 
 LONG_FIT = (*FIT, "--epochs", "6")
 
 CASES = {
-    "new": (*FIT, *SHORT),
+    "new": (*SEARCHING, *SHORT),
     "in place of another": (*FIT, *SHORT, "--overwrite"),
     "from another": (*FIT, "--epochs", "1", "--from", "runs/before"),
     "a Keras model": (*TABLE, *SHORT, "--model", "network:build"),

@@ -50,6 +50,7 @@ def settings(tmp_path_factory) -> Settings:
         hidden=(3,),
         batch_size=BATCH,
         epochs=EPOCHS,
+        learning_rate=0.01,
         out=str(folder / "run"),
     )
 

@@ -73,7 +73,7 @@ def write(table: pd.DataFrame, path: str = "x.csv") -> str:
 
 
 def fit(data: Any = "x.csv", out: str = "run", **more: Any) -> Run:
-    return steepest.fit(data, "late", **{"epochs": 1, "out": out} | more)
+    return steepest.fit(data, "late", **{"epochs": 1, "learning_rate": 0.01, "out": out} | more)
 
 
 def nothing_left(folder: Path) -> bool:
