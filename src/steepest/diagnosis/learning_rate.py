@@ -35,7 +35,7 @@ from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.schedules import Schedule
 from steepest.descent.sweep import Swept, losses_on, sweep
 from steepest.diagnosis.curvature import largest_curvature, stability
-from steepest.minimization import _compile_parts
+from steepest.minimization import compile_parts
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -197,7 +197,7 @@ def find_learning_rate(
             f"it takes {FEWEST_STEPS}",
             planned_steps=planned,
         )
-    program, state, constants = _compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
     program, state, constants = _as_tree(program, state, constants)
     sample = _sample(feed)
     size = sum(leaf.size for leaf in jax.tree.leaves(start))
