@@ -215,7 +215,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         seconds=standing.seconds + time.perf_counter() - began,
         best_epoch=outcome.standing.best.epoch if stopping else None,
         setbacks=outcome.standing.setbacks,
-        path=kept.path(outcome.standing, outcome.steps, program.unravel),
+        path=kept.path(outcome.standing, outcome.steps - bool(outcome.failure), program.unravel),
         _outcome=outcome,
         _asked=Asked(
             call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows

@@ -2,8 +2,8 @@
 
 ====================  =======================================================================
 ``compare.json``      the variants: settings, where each ended, how long it took
-``history.parquet``   every step of every variant: variant, step, epoch, rows, seconds, loss,
-                      learning_rate
+``history.parquet``   every step of every variant: variant, step, epoch, rows, seconds, loss (of its
+                      batch), sample_loss (at snapshots: of the same rows for all), learning_rate
 ``path.safetensors``  snapshots of the parameters: ``NUMBER.LAYER.PART``, ``NUMBER.steps``
 ``landscape.json``    the loss on the plane of the paths
 ``animation.html``    the descent seen from above, moving
@@ -259,8 +259,8 @@ def _rows_seen(steps: Any, settings: Settings, prepared: Prepared) -> Any:
     return whole * rows + np.minimum(rest * size, rows)
 
 
-def _history(descended: Mapping[str, _Descended], prepared: Prepared) -> pd.DataFrame:
-    """Return every step of every variant."""
+def _history(descended: Mapping[str, _Descended], above: Landscape, prepared: Prepared) -> pd.DataFrame:
+    """Return every step of every variant, with the loss on the sample where there is a snapshot."""
     import pandas as pd
 
     parts = []
@@ -269,6 +269,7 @@ def _history(descended: Mapping[str, _Descended], prepared: Prepared) -> pd.Data
         if each.result.failure:
             steps = steps.iloc[: each.result.failure.step - 1]
         counted = steps["step"].to_numpy()
+        measured = pd.Series(above.paths[name].loss, index=_path(each).steps, dtype=float)
         parts.append(
             pd.DataFrame(
                 {
@@ -278,6 +279,7 @@ def _history(descended: Mapping[str, _Descended], prepared: Prepared) -> pd.Data
                     "rows": _rows_seen(counted, each.settings, prepared),
                     "seconds": counted * each.seconds_per_step,
                     "loss": steps["loss"],
+                    "sample_loss": measured.reindex(counted).to_numpy(),
                     "learning_rate": steps["learning_rate"],
                 }
             )
@@ -296,7 +298,7 @@ def _write(
 
     write_json(work / FILE, record)
     write_json(work / "landscape.json", above.to_json())
-    history = _history(descended, prepared)
+    history = _history(descended, above, prepared)
     history.to_parquet(work / "history.parquet", index=False)
     paths = {}
     for number, each in enumerate(descended.values()):

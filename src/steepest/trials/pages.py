@@ -100,7 +100,7 @@ def _tuning_tiles(record: Record) -> Iterator[Tile]:
     search = record["tried"][record["best"]]["search"]
     low, high = search["interval"]
     yield Tile("Learning rate", number(search["choice"]))
-    yield Tile("Rates that work", f"{number(low)} to {number(high)}")
+    yield Tile("Rates that work", f"{number(low)} to {number(high)}", tone="words")
     if search["limit"] is not None:
         yield Tile("Stable up to", number(search["limit"]), "by the curvature where it led")
     yield Tile("Loss at the start", number(search["start_loss"]))
@@ -121,7 +121,7 @@ def _loss_pictures(history: pd.DataFrame) -> Iterator[Picture]:
     for against, (title, caption) in AGAINST.items():
         table = pd.concat(
             plots.by_bin(part[against], part["loss"], 12).rename(columns={"step": against}).assign(variant=variant)
-            for variant, part in history.groupby("variant", sort=False)
+            for variant, part in plots.measured(history).groupby("variant", sort=False)
         )
         table = table[["variant", *(name for name in table if name != "variant")]]
         yield _picture(title, plots.loss_by(history, against), caption, table)
