@@ -165,8 +165,8 @@ def _product(
         tree = unravel(theta)
         return loss(tree) if batch is None else loss(tree, batch)
 
-    product: jax.Array = root * jax.jvp(jax.grad(value), (point,), (root * vector,))[1]
-    return product
+    gradient, changed = jax.jvp(jax.grad(value), (point,), (root * vector,))
+    return jnp.where(jnp.isfinite(gradient).all(), root * changed, jnp.nan)
 
 
 def _lanczos(
