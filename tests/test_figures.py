@@ -23,7 +23,7 @@ SEARCH: dict[str, Any] = {
     "interval": [5e-3, 0.2],
     "choice": 0.05,
     "limit": 0.4,
-    "why": "0.05 is within the interval.",
+    "why": "it reached the lowest loss",
 }
 POINTS = [
     {"step": step, "curvature": 2.0 + step / 100, "limit_curvature": 40.0 - step / 10}
@@ -98,7 +98,7 @@ def test_the_choice_the_interval_and_the_limit_are_where_they_were_found():
     figure = plots.rate_against_loss(SEARCH)
     named = lines(figure)
     assert list(named["choice: 0.05"].get_xdata()) == [0.05, 0.05]
-    assert list(named["curvature's limit"].get_xdata()) == [0.4, 0.4]
+    assert list(named["curvature limit"].get_xdata()) == [0.4, 0.4]
     (band,) = figure.axes[0].patches
     assert (band.get_x(), band.get_x() + band.get_width()) == (5e-3, 0.2)
     bottom, top = figure.axes[0].get_ylim()
@@ -250,7 +250,7 @@ def test_the_report_shows_findings_rates_ratios_and_curvature(tmp_path):
             {
                 "finding": "rate_too_high",
                 "severity": "warning",
-                "evidence": {"largest_curvature": 60.123, "limit": 50, "layers": [1, 2]},
+                "evidence": "the curvature, 60.12, is above the limit, 50",
                 "where": "step 1,200",
                 "try": "--learning-rate 0.003",
             },
@@ -262,10 +262,11 @@ def test_the_report_shows_findings_rates_ratios_and_curvature(tmp_path):
     assert elements.open == []
     text = " ".join(elements.text.split())
     for expected in (
-        "Findings Rate too high warning step 1,200 Largest curvature 60.12, limit 50, layers 1, 2. "
+        "Findings Rate too high warning step 1,200 The curvature, 60.12, is above the limit, 50. "
         "Try: --learning-rate 0.003",
         "The loss hovers.",
-        "0.05 is within the interval.",
+        "0.05000 was chosen: it reached the lowest loss. The shaded rates gained nearly as much as the best. "
+        "Crosses at the upper edge diverged.",
         "rate loss reached 0.0001000 0.6900",
         "step curvature limit curvature 0 2.000 40.00",
         "step update ratio update ratio.layer 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -18,7 +19,7 @@ from expecting import fails
 from steepest.cli import main
 from steepest.keras.building import Rates
 from steepest.prediction import predict
-from steepest.run import open_run
+from steepest.run import Run, open_run
 from steepest.settings import Settings
 from steepest.training import fit
 
@@ -43,6 +44,10 @@ def classes(columns):
 
 def number(columns):
     return keras.Sequential([keras.Input((columns.width,)), keras.layers.Dense(1)])
+
+def deep(columns):
+    layers = [keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((columns.width,)), *layers])
 
 def positive(columns):
     return keras.Sequential([keras.Input((columns.width,)), keras.layers.Dense(1, "softplus")])
@@ -94,12 +99,16 @@ def folder(tmp_path, monkeypatch) -> Path:
 def test_a_network_is_fitted_shown_evaluated_and_predicts(folder, capsys) -> None:
     words = ["fit", "cancer.csv", "--target", "target", "--model", "builders:network", "--epochs", "30"]
     main([*words, "--schedule", "cosine", "--out", "run", "--json"])
-    fitted = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr()
+    fitted = json.loads(printed.out.splitlines()[-1])
+    search = fitted["learning_rate"]
+    assert f"The learning rate is {search['choice']:.3g}: {search['why']}." in " ".join(printed.err.split())
+    assert search["steps"] == search["planned_steps"] == 450
     scores = fitted["figures"]["validation"]["scores"]
     assert scores["auc"] > 0.97
     assert fitted["model"]["layers"] == ["Dense", "Dropout", "BatchNormalization", "Dense"]
     assert (fitted["descent"]["optimizer"], fitted["descent"]["schedule"]) == ("adam", "cosine")
-    assert fitted["descent"]["learning_rate"] == pytest.approx(0.001)
+    assert fitted["descent"]["learning_rate"] == pytest.approx(search["choice"])
 
     run = open_run("run")
     assert list(run.steps.columns) == ["epoch", "step", "loss", "learning_rate"]
@@ -116,13 +125,21 @@ def test_a_network_is_fitted_shown_evaluated_and_predicts(folder, capsys) -> Non
     true = pd.read_csv("cancer.csv")["target"]
     assert ((predicted > 0.5) == true).mean() == pytest.approx(evaluated["scores"]["accuracy"], abs=1e-12)
 
+    evidence = json.loads(Path("run/evidence.json").read_text("utf-8"))
+    assert evidence["end"]["loss"] < evidence["start"]["loss"] / 2
+    assert evidence["end"]["limit"] > 0
+    assert [each["units"] for each in evidence["end"]["layers"]] == [16, 1]
+    assert evidence["skill"]["validation"] > 0.7
+    assert json.loads(Path("run/findings.json").read_text("utf-8")) == fitted["findings"] == []
+
     report = Path("run/report.html").read_text("utf-8")
     assert "builders:network" in report
     assert "Norm of the gradient" not in report  # Keras' own step does not tell it
 
 
 def test_predictions_are_those_of_the_keras_model(folder) -> None:
-    run = fit(Settings(("cancer.csv",), "target", model="builders:network", epochs=2, out="run"))
+    model = "builders:network"
+    run = fit(Settings(("cancer.csv",), "target", model=model, epochs=2, learning_rate=0.01, out="run"))
     stored = json.loads(Path("run/model.json").read_text("utf-8"))["keras"]
     model = keras.saving.deserialize_keras_object(stored["config"])
     for group, variables in (
@@ -139,20 +156,24 @@ def test_predictions_are_those_of_the_keras_model(folder) -> None:
 
 @pytest.mark.parametrize("builder", ["logits", "classes"])
 def test_classes_from_logits_and_from_probabilities(folder, builder) -> None:
-    run = fit(Settings(("iris.csv",), "target", model=f"builders:{builder}", epochs=30, out="run"))
+    rate = "auto" if builder == "logits" else 0.01  # a model that its builder compiles has its own
+    wanted = Settings(("iris.csv",), "target", model=f"builders:{builder}", epochs=30, out="run")
+    run = fit(replace(wanted, learning_rate=rate))
     scores = run.record["figures"]["validation"]["scores"]
     last = run.epochs.iloc[-1]
     assert scores["accuracy"] == pytest.approx(last["validation_accuracy"], abs=1e-6)
     assert scores["log_loss"] == pytest.approx(last["validation_loss"], rel=1e-4)
     if builder == "logits":
         assert run.record["descent"]["schedule"] == "ExponentialDecay"
+        assert run.record["learning_rate"] is None
         np.testing.assert_allclose(run.steps["learning_rate"].iloc[:3], 0.1 * 0.5 ** (np.arange(3) / 10))
 
 
 def test_numbers_come_back_in_the_targets_own_unit(folder) -> None:
     wanted = Settings(
-        ("diabetes.csv",), "target", model="builders:number", loss="mean_squared_error", out="run"
+        ("diabetes.csv",), "target", model="builders:number", loss="mean_squared_error", learning_rate=0.01
     )
+    wanted = replace(wanted, out="run")
     run = fit(wanted)
     scores = run.record["figures"]["validation"]["scores"]
     assert scores["r2"] > 0.4
@@ -163,16 +184,18 @@ def test_numbers_come_back_in_the_targets_own_unit(folder) -> None:
 
 
 def test_counts_come_from_a_positive_output(folder) -> None:
-    run = fit(Settings(("diabetes.csv",), "target", model="builders:positive", out="run"))
+    wanted = Settings(("diabetes.csv",), "target", model="builders:positive", learning_rate=0.001, out="run")
+    run = fit(wanted)
     assert run.record["figures"]["validation"]["scores"]["poisson_deviance"] < 1e3
     with fails("the loss is nan", "softplus"):
-        fit(Settings(("diabetes.csv",), "target", model="builders:number", out="other"))
+        fit(replace(wanted, model="builders:number", out="other"))
     assert not Path("other").exists()
 
 
 def test_weights_and_the_seed_decide(folder) -> None:
     def weights(out: str, **more) -> bytes:
-        fit(Settings(("cancer.csv",), "target", model="builders:network", epochs=1, out=out, **more))
+        wanted = Settings(("cancer.csv",), "target", model="builders:network", epochs=1, learning_rate=0.01)
+        fit(replace(wanted, out=out, **more))
         return Path(out, "model.safetensors").read_bytes()
 
     first = weights("a")
@@ -182,7 +205,8 @@ def test_weights_and_the_seed_decide(folder) -> None:
 
 
 def test_a_class_of_ones_own_is_found_again_in_a_new_process(folder) -> None:
-    fit(Settings(("cancer.csv",), "target", model="builders:own", epochs=1, out="run"))
+    wanted = Settings(("cancer.csv",), "target", model="builders:own", epochs=1, learning_rate=0.01)
+    fit(replace(wanted, out="run"))
     code = "from steepest.cli import main; main(['predict', 'run', 'cancer.csv', '--out', 'predicted.csv'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -227,6 +251,45 @@ def test_settings_that_are_of_no_use_are_refused(folder, settings, words) -> Non
 def test_a_compiled_model_keeps_its_own_optimizer(folder) -> None:
     with fails("--optimizer", "compiles its model"):
         fit(Settings(("iris.csv",), "target", model="builders:logits", optimizer="sgd", out="run"))
+
+
+def test_a_divergence_leaves_a_run_that_shows_it(folder) -> None:
+    wanted = Settings(
+        ("diabetes.csv",),
+        "target",
+        model="builders:deep",
+        loss="mean_squared_error",
+        optimizer="sgd",
+        learning_rate=30.0,
+        epochs=9,
+        out="run",
+    )
+    with fails("The descent diverged at step ", "rate of 30", "Try --learning-rate 3 or --clip-norm 1"):
+        fit(wanted)
+    run = Run(Path("run"))
+    failure = run.record["descent"]["failure"]
+    assert failure["layer"].endswith(("dense", "dense_1"))
+    assert failure["what"] in ("loss", "gradient", "parameters")
+    assert failure["largest_parameter"] > 1
+    assert len(run.steps) == failure["step"]
+    assert failure["loss"] in ("inf", "nan")
+    assert 0 < len(failure["rows"]) == len(failure["losses"]) <= 10
+    (place, *_) = failure["places"]
+    assert place.startswith("diabetes.csv, line ")
+    assert run.record["figures"] == {"training": None, "validation": None}
+    found = run.findings[0]
+    assert (found["finding"], found["severity"]) == ("diverged", "error")
+    assert place in found["where"]
+    assert run.record["findings"] == run.findings
+    # Another run may take its place.
+    assert fit(replace(wanted, learning_rate=0.01)).path == Path("run")
+
+
+def test_backing_off_is_refused(folder) -> None:
+    with fails("back-off is not for Keras models", "--learning-rate auto"):
+        fit(
+            Settings(("cancer.csv",), "target", model="builders:network", on_divergence="back-off", out="run")
+        )
 
 
 def test_rates_by_step() -> None:

@@ -13,6 +13,7 @@ import steepest
 import steepest.run
 from steepest import SteepestError
 from steepest.diagnosis import plots
+from steepest.diagnosis.learning_rate import RateSearch
 from test_figures import POINTS, SEARCH, compared, descents, drawn
 
 
@@ -25,9 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> steepest.run.Run:
     path = tmp_path_factory.mktemp("runs") / "run"
     steepest.fit(table, "y", epochs=3, learning_rate=0.1, out=str(path))
     record = json.loads((path / "record.json").read_text("utf-8"))
-    (path / "record.json").write_text(
-        json.dumps(record | {"learning_rate": SEARCH, "curvature": POINTS}), "utf-8"
-    )
+    (path / "record.json").write_text(json.dumps(record | {"learning_rate": SEARCH}), "utf-8")
     return steepest.run.open_run(path)
 
 
@@ -56,6 +55,7 @@ def test_a_result_can_be_drawn(name):
 def test_what_was_not_recorded_is_said(run, tmp_path):
     for draw, of, said in (
         (steepest.plot.update_ratio, run.__class__(run.path), "update ratio can't be drawn"),
+        (steepest.plot.rate_against_loss, {"rates": [], "why": "There are too few rows."}, "too few rows"),
         (steepest.plot.roc, run, "no roc. It has: residuals"),
         (steepest.plot.overview, 3, "no such figure of a int"),
         (steepest.plot.overview, tmp_path / "none", "There is no run"),
@@ -74,6 +74,8 @@ def test_comparisons_and_landscapes_are_read_from_files(tmp_path):
     seen = descents("a")
     (tmp_path / "landscape.json").write_text(json.dumps(seen.to_json()), "utf-8")
     assert drawn(steepest.plot.from_above(tmp_path / "landscape.json")) == drawn(plots.from_above(seen))
+    found = steepest.plot.rate_against_loss(RateSearch(**SEARCH))
+    assert drawn(found) == drawn(plots.rate_against_loss(SEARCH))
     search, points = steepest.plot.rate_against_loss(SEARCH), steepest.plot.curvature(POINTS)
     assert drawn(search) == drawn(plots.rate_against_loss(SEARCH))
     assert drawn(points) == drawn(plots.curvature(POINTS))

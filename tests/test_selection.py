@@ -136,6 +136,13 @@ def test_columns_that_decide_classes_are_found(labels):
     assert chosen(prepared(table, select=3)) == {"warm", "dry", "place"}
 
 
+def test_a_rare_value_counts_by_what_it_explains_not_by_how_rare_it_is(quick):
+    noise = draws()
+    rare, weak = noise.random(ROWS) < 0.03, noise.normal(size=ROWS)
+    table = pd.DataFrame({"rare": rare, "weak": weak, "y": 6 * rare + 0.5 * weak + noise.normal(size=ROWS)})
+    assert chosen(prepared(table, select=1)) == {"rare"}
+
+
 def test_rows_held_out_have_no_say(quick):
     table = built()
     mask = rows_held_out(0, ROWS, 0.2, seed=0)

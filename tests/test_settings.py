@@ -32,6 +32,7 @@ SETTINGS = st.builds(
     validation=NUMBERS | WORDS.map("{}.csv".format),
     split_by=st.none() | WORDS,
     drop=st.lists(WORDS, max_size=3).map(tuple),
+    select=st.none() | st.just("auto") | st.integers(1, 100),
     seed=st.integers(0, 2**32 - 1),
     out=st.none() | WORDS,
 )
@@ -75,7 +76,7 @@ def test_settings_that_are_none_are_left_out():
     written = tomllib.loads(to_toml(Settings(data=("a.csv",), target="y")))
     assert set(NAMES) - set(written) == {
         "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
-        "patience", "memory", "from_",
+        "patience", "memory", "from_", "select",
     }  # fmt: skip
 
 

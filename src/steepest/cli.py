@@ -182,6 +182,9 @@ def fit(
     monitor: Annotated[
         str, _option("The figure that patience watches (default: validation_loss).", metavar="FIGURE")
     ] = DEFAULT.monitor,
+    curvature: Annotated[
+        bool, _option("Measure the loss's largest curvature after epochs.", "--curvature")
+    ] = DEFAULT.curvature,
     on_divergence: Annotated[
         str,
         _option("At a step that is not finite: stop, or back-off to a third of the rate (default: stop)."),

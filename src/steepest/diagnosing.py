@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from steepest.settings import Settings
     from steepest.trained import Trained
 
-MOST_ROWS = 2**12
-"""Rows of a sample that a descent is measured on."""
-
 
 def diagnose(
     descent: Run | Result | str | Path, data: Any = None, validation_data: Any = None
@@ -60,39 +57,17 @@ def diagnose(
 
 
 def _of_result(result: Result, data: Any, validation_data: Any) -> list[dict[str, str]]:
-    import jax.numpy as jnp
-
     from steepest.diagnosis.examination import examine_descent
     from steepest.diagnosis.findings import findings
+    from steepest.diagnosis.watching import sample_rows
 
     asked = result.descended()
     if asked.rows and data is None:
         raise SteepestError(
             "The descent was over data, and diagnose was given none.", hint="Call diagnose(result, data)."
         )
-    batch = jnp.zeros(1) if data is None else _sample(data)
-    held_out = None if validation_data is None else _sample(validation_data)
-    return findings(examine_descent(asked, batch, held_out))
-
-
-def _sample(data: Any) -> Any:
-    """Return rows that are spread evenly."""
-    import jax
-    import numpy as np
-
-    from steepest.arguments import as_rows, row_count
-    from steepest.data.gather import gather
-
-    rows = row_count(data)
-    chosen = np.unique(np.linspace(0, rows - 1, MOST_ROWS).round().astype(np.int64))
-
-    def some(leaf: Any) -> Any:
-        array = as_rows(leaf)
-        sampled = np.empty((len(chosen), *array.shape[1:]), array.dtype)
-        gather(array, chosen, sampled)
-        return sampled
-
-    return jax.tree.map(some, data)
+    held_out = None if validation_data is None else sample_rows(validation_data)
+    return findings(examine_descent(asked, sample_rows(data), held_out))
 
 
 def evidence_of(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
+from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
 from steepest.result import Asked, Result
 from steepest.snapshots import Snapshots, check_snapshots
@@ -75,6 +76,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     callbacks: Sequence[Callback] = (),
     patience: int | None = None,
     monitor: str = "validation_loss",
+    curvature: bool = False,
     on_divergence: str = "stop",
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
@@ -131,6 +133,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         The figure of an epoch that patience watches: ``"loss"``, ``"validation_loss"`` or ``"validation_"``
         and a metric's name. Figures named for accuracy, AUC, F1, precision, R² or recall are better the
         higher they are (see `steepest.descent.stopping.RISING`), all others the lower. NaN never is better.
+    curvature
+        Whether the largest curvature of the loss on at most 4,096 rows is measured after the first ten
+        epochs, and then each time that there are a tenth more: two more figures of an epoch, ``curvature``
+        and ``curvature_limit``, the largest that is stable at its rate.
     on_divergence
         What to do at a step that is not finite: ``"stop"``, or ``"back-off"``, which returns to where the
         window of steps with the lowest mean loss ended, divides the learning rate by 3 and goes on from
@@ -194,7 +200,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     checkpoints = None
     if checkpoint is not None:
         facts = _facts(rule, constants, seed, tolerance, stopping) | feed.facts | held_out.facts
-        facts["on_divergence"] = on_divergence
+        facts |= {"on_divergence": on_divergence, "curvature": curvature}
         checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
     standing = Standing(state)
     if on_divergence == BACK_OFF:
@@ -204,7 +210,15 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     notify = notifier(callbacks)
     rows = 0 if data is None else row_count(data)
     notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
-    descent = Descent(program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify, kept.offer)
+    descent = Descent(
+        program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify,
+        checkpoint=kept.offer,
+    )  # fmt: skip
+    asked = Asked(
+        call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows
+    )
+    if curvature:
+        descent = replace(descent, measure=curvature_by_epoch(asked, data, seed))
     outcome = _descend(descent, standing, feed, checkpoints)
     result = Result(
         parameters=program.unravel(outcome.parameters),
@@ -217,9 +231,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         setbacks=outcome.standing.setbacks,
         path=kept.path(outcome.standing, outcome.steps - bool(outcome.failure), program.unravel),
         _outcome=outcome,
-        _asked=Asked(
-            call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows
-        ),
+        _asked=asked,
     )
     notify("descent_end", result=result)
     return result

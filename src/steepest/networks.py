@@ -17,6 +17,7 @@ from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_na
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosis.examination import table_objective
 from steepest.diagnosis.learning_rate import RateSearch, find_learning_rate
+from steepest.diagnosis.measures import layers
 from steepest.errors import SteepestError
 from steepest.minimization import minimize
 from steepest.preparation import Prepared, Rows
@@ -57,6 +58,7 @@ def train(
         callbacks=callbacks,
         patience=settings.patience,
         monitor=settings.monitor,
+        curvature=settings.curvature,
         on_divergence=settings.on_divergence,
         checkpoint=checkpoint,
         checkpoint_every=settings.checkpoint_every,
@@ -88,7 +90,11 @@ def train(
         failure=result.failure,
         setbacks=result.setbacks,
         descended=replace(
-            result.descended(), objective=table_objective(asked.model, prepared.task, settings.l2)
+            result.descended(),
+            objective=table_objective(asked.model, prepared.task, settings.l2),
+            layers=lambda parameters, gradient, batch: layers(
+                parameters, gradient, batch["features"], asked.shape.activation
+            ),
         ),
     )
 

@@ -25,6 +25,7 @@ from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
+    from steepest.diagnosis.learning_rate import RateSearch
     from steepest.result import Result
 
     Course = Result | Run | str | os.PathLike[str]
@@ -108,26 +109,37 @@ def curvature(of: Run | str | os.PathLike[str] | Sequence[Mapping[str, Any]]) ->
     of
         A run, or ``{"step", "curvature", "limit_curvature"}`` at each place where it was measured.
     """
-    if isinstance(of, (Run, str, os.PathLike)):
-        return plots.curvature(_recorded(of, "curvature", "measured curvature"))
-    return plots.curvature(of)
+    points = _run(of).record.get("curvature") if isinstance(of, (Run, str, os.PathLike)) else of
+    if not points:
+        raise _missing("curvature")
+    return plots.curvature(points)
 
 
-def rate_against_loss(of: Run | str | os.PathLike[str] | Mapping[str, Any]) -> Figure:
+def rate_against_loss(of: RateSearch | Run | str | os.PathLike[str] | Mapping[str, Any]) -> Figure:
     """Draw the loss that each learning rate reached, the interval of rates that work, and the choice.
 
     Parameters
     ----------
     of
-        A run whose learning rate was searched for, the folder that ``steepest tune`` wrote (of the best
-        search, where it holds several), or the search's JSON.
+        What `steepest.find_learning_rate` returned, its JSON, a run whose learning rate was searched for, or
+        the folder that ``steepest tune`` wrote (of the best search, where it holds several).
+
+    Raises
+    ------
+    SteepestError
+        If no rate was tried.
     """
-    if isinstance(of, Mapping):
-        return plots.rate_against_loss(of)
+    from steepest.diagnosis.learning_rate import RateSearch
+
+    if isinstance(of, RateSearch):
+        of = of.to_json()
     if isinstance(of, (str, os.PathLike)) and (file := Path(of) / "tune.json").is_file():
         tuning = json.loads(file.read_text("utf-8"))
-        return plots.rate_against_loss(tuning["tried"][tuning["best"] or 0]["search"])
-    return plots.rate_against_loss(_recorded(of, "learning_rate", "search for a learning rate"))
+        of = tuning["tried"][tuning["best"] or 0]["search"]
+    search = of if isinstance(of, Mapping) else _recorded(of, "learning_rate", "search for a learning rate")
+    if not search["rates"]:
+        raise SteepestError(f"No learning rate was tried: {search['why']}")
+    return plots.rate_against_loss(search)
 
 
 def loss_by(of: str | os.PathLike[str] | pd.DataFrame, against: str = "step") -> Figure:

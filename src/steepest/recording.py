@@ -107,6 +107,8 @@ def command(settings: Settings) -> str:
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
             words += [word for column in value for word in (option, column)]
+        elif value is True:
+            words.append(option)
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
     return shlex.join(words)

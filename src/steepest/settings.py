@@ -67,6 +67,8 @@ class Settings:
         parameters; ``None`` never stops it so.
     monitor
         The figure of an epoch that patience looks at: see `steepest.minimize`.
+    curvature
+        Whether the loss's curvature is measured after epochs: see `steepest.minimize`.
     on_divergence
         ``"stop"`` or ``"back-off"``: see `steepest.minimize`.
     memory
@@ -106,6 +108,7 @@ class Settings:
     max_rejected: float = 0.01
     patience: int | None = None
     monitor: str = "validation_loss"
+    curvature: bool = False
     on_divergence: str = "stop"
     memory: str | None = None
     checkpoint_every: float = 60.0
@@ -130,6 +133,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "weights": (str,),
     "class_weight": (str,),
     "monitor": (str,),
+    "curvature": (bool,),
     "on_divergence": (str,),
     "from_": (str,),
     "memory": (str,),
@@ -151,7 +155,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 """What each setting may be in a settings file."""
 
-CALLED = {list: "a list", str: "text", int: "a whole number", float: "a number"}
+CALLED = {list: "a list", str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def to_toml(settings: Settings) -> str:
@@ -208,7 +212,7 @@ def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
     for name, value in found.items():
         if name not in NAMES:
             raise SteepestError(f"{who} {name!r}, which there is not.", hint=nearest(name, NAMES))
-        if not isinstance(value, KINDS[name]) or isinstance(value, bool):
+        if not isinstance(value, KINDS[name]) or isinstance(value, bool) != (KINDS[name] == (bool,)):
             takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
             raise SteepestError(f"{who} {name} = {value!r}, but it takes {takes}.")
         items = value if isinstance(value, (list, tuple)) else ()

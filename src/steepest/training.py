@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from steepest import networks
@@ -106,7 +107,7 @@ def fit(
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
-        record["findings"] = _diagnose(settings, prepared, trained, work)
+        record |= _diagnose(settings, prepared, trained, work)
         seconds["diagnosis"] = time.perf_counter() - judging - seconds["evaluation"]
         record["seconds"] = seconds
         write_model(work, trained.form, trained.arrays, prepared.task, prepared.plan)
@@ -140,7 +141,7 @@ def _train(
     began = time.perf_counter()
     settings, search = _settle_rate(settings, prepared, epochs, start, before, work, say)
     seconds["finding the learning rate"] = time.perf_counter() - began
-    trained = _trainer(settings)(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
+    trained = _trained_by(settings).train(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
     seconds["descent"] = trained.seconds
     return trained, search
 
@@ -158,7 +159,7 @@ def _settle_rate(
 
     An interrupted run, and one that goes on from another with the same rule, keep theirs.
     """
-    if settings.learning_rate != AUTO or settings.model not in MODELS:
+    if settings.learning_rate != AUTO or not _takes_rate(settings, prepared):
         return settings, None
     if before and before.run.record["descent"]["optimizer"] == settings.optimizer:
         rate = before.run.record["descent"]["learning_rate"]
@@ -166,7 +167,7 @@ def _settle_rate(
         return replace(settings, learning_rate=rate), before.run.record.get("learning_rate")
     search = kept_rate(work)
     if search is None:
-        search = networks.search_rate(settings, prepared, epochs, start).to_json()
+        search = _trained_by(settings).search_rate(settings, prepared, epochs, start).to_json()
         keep_rate(work, search)
     return with_rate(settings, search, say), search
 
@@ -265,13 +266,14 @@ def announce(prepared: Prepared, say: Callable[[str], None]) -> None:
         say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
 
 
-def _trainer(settings: Settings) -> Callable[..., Trained]:
-    """Return what trains the model that was asked for; Keras is imported for its own models only."""
-    if settings.model in MODELS:
-        return networks.train
-    from steepest.keras.tables import train
+def _trained_by(settings: Settings) -> ModuleType:
+    """Return the module that trains the model; Keras is imported for its own models only."""
+    return networks if settings.model in MODELS else import_module("steepest.keras.tables")
 
-    return train
+
+def _takes_rate(settings: Settings, prepared: Prepared) -> bool:
+    """Tell whether the model leaves the learning rate to the settings."""
+    return settings.model in MODELS or bool(_trained_by(settings).takes_rate(settings, prepared))
 
 
 def epochs_of(settings: Settings, prepared: Prepared) -> int:
@@ -304,14 +306,17 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
     return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
 
 
-def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> list[dict[str, str]]:
-    """Write the evidence and the findings down; return these."""
+def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> dict[str, Any]:
+    """Write the evidence and the findings down; return what the record says of them."""
+    from steepest.diagnosis.plots import curvature_points
+
     evidence = evidence_of(settings, prepared, trained)
-    if evidence is not None:
-        write_json(work / "evidence.json", evidence)
     found = findings(evidence) if evidence else []
     write_json(work / "findings.json", found)
-    return found
+    if evidence is None:
+        return {"findings": found}
+    write_json(work / "evidence.json", evidence)
+    return {"findings": found, "curvature": curvature_points(evidence, trained.history, trained.epochs)}
 
 
 def _placed(trained: Trained, prepared: Prepared) -> Trained:
@@ -331,11 +336,14 @@ def _diverged(trained: Trained, folder: Path) -> DivergenceError:
     grew = (
         f" The loss went from {last.iloc[0]:.4g} to {last.iloc[-1]:.4g} before that." if len(last) > 1 else ""
     )
+    lower = f"Try --learning-rate {rate / 10:g}"
     return DivergenceError(
         f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
         f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
         f"{folder / 'report.html'} shows how it came to that.",
-        hint=f"Try --learning-rate {rate / 10:g}, --on-divergence back-off, or --clip-norm 1.",
+        hint=f"{lower} or --clip-norm 1; a builder that compiles its model takes a lower rate itself."
+        if "keras" in trained.form
+        else f"{lower}, --on-divergence back-off, or --clip-norm 1.",
     )
 
 

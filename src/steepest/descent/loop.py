@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, run_window, try_window
 from steepest.descent.failure import Failure, cause_of
-from steepest.descent.history import Floats, Steps
+from steepest.descent.history import Figures, Floats, Steps
 from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
@@ -120,6 +120,8 @@ class Descent:
         What is measured after each epoch.
     patience
         When to stop early, and so keep the best epoch.
+    measure
+        ``(epoch, state, rate) -> figures``: what else is measured at the end of each epoch.
     notify
         Called with what happens: see `steepest.callbacks.notifier`.
     checkpoint
@@ -132,6 +134,7 @@ class Descent:
     pace: Pace
     validation: Validation | None = None
     patience: Patience | None = None
+    measure: Callable[[int, State, float], Figures] = lambda *_: {}
     notify: Callable[..., None] = lambda _, **__: None
     checkpoint: Callable[[Standing], None] = lambda _: None
 
@@ -283,6 +286,7 @@ def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, 
     }
     if descent.validation and measured:
         figures |= figures_of(descent.validation, measured)
+    figures |= descent.measure(standing.epoch + 1, state, totals.rate)
     seconds = time.perf_counter() - began
     figures |= {"seconds": seconds, "rows_per_second": totals.rows / seconds}
     standing.history.epochs.append(figures)

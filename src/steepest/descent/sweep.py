@@ -97,7 +97,7 @@ def sweep(
     for window in windows:
         state, each = _run(program, sure, constants, state, window)
         losses.append(np.asarray(each).T)
-    return _judged(state, np.concatenate(losses, axis=1))
+    return judged(state, np.concatenate(losses, axis=1))
 
 
 @partial(jax.jit, static_argnames=("program", "sure"))
@@ -123,7 +123,7 @@ def _run(
     return jax.lax.scan(losses_of, state, batches._replace(weights=shares_of(batches.weights)))
 
 
-def _judged(state: State, losses: Floats) -> Swept:
+def judged(state: State, losses: Floats) -> Swept:
     """Find each variant's first loss that was not finite, and cut its losses off there."""
     wrong = ~np.isfinite(losses)
     failed = np.where(wrong.any(axis=1), wrong.argmax(axis=1) + 1, 0)

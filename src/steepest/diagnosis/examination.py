@@ -28,7 +28,6 @@ from steepest.diagnosis.measures import (
     against_limit,
     ahead,
     gradient_noise,
-    layers,
     number,
     scale_of,
     slope,
@@ -77,6 +76,9 @@ class Descended:
         Rows of a step (``None``: all), and of the training data.
     failure
         Of a step that was not finite: ``step``, ``epoch``, ``learning_rate``, ``rows``, ``layer``.
+    layers
+        ``(parameters, gradient, batch) -> layers``, the gradient being flat: what is seen of each layer, as
+        `steepest.diagnosis.measures.layers` gives it. ``None`` where there are no layers.
     """
 
     objective: Objective
@@ -89,6 +91,7 @@ class Descended:
     batch_size: int | None
     rows: int
     failure: Mapping[str, Any] | None = None
+    layers: Callable[[Any, Array, Any], list[dict[str, Any]]] | None = None
 
 
 class Point(NamedTuple):
@@ -177,13 +180,6 @@ def examine_descent(descended: Descended, batch: Any, held_out: Any = None, seed
     seed
         Draws Lanczos' first vector.
     """
-    return _examined(descended, batch, held_out, seed)[0]
-
-
-def _examined(
-    descended: Descended, batch: Any, held_out: Any, seed: int
-) -> tuple[dict[str, Any], dict[str, Point]]:
-    """Return the evidence, and the points ``start`` and ``end``."""
     rule, objective = descended.rule, descended.objective
     went = course(descended.steps, descended.epochs)
     others = batch if held_out is None else held_out
@@ -195,9 +191,12 @@ def _examined(
         optimizer_state=descended.optimizer_state,
         steps=len(descended.steps),
     )
+    if descended.layers:
+        for point, parameters in ((start, descended.start), (end, descended.end)):
+            point.measured["layers"] = descended.layers(parameters, point.gradient, batch)
     if not descended.failure:
         end.measured["ahead"] = ahead(objective, descended.end, batch, others, end.scale, end.curvature.value)
-    evidence = {
+    return {
         "course": went,
         "rule": {
             "name": rule.name,
@@ -209,7 +208,6 @@ def _examined(
         "end": end.measured,
         "failure": descended.failure and dict(descended.failure),
     }
-    return evidence, {"start": start, "end": end}
 
 
 def examine(
@@ -235,19 +233,14 @@ def examine(
     training, validation
         The rows.
     settings
-        The settings of the run; ``seed`` and ``activation`` are read here, rules may read others.
+        The settings of the run; ``seed`` is read here, rules may read others.
     """
     seed = int(settings["seed"])
     sample = _sample(training, MEASURED, seed)
     held = _sample(validation, MEASURED, seed) if validation else None
-    evidence, points = _examined(descended, sample, held, seed)
+    evidence = examine_descent(descended, sample, held, seed)
     evidence["settings"] = dict(settings)
-    if isinstance(descended.end, Mapping) and "layer_1" in descended.end:
-        for when, parameters in (("start", descended.start), ("end", descended.end)):
-            evidence[when]["layers"] = layers(
-                parameters, points[when].gradient, sample["features"], str(settings["activation"])
-            )
-    evidence["target"] = _target(task, sample["target"])
+    evidence["target"] = target_of(task.kind, sample["target"])
     evidence["inputs"] = tables.conditioning(sample["features"], groups)
     if held is not None and task.loss in MEANS and not descended.failure:
         evidence |= _judged(model, task, descended.end, groups, training, sample, held, seed)
@@ -284,12 +277,13 @@ def _sample(rows: Rows, most: int, seed: int) -> dict[str, Array]:
     return {"features": features, "target": target, "weights": weights}
 
 
-def _target(task: Task, target: Array) -> dict[str, Any]:
+def target_of(kind: str, target: Array) -> dict[str, Any]:
+    """Return what is seen of the target of a sample, as the loss sees it."""
     values = target.astype(np.float64)
     squares = (values - values.mean()) ** 2
     total = float(squares.sum())
     return {
-        "kind": task.kind,
+        "kind": kind,
         "mean": float(values.mean()),
         "deviation": float(values.std()),
         "extreme": float(squares.max() / total) if total > 0 else None,

@@ -191,19 +191,23 @@ def find_learning_rate(
         feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
         planned = feed.pace.steps_per_epoch * epochs
     if planned < FEWEST_STEPS:
-        return RateSearch(
-            None,
-            f"a descent of {planned} step{'s'[: planned > 1]} is too short to tell rates apart; "
-            f"it takes {FEWEST_STEPS}",
-            planned_steps=planned,
-        )
+        return too_short(planned)
     program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
     program, state, constants = _as_tree(program, state, constants)
     sample = _sample(feed)
     size = sum(leaf.size for leaf in jax.tree.leaves(start))
     steps = horizon(planned, sample.weights.shape[1], size)
     trial = _Trial(program, constants, state, feed, sample, _shape(rule.schedule, planned, steps))
-    return _search(trial, rule, planned, jax.random.fold_in(jax.random.key(seed), CURVATURE_KEY))
+    return _try(trial, rule, planned, jax.random.fold_in(jax.random.key(seed), CURVATURE_KEY))
+
+
+def too_short(planned: int) -> RateSearch:
+    """Return what a search says of a descent of so few steps."""
+    why = (
+        f"a descent of {planned} step{'s'[: planned > 1]} is too short to tell rates apart; "
+        f"it takes {FEWEST_STEPS}"
+    )
+    return RateSearch(None, why, planned_steps=planned)
 
 
 def horizon(planned: int, batch_size: int, parameters: int) -> int:
@@ -242,12 +246,25 @@ class _Trial(NamedTuple):
     shape: Floats
 
 
-class _Grid(NamedTuple):
-    """What the rates of a grid came to; the losses on the sample, NaN where it diverged."""
+class Grid(NamedTuple):
+    """What the K rates of a grid came to.
+
+    Attributes
+    ----------
+    rates
+        ``[K]``.
+    losses
+        On the sample ``[K]``, NaN where it diverged.
+    curves
+        The loss of each step ``[K, steps]``, NaN from where it diverged.
+    limit
+        From a rate's place to the curvature where it led, and the largest rate that is stable there.
+    """
 
     rates: Floats
     losses: Floats
-    swept: Swept
+    curves: Floats
+    limit: Callable[[int], tuple[float | None, float | None]]
 
 
 def _as_tree(
@@ -308,7 +325,15 @@ def _sample(feed: feeding.Feed) -> Batches:
     return whole._replace(rates=np.zeros(len(whole.weights), np.float32))
 
 
-def _reach(trial: _Trial, rates: Floats) -> _Grid:
+def _try(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> RateSearch:
+    """Measure the start, and search."""
+    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (VARIANTS, *leaf.shape)), trial.start.parameters)
+    begun = float(losses_on(trial.program, trial.constants, start, trial.sample)[0])
+    rows = int((trial.sample.weights > 0).sum()) if jax.tree.leaves(trial.sample.data) else 0
+    return search(partial(_reach, trial, rule, key), begun, len(trial.shape), planned, rows)
+
+
+def _reach(trial: _Trial, rule: Optimizer, key: jax.Array, rates: Floats) -> Grid:
     """Descend with each rate, and see what it reached."""
     with (
         closing(trial.feed.windows(0, 0)) as windows,
@@ -317,7 +342,8 @@ def _reach(trial: _Trial, rates: Floats) -> _Grid:
         swept = sweep(trial.program, trial.constants, trial.start, cut, len(rates), trial.feed.pace.sure)
     reached = losses_on(trial.program, trial.constants, swept.state.parameters, trial.sample)
     losses = np.where(swept.failed_at > 0, np.nan, np.asarray(reached, np.float64))
-    return _Grid(rates, np.where(np.isfinite(losses), losses, np.nan), swept)
+    losses = np.where(np.isfinite(losses), losses, np.nan)
+    return Grid(rates, losses, swept.losses, partial(_limit, trial, rule, key, swept))
 
 
 def _spread(low: float, high: float) -> Floats:
@@ -325,25 +351,33 @@ def _spread(low: float, high: float) -> Floats:
     return np.array([float(f"{rate:.3g}") for rate in np.geomspace(low, high, VARIANTS)])
 
 
-def _search(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> RateSearch:
-    """Try a grid over many decades, its neighbours where the best is at its end, and a fine one."""
-    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (VARIANTS, *leaf.shape)), trial.start.parameters)
-    begun = float(losses_on(trial.program, trial.constants, start, trial.sample)[0])
+def search(reach: Callable[[Floats], Grid], begun: float, steps: int, planned: int, rows: int) -> RateSearch:
+    """Try a grid over many decades, its neighbours where the best is at its end, and a fine one.
+
+    Parameters
+    ----------
+    reach
+        Descends with each of `VARIANTS` rates.
+    begun
+        The loss at the start.
+    steps, planned, rows
+        See `RateSearch`.
+    """
     facts: dict[str, Any] = {
         "start_loss": begun if math.isfinite(begun) else None,
-        "steps": len(trial.shape),
+        "steps": steps,
         "planned_steps": planned,
-        "rows": int((trial.sample.weights > 0).sum()) if jax.tree.leaves(trial.sample.data) else 0,
+        "rows": rows,
     }
     if not math.isfinite(begun):
         return RateSearch(None, f"the loss at the start is {begun}: no rate can mend that", **facts)
-    grids = [_reach(trial, _spread(LOWEST, HIGHEST))]
+    grids = [reach(_spread(LOWEST, HIGHEST))]
     if (decades := _beyond(grids[0].losses)) is not None:
-        grids.append(_reach(trial, _spread(*decades)))
+        grids.append(reach(_spread(*decades)))
     best = _best(grids)
     if best is not None:
-        grids.append(_reach(trial, _spread(best / 10**BELOW, best * 10**ABOVE)))
-    return _account(trial, rule, grids, facts, key)
+        grids.append(reach(_spread(best / 10**BELOW, best * 10**ABOVE)))
+    return _account(grids, facts)
 
 
 def _beyond(losses: Floats) -> tuple[float, float] | None:
@@ -354,14 +388,12 @@ def _beyond(losses: Floats) -> tuple[float, float] | None:
     return (HIGHEST, HIGHEST**2 / LOWEST) if best == VARIANTS - 1 else None
 
 
-def _best(grids: list[_Grid]) -> float | None:
+def _best(grids: list[Grid]) -> float | None:
     rates, losses = (np.concatenate([getattr(grid, name) for grid in grids]) for name in ("rates", "losses"))
     return float(rates[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
-def _account(
-    trial: _Trial, rule: Optimizer, grids: list[_Grid], facts: dict[str, Any], key: jax.Array
-) -> RateSearch:
+def _account(grids: list[Grid], facts: dict[str, Any]) -> RateSearch:
     """Say what the grids came to."""
     places = [(grid, index) for grid in grids for index in range(VARIANTS)]
     places.sort(key=lambda place: place[0].rates[place[1]])
@@ -371,13 +403,14 @@ def _account(
     facts |= {
         "rates": tuple(map(float, rates)),
         "losses": tuple(map(_or_none, losses)),
-        "curves": tuple(_curve(grid.swept.losses[index]) for grid, index in places),
+        "curves": tuple(_curve(grid.curves[index]) for grid, index in places),
     }
     steps, planned = facts["steps"], facts["planned_steps"]
     chosen, why = choose(rates, losses, facts["start_loss"], planned / steps)
     if chosen is None:
         return RateSearch(None, why, **facts)
-    curvature, limit = _limit(trial, rule, *places[chosen], key)
+    grid, index = places[chosen]
+    curvature, limit = grid.limit(index)
     low, high = working(losses, facts["start_loss"], chosen)
     how = f"all {steps:,}" if steps == planned else f"{steps:,} of {planned:,}"
     why = f"{why} after {how} steps"
@@ -438,13 +471,13 @@ def working(losses: Floats, begun: float, chosen: int) -> tuple[int, int]:
 
 
 def _limit(
-    trial: _Trial, rule: Optimizer, grid: _Grid, index: int, key: jax.Array
+    trial: _Trial, rule: Optimizer, key: jax.Array, swept: Swept, index: int
 ) -> tuple[float | None, float | None]:
     """Return the curvature where a rate led to, and the largest rate that is stable there."""
     constant = stability(rule)
     if constant is None:
         return None, None
-    state = jax.tree.map(np.asarray, grid.swept.state)  # indexing on the device would compile for each shape
+    state = jax.tree.map(np.asarray, swept.state)  # indexing on the device would compile for each shape
     parameters, memory = (
         jax.tree.map(lambda leaf: leaf[index], each) for each in (state.parameters, state.optimizer_state)
     )

@@ -213,8 +213,8 @@ def layers(
         In their order ``layer``, ``units``, ``weights_norm``, ``gradient_norm``; hidden ones also have
 
         - ``backward``: what reaches the layer of a change of the outputs, the root mean square over rows of
-          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. A gradient of weights does not tell:
-          what it lacks in this factor it may have in the other, the layer's inputs;
+          ``|∂(Σ outputs)/∂(values before the nonlinearity)|``. A gradient of weights does not
+          tell: what it lacks in this factor it may have in the other, the inputs;
         - ``dead``, the share of units that are zero for every row (ReLU), and ``saturated``, that of tanh
           units whose absolute value is above `SATURATED` for every row; ``None`` for other activations.
     """

@@ -226,11 +226,13 @@ def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> P
 def _search_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
     """Yield the search for a learning rate, if there was one."""
     search = record.get("learning_rate")
-    if isinstance(search, Mapping):
-        caption = (
-            f"{sentence(search['why'])} The shaded rates work; left of them the descent crawls, right of "
-            "them it is not stable. Crosses at the upper edge diverged."
-        )
+    if search and search["rates"]:
+        chosen = "" if search["choice"] is None else f"{number(search['choice'])} was chosen: "
+        caption = sentence(chosen + search["why"])
+        if search["interval"]:
+            caption += " The shaded rates gained nearly as much as the best."
+        if None in search["losses"]:
+            caption += " Crosses at the upper edge diverged."
         table = pd.DataFrame({"rate": search["rates"], "loss reached": search["losses"]})
         yield _picture("Learning rates tried", plots.rate_against_loss(search), caption, table)
 

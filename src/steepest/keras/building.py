@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import keras
 import numpy as np
+from keras.src.backend.common import global_state
 
 from steepest.data.columns import Plan
 from steepest.descent.optimizers import default_rate
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
+from steepest.keras.rules import rates_of, schedule_of
 from steepest.keras.stored import gist, import_builder, output_shape
 from steepest.settings import AUTO, Settings
 from steepest.tasks import METRICS, Task
@@ -50,7 +52,8 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
             hint=nearest(function_name, functions),
         )
     try:
-        model = function(plan)
+        with _fresh_names():
+            model = function(plan)
     except Exception as error:
         raise SteepestError(
             f"--model {name} failed: {type(error).__name__}: {error}.", hint="--debug shows where."
@@ -76,15 +79,26 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
     return model
 
 
+@contextmanager
+def _fresh_names() -> Iterator[None]:
+    """Let Keras count the names of layers from the first: a model is the same whatever was built before."""
+    names = global_state.get_global_attribute("object_name_uids")
+    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("object_name_uids", names)
+
+
 def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) -> None:
     """Compile a model that is not: the task's loss and metric, the settings' optimizer and schedule."""
     if task.loss not in LOSSES:
         raise SteepestError(
             f"Keras has no loss {task.loss!r}.", hint="Compile the model with a loss of your own."
         )
-    # A rate is found for Steepest's own models only; these have the rule's own.
-    found = default_rate(settings.optimizer)
-    rate = found if settings.learning_rate == AUTO else float(settings.learning_rate)
+    # Where the rate is to be found, the search tries others.
+    own = default_rate(settings.optimizer)
+    rate = own if settings.learning_rate == AUTO else float(settings.learning_rate)
     schedule = schedule_by_name(settings.schedule, rate, steps)
     if schedule.plateau:
         raise SteepestError(
@@ -120,26 +134,13 @@ class Rates(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mi
         return {"rates": self.rates}
 
 
-def rates_of(model: keras.Model, steps: int) -> np.ndarray:
-    """Return the learning rate of each of the first steps."""
-    schedule = _schedule(model)
-    if schedule is None:
-        return np.full(steps, float(np.asarray(model.optimizer.learning_rate)))
-    return np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
-
-
 def rule_of(model: keras.Model, settings: Settings, steps: int) -> dict[str, Any]:
     """Return what the record says of a compiled model's loss, optimizer, highest rate and schedule."""
-    loss, schedule = model.loss, _schedule(model)
+    loss, schedule = model.loss, schedule_of(model.optimizer)
     name = "constant" if schedule is None else type(schedule).__name__
     return {
         "loss": str(loss if isinstance(loss, str) else getattr(loss, "name", None) or type(loss).__name__),
         "optimizer": model.optimizer.name,
-        "learning_rate": float(rates_of(model, steps).max()),
+        "learning_rate": float(rates_of(model.optimizer, steps).max()),
         "schedule": settings.schedule if isinstance(schedule, Rates) else name,
     }
-
-
-def _schedule(model: keras.Model) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    schedule = getattr(model.optimizer, "_learning_rate", None)
-    return schedule if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule) else None

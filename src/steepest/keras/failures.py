@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+import pandas as pd
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.errors import SteepestError
@@ -21,6 +22,50 @@ SHOWN = 5
 """Rows that an error names."""
 
 
+class Blame(NamedTuple):
+    """What in a step was the first that was not finite.
+
+    Attributes
+    ----------
+    what
+        ``"loss"``, ``"gradient"`` or ``"parameters"``.
+    layer
+        The path of the layer; empty where it is not one layer's doing.
+    rows
+        The places in the batch of the rows that are not finite by themselves, else of all.
+    says
+        The same for a person.
+    """
+
+    what: str
+    layer: str
+    rows: np.ndarray
+    says: str
+
+
+class NotFiniteError(SteepestError):
+    """A step of a Keras model was not finite.
+
+    Attributes
+    ----------
+    blame, batch, rows
+        What is to blame, and the batch ``(x, y, sample_weight)`` with the numbers of its rows; the blame is
+        ``None`` where the data is not finite.
+    epoch
+        Where it was, from 1.
+    steps
+        The table of all steps, that one the last.
+    """
+
+    def __init__(
+        self, what: str, hint: str, blame: Blame | None, batch: tuple[Any, Any, Any], rows: np.ndarray
+    ) -> None:
+        super().__init__(what, hint=hint)
+        self.blame, self.batch, self.rows = blame, batch, rows
+        self.epoch = 0
+        self.steps = pd.DataFrame()
+
+
 class Failure(NamedTuple):
     """A step that was not finite.
 
@@ -28,11 +73,14 @@ class Failure(NamedTuple):
     ----------
     error
         What is to be raised.
+    at
+        The step's number in its stretch.
     state
         The model's state before that step; ``None`` where the data is to blame, so that none of it counts.
     """
 
-    error: SteepestError
+    error: NotFiniteError
+    at: int
     state: State | None
 
 
@@ -70,10 +118,11 @@ def explain(
         if len(wrong):
             what = f"At {where} the loss is not finite, because {name} is not: {_named(rows[wrong])}."
             hint = "Fill or drop these values; the model's weights are as they were before."
-            return Failure(SteepestError(what, hint=hint), None)
-    what = f"The descent is not finite at {where}: {_blame(model, state, batch, rows)}."
+            return Failure(NotFiniteError(what, hint, None, batch, rows), at, None)
+    blame = _blame(model, state, batch, rows)
+    what = f"The descent is not finite at {where}: {blame.says}."
     hint = "Try a lower learning rate or clipnorm; the model keeps its weights from before that step."
-    return Failure(SteepestError(what, hint=hint), state)
+    return Failure(NotFiniteError(what, hint, blame, batch, rows), at, state)
 
 
 def _sound_steps(program: Program, before: State, parts: Parts, at: int) -> int:
@@ -129,34 +178,50 @@ def _named(rows: np.ndarray) -> str:
     return f"row{'s' * (len(rows) > 1)} {shown}{more}"
 
 
-def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: np.ndarray) -> str:
-    """Say which layer's output, gradient or weights are the first that are not finite."""
+def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: np.ndarray) -> Blame:
+    """Find which layer's output, gradient or weights are the first that are not finite."""
     x, y, sample_weight = batch
-    with _listening(model) as heard:
+    with listening(model) as heard:
         call(model, state[0], state[1], x, training=True)
     for path, output in heard:
         wrong = _rows_not_finite(output, len(rows))
         if len(wrong):
-            return f"the output of layer {path!r} is not, for {_named(rows[wrong])}"
+            says = f"the output of layer {path!r} is not, for {_named(rows[wrong])}"
+            return Blame("loss", path, wrong, says)
+    every, named = np.arange(len(rows)), _named(rows)
     if not inherits(model, "train_step"):  # what it does with the outputs is its own
-        return f"every layer's output is, but its own train_step's result is not, for {_named(rows)}"
+        says = f"every layer's output is, but its own train_step's result is not, for {named}"
+        return Blame("loss", "", every, says)
     (loss, _), gradients = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)(
         *(state[0], state[1], state[3], x, y, sample_weight), training=True, optimizer_variables=state[2]
     )
     if not np.isfinite(loss):
-        return f"the loss is {float(loss)}, though every layer's output is finite, for {_named(rows)}"
+        says = f"the loss is {float(loss)}, though every layer's output is finite, for {named}"
+        return Blame("loss", "", every, says)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         if not np.isfinite(np.asarray(gradient, np.float32)).all():
-            return f"the gradient of {variable.path!r} is not, for {_named(rows)}"
+            says = f"the gradient of {variable.path!r} is not, for {named}"
+            return Blame("gradient", layer_of(variable), every, says)
     trainable, _ = model.optimizer.stateless_apply(state[2], gradients, state[0])
     for variable, value in zip(model.trainable_variables, trainable, strict=True):
         if not np.isfinite(np.asarray(value, np.float32)).all():
-            return f"the step makes {variable.path!r} infinite, for {_named(rows)}"
-    return f"a loss was not, for {_named(rows)}"
+            says = f"the step makes {variable.path!r} infinite, for {named}"
+            return Blame("parameters", layer_of(variable), every, says)
+    return Blame("loss", "", every, f"a loss was not, for {named}")
+
+
+def path_of(layer: Any) -> str:
+    """Return a layer's place in its model; of layers that Keras gives none, the name."""
+    return str(layer.path or layer.name)
+
+
+def layer_of(variable: Any) -> str:
+    """Return the path of the layer that a variable belongs to."""
+    return str(variable.path.rpartition("/")[0] or variable.name)
 
 
 @contextmanager
-def _listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
+def listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
     """Collect the layers' outputs, innermost and earliest first."""
     heard: list[tuple[str, Any]] = []
     layers = list(model._flatten_layers(include_self=False))
@@ -164,7 +229,7 @@ def _listening(model: keras.Model) -> Iterator[list[tuple[str, Any]]]:
 
         def listen(*arguments: Any, _layer: Any = layer, _call: Any = layer.call, **named: Any) -> Any:
             output = _call(*arguments, **named)
-            heard.append((_layer.path, output))
+            heard.append((path_of(_layer), output))
             return output
 
         layer.__dict__["call"] = listen

@@ -46,6 +46,7 @@ def fit(
     validation_batch_size: int | None = None,
     validation_freq: int | list[int] = 1,
     seed: int | None = None,
+    diagnose: bool = False,
 ) -> keras.callbacks.History:
     """Train a compiled Keras model as `keras.Model.fit` does, each epoch as one compiled program.
 
@@ -60,6 +61,13 @@ def fit(
         Decides the order of rows; by default the seed given to `keras.utils.set_random_seed`, else 0. The
         order of a pass depends on how many passes the model's optimizer has made before, so that two calls
         of one epoch visit the rows as one call of two epochs does.
+    diagnose
+        Whether to say afterwards why the descent went as it did, in ``history.findings``: a list of
+        ``{"finding", "severity", "evidence", "where", "try"}``, errors first, empty if all is well. What they
+        rest on is in ``history.evidence``, see `steepest.diagnosis.findings`; it is measured on at most 4,096
+        rows. At every 512th step or so ``history.steps`` then has ``update_ratio``, the norm of the applied
+        update over that of the weights, and ``update_ratio.LAYER``; NaN at the others. No bit of what is
+        trained depends on it.
 
     Returns
     -------
@@ -74,13 +82,14 @@ def fit(
     ValueError
         In Keras' own words, if the arguments or the shapes do not go together.
     """
-    _check(model)
+    check(model)
     if validation_split and validation_data is None:
         x, y, sample_weight = (as_arrays(each) for each in (x, y, sample_weight))
         (x, y, sample_weight), validation_data = array_slicing.train_validation_split(
             (x, y, sample_weight), validation_split=validation_split
         )
     seed = next(each for each in (seed, get_random_seed(), 0) if each is not None)
+    taken = steps_taken(model)
     rows = rows_of(
         *(x, y, sample_weight),
         batch_size=batch_size,
@@ -88,7 +97,7 @@ def fit(
         shuffle=shuffle,
         class_weight=class_weight,
         seed=seed,
-        taken=_steps_taken(model),
+        taken=taken,
     )
     held_out: Rows | None = None
     if validation_data is not None:
@@ -97,14 +106,29 @@ def fit(
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
     descent = _begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
     try:
-        return run(descent, initial_epoch)
+        history = run(descent, initial_epoch)
+        if diagnose:
+            _diagnose(descent, history, taken, seed)
+        return history
     finally:
         for each in (rows, held_out):
             if each is not None:
                 each.close()
 
 
-def _check(model: keras.Model) -> None:
+def _diagnose(descent: Fit, history: keras.callbacks.History, taken: int, seed: int) -> None:
+    """Let the history have the evidence and the findings."""
+    from steepest.diagnosis.findings import findings
+    from steepest.keras.examining import examine
+
+    history.evidence = examine(
+        *(descent.model, descent.start, history, descent.rows, descent.held_out, taken, seed)
+    )
+    history.findings = findings(history.evidence) if history.evidence else []
+
+
+def check(model: keras.Model) -> None:
+    """Refuse a model that can't be trained."""
     model._assert_compile_called("fit")
     if model.optimizer is None:
         raise SteepestError("The model was compiled without an optimizer.", hint="Name one in compile().")
@@ -137,7 +161,8 @@ def _fewest(epochs: int) -> int:
     return int(cap)
 
 
-def _steps_taken(model: keras.Model) -> int:
+def steps_taken(model: keras.Model) -> int:
+    """Return the steps that the model's optimizer has taken."""
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     return int(inner._iterations) if inner.built else 0
 

@@ -299,6 +299,8 @@ def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, 
     if not fit.quiet:
         failure = explain(fit.model, fit.program, state, stretch, at, epoch)
         put_back(fit.model, fit.start if failure.state is None else failure.state)
+        fit.steps.add(epoch, np.asarray(record.losses)[: failure.at + 1])
+        failure.error.epoch, failure.error.steps = epoch + 1, fit.steps.table()
         raise failure.error
     every = int(fit.model.steps_per_execution)  # as often, a callback would have seen it
     count = at + every - at % every

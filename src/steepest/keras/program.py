@@ -141,7 +141,7 @@ def asks_metrics(model: keras.Model, step: str) -> bool:
     return inherits(model, step, "compute_metrics", "get_metrics_result")
 
 
-def _take_step(model: keras.Model, state: State, batch: Any) -> tuple[State, jax.Array, dict[str, jax.Array]]:
+def take_step(model: keras.Model, state: State, batch: Any) -> tuple[State, jax.Array, dict[str, jax.Array]]:
     """Do what Keras' ``train_step`` does, and keep the batch's loss, of which Keras keeps a running mean."""
     if not inherits(model, "train_step"):
         logs, state = model.train_step(state, batch)
@@ -178,7 +178,7 @@ def _train(model: keras.Model, scan: Callable[..., Any]) -> Callable[[State, Par
     from_metrics = asks_metrics(model, "train_step")
 
     def step(state: State, batch: Any) -> tuple[State, Any]:
-        after, loss, logs = _take_step(model, state, batch)
+        after, loss, logs = take_step(model, state, batch)
         return _like(state, after), (loss, None if from_metrics else logs)
 
     def train(state: State, parts: Parts) -> tuple[State, Record]:

@@ -26,6 +26,10 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 LARGEST = 1 - float(np.finfo(np.float32).epsneg)
 
 
+Parameters = dict[str, dict[str, Any]]
+"""Values by group and number."""
+
+
 def form_of(model: keras.Model, name: str, plan: Plan) -> dict[str, Any]:
     """Return the model as JSON, without its parameters; refuse one that could not be read again."""
     try:
@@ -65,11 +69,8 @@ def model_from_json(form: dict[str, Any], task: Task) -> Model:
     start = nested(arrays_of(model))
 
     def apply(parameters: Any, features: jax.Array, key: jax.Array | None = None) -> jax.Array:  # noqa: ARG001
-        trainable, other = (
-            [parameters[group][str(index)] for index in range(len(start.get(group, ())))]
-            for group in ("trainable", "other")
-        )
-        return _linked(task, call(model, trainable, other, features, training=False), form["logits"])
+        outputs = call(model, *variables_of(parameters), features, training=False)
+        return _linked(task, outputs, form["logits"])
 
     return Model(lambda _: jax.tree.map(jnp.asarray, start), apply)
 
@@ -125,3 +126,12 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
         group, _, index = name.partition(".")
         parameters.setdefault(group, {})[index] = values
     return parameters
+
+
+def variables_of(parameters: Parameters) -> tuple[list[Any], list[Any]]:
+    """Return the values in Keras' order, those that are trainable first."""
+    trainable, other = (
+        [parameters[group][str(index)] for index in range(len(parameters.get(group, ())))]
+        for group in ("trainable", "other")
+    )
+    return trainable, other

@@ -15,25 +15,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import keras
 import numpy as np
 import pandas as pd
 
 from steepest.callbacks import Callback, notifier
 from steepest.descent.epoch import PATIENCE
+from steepest.descent.failure import Failure
 from steepest.descent.loop import StopDescent
 from steepest.descent.stopping import Best, Patience, unchanged
+from steepest.diagnosis.examination import Descended
+from steepest.diagnosis.learning_rate import RateSearch
 from steepest.errors import SteepestError, nearest
-from steepest.keras.building import build, compile_for, rates_of, rule_of
+from steepest.keras.building import build, compile_for, rule_of
+from steepest.keras.examining import descended_of, failure_of, why_unmeasured
+from steepest.keras.failures import NotFiniteError
 from steepest.keras.fitting import fit
+from steepest.keras.program import State, state_of
 from steepest.keras.resume import REMEMBERED
+from steepest.keras.rules import rates_of
+from steepest.keras.searching import find_learning_rate
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
 from steepest.memory import memory_budget
 from steepest.preparation import Prepared, Rows
 from steepest.settings import Settings
 from steepest.trained import Trained
 
-NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2")
+NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2", "curvature")
 FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
 
 
@@ -52,24 +61,11 @@ def train(
     Raises
     ------
     SteepestError
-        If it can't be built or does not fit the table, if settings are of no use to it, or if a step is not
-        finite.
+        If it can't be built or does not fit the table, or if settings are of no use to it.
     """
-    _refuse(settings, NOT_FOR_KERAS, "is of no use to a Keras model", "Put it into the model that you build.")
-    keras.utils.set_random_seed(settings.seed)
+    model, size = _model(settings, prepared, epochs, start)
     task, rows = prepared.task, prepared.training
-    model = build(settings.model, prepared.plan, task)
-    size = len(rows.target) if settings.batch_size == "all" else int(settings.batch_size)
-    steps = -(-len(rows.target) // size)
-    if model.compiled:
-        _refuse(
-            settings, FOR_COMPILING, f"is of no use: {settings.model} compiles its model", "Leave it out."
-        )
-    else:
-        compile_for(model, settings, task, steps * epochs)
     form = form_of(model, settings.model, prepared.plan)
-    if start is not None:
-        _start_from(model, start, settings)
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
     stopping = _early_stopping(rule)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
@@ -77,31 +73,97 @@ def train(
         str(checkpoint), double_checkpoint=True, delete_checkpoint=False
     )
     began = time.perf_counter()
+    before = jax.tree.map(np.array, state_of(model))
+    failure = None
     try:
         history = _fit(model, prepared, size, epochs, [notes, backup, *stopping], settings)
-    except SteepestError as error:
+    except NotFiniteError as error:
         if task.loss == "poisson":
             hint = "A count needs an output above zero: activation='softplus' in the last layer."
             raise SteepestError(error.what, hint=hint) from error
-        raise
+        if error.blame is None:
+            raise
+        history, failure = error.steps, failure_of(model, error)
     seconds = time.perf_counter() - began
     arrays = arrays_of(model)
+    history = history.assign(learning_rate=rates_of(model.optimizer, len(history)))
+    rows_of_epochs = pd.DataFrame(notes.epochs or {"epoch": [], "rows": [], "loss": []})
+    why = notes.why or _why(len(notes.epochs), rule, stopping)
     trained = Trained(
         model=model_from_json(form, task),
         parameters=nested(arrays),
         form={"keras": form},
         arrays=arrays,
-        history=history.assign(learning_rate=rates_of(model, len(history))),
-        epochs=pd.DataFrame(notes.epochs),
+        history=history,
+        epochs=rows_of_epochs,
         steps=len(history),
         seconds=seconds,
-        why_it_stopped=notes.why or _why(len(notes.epochs), rule, stopping),
+        why_it_stopped=failure.describe(by_epoch=True) if failure else why,
         converged=notes.converged,
         layers={"layers": [type(layer).__name__ for layer in model.layers], "hidden": []},
         rule=rule_of(model, settings, len(history)),
+        failure=failure,
+        descended=_descended(model, before, history, rows_of_epochs, size, len(rows.target), failure),
     )
     notes.notify("descent_end", result=trained)
     return trained
+
+
+def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> RateSearch:
+    """Find the learning rate for a fit of a model that its builder does not compile; see `train`."""
+    model, size = _model(settings, prepared, epochs, start)
+    features, target, weights = _arrays(prepared.training, memory_budget(settings.memory) // 4)
+    return find_learning_rate(
+        *(model, features, target),
+        batch_size=size,
+        epochs=epochs,
+        sample_weight=weights,
+        seed=settings.seed,
+    )
+
+
+def takes_rate(settings: Settings, prepared: Prepared) -> bool:
+    """Tell whether the learning rate is the settings' to decide: whether the builder leaves it open."""
+    return not build(settings.model, prepared.plan, prepared.task).compiled
+
+
+def _model(settings: Settings, prepared: Prepared, epochs: int, start: Any) -> tuple[keras.Model, int]:
+    """Return the model where its descent starts, compiled, and the rows of a batch."""
+    _refuse(settings, NOT_FOR_KERAS, "is of no use to a Keras model", "Put it into the model that you build.")
+    _refuse(
+        settings,
+        ("on_divergence",),
+        "back-off is not for Keras models, whose optimizer is Keras' own",
+        "Leave it out: --learning-rate auto finds a rate that holds, and --clip-norm 1 bounds the steps.",
+    )
+    keras.utils.set_random_seed(settings.seed)
+    model = build(settings.model, prepared.plan, prepared.task)
+    rows = len(prepared.training.target)
+    size = rows if settings.batch_size == "all" else int(settings.batch_size)
+    if model.compiled:
+        _refuse(
+            settings, FOR_COMPILING, f"is of no use: {settings.model} compiles its model", "Leave it out."
+        )
+    else:
+        compile_for(model, settings, prepared.task, -(-rows // size) * epochs)
+    if start is not None:
+        _start_from(model, start, settings)
+    return model, size
+
+
+def _descended(
+    model: keras.Model,
+    before: State,
+    steps: pd.DataFrame,
+    epochs: pd.DataFrame,
+    size: int,
+    rows: int,
+    failure: Failure | None,
+) -> Descended | None:
+    """Return what an examination needs to know; ``None`` for a model whose loss of a row is not known."""
+    if why_unmeasured(model):
+        return None
+    return descended_of(model, before, steps, epochs, size, rows, failure.to_json() if failure else None)
 
 
 def _refuse(settings: Settings, names: tuple[str, ...], why: str, hint: str) -> None:

@@ -12,6 +12,7 @@ from steepest.diagnosis.plots.axes import by_bin
 from steepest.diagnosis.plots.choices import loss_by, measured, rate_against_loss
 from steepest.diagnosis.plots.descent import (
     curvature,
+    curvature_points,
     gradient_norm,
     learning_rate,
     loss_by_epoch,
@@ -34,6 +35,7 @@ __all__ = [
     "calibration",
     "confusion",
     "curvature",
+    "curvature_points",
     "from_above",
     "gradient_norm",
     "importances",

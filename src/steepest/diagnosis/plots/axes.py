@@ -21,6 +21,7 @@ from steepest.errors import SteepestError
 Floats = NDArray[np.float64]
 
 SCREEN_BINS = 200  # about two pixels each
+MOST_MARKED = 20
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,9 @@ def series(
 ) -> Floats:
     """Draw a long series as the mean of each bin in the band of its extremes; return what is drawn."""
     drawn = by_bin(at, values, geometric=geometric)
-    marker = "o" if np.isfinite(drawn["mean"]).sum() <= 1 else ""
+    marker = "o" if np.isfinite(drawn["mean"]).sum() <= MOST_MARKED else ""
     axes.plot(
-        drawn["step"], drawn["mean"], marker=marker, markersize=4, color=look.colour,
+        drawn["step"], drawn["mean"], marker=marker, markersize=3, color=look.colour,
         linestyle=look.line, label=name,
     )  # fmt: skip
     if len(drawn) < np.size(values):
@@ -207,7 +208,7 @@ def _fits(labels: list[str], columns: int) -> bool:
     ]
     beside = 28  # points: the line, and the room around
     taken = sum(float(max(part)) + beside for part in np.array_split(widths, columns) if len(part))
-    return taken <= 72 * WIDTH - 30
+    return taken <= 72 * WIDTH - 50
 
 
 def unit_square(axes: Axes) -> None:

@@ -51,7 +51,7 @@ def rate_against_loss(search: Mapping[str, Any]) -> Figure:
     axes.plot(rates, losses, "o-", markersize=3, color=TRAINING, label="loss reached")
     axes.axhline(start, color=TEXT, alpha=0.8, linewidth=1, linestyle=LOOKS[2].line, label="loss at start")
     if search["limit"] is not None:
-        axes.axvline(search["limit"], color=TEXT, linestyle=LOOKS[1].line, label="curvature's limit")
+        axes.axvline(search["limit"], color=TEXT, linestyle=LOOKS[1].line, label="curvature limit")
     if search["choice"] is not None:
         axes.axvline(search["choice"], color=VALIDATION, label=f"choice: {search['choice']:.3g}")
     diverged = rates[np.isnan(losses)]

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from steepest.diagnosis.plots.axes import (
     LOOKS,
+    Floats,
     dress,
     finite,
     finite_column,
@@ -26,6 +28,7 @@ from steepest.diagnosis.svg import TRAINING, VALIDATION, WIDTH, style
 
 RATIO = "update_ratio"
 MOST_LAYERS = 7
+MOST_EPOCHS = 60  # that are marked
 PANELS = {
     "loss": "loss",
     "learning_rate": "learning rate",
@@ -44,9 +47,7 @@ def loss_by_step(steps: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     validation = finite_column(epochs, "validation_loss")
     at = epochs["epoch"].map(last_step).to_numpy(np.float64)
     if np.isfinite(validation).any():
-        axes.plot(
-            at, validation, "o-", markersize=3, color=VALIDATION, label="held out, after each epoch", zorder=3
-        )
+        _draw_held_out(axes, at, validation, "held out, after each epoch")
     whole_numbers(axes)
     scale(axes, *drawn, validation)
     key(axes)
@@ -59,10 +60,10 @@ def loss_by_epoch(epochs: pd.DataFrame) -> Figure:
     figure, axes = make_axes("epoch", "loss")
     epoch, training = epochs["epoch"].to_numpy(), finite_column(epochs, "loss")
     validation = finite_column(epochs, "validation_loss")
-    marker = "o" if len(epochs) <= 60 else ""
+    marker = "o" if len(epochs) <= MOST_EPOCHS else ""
     axes.plot(epoch, training, marker=marker, markersize=3, color=TRAINING, label="training")
     if np.isfinite(validation).any():
-        axes.plot(epoch, validation, marker=marker, markersize=3, color=VALIDATION, label="held out")
+        _draw_held_out(axes, epoch, validation, "held out")
         best = int(np.nanargmin(validation))
         axes.plot(
             epoch[best], validation[best], "o", markersize=8, markerfacecolor="none", color=VALIDATION,
@@ -138,6 +139,41 @@ def curvature(points: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def curvature_points(
+    evidence: Mapping[str, Any], steps: pd.DataFrame, epochs: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Return where the curvature was measured, as `curvature` draws it: at start and end, or by epoch.
+
+    Parameters
+    ----------
+    evidence
+        What `steepest.diagnosis.examination` measured, a run's ``evidence.json``.
+    steps, epochs
+        The history; its epochs have ``curvature`` and ``curvature_limit`` where that was asked for.
+
+    Examples
+    --------
+    >>> evidence = {"course": {"steps": 9}, "start": {}, "end": {"curvature": 3.0, "limit": 20.0}}
+    >>> curvature_points(evidence, pd.DataFrame(), pd.DataFrame())
+    [{'step': 9, 'curvature': 3.0, 'limit_curvature': 20.0}]
+    """
+    if "curvature" in epochs:
+        measured = epochs[np.isfinite(epochs["curvature"])]
+        last = steps.groupby("epoch")["step"].max()
+        return [
+            {"step": int(step), "curvature": value, "limit_curvature": limit if np.isfinite(limit) else None}
+            for step, value, limit in zip(
+                measured["epoch"].map(last), measured["curvature"], measured["curvature_limit"], strict=True
+            )
+        ]
+    places = ((0, evidence.get("start")), (evidence["course"]["steps"], evidence.get("end")))
+    return [
+        {"step": step, "curvature": measured["curvature"], "limit_curvature": measured.get("limit")}
+        for step, measured in places
+        if measured and measured.get("curvature") is not None
+    ]
+
+
 @style()
 def overview(steps: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
     """Draw a descent's main figures side by side: those of `PANELS` that were recorded."""
@@ -149,12 +185,14 @@ def overview(steps: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
         _draw(axes, steps, name)
         if name == "loss" and "validation_loss" in epochs:
             last_step = epochs["epoch"].map(steps.groupby("epoch")["step"].max())
-            axes.plot(
-                last_step, finite_column(epochs, "validation_loss"), "o-", markersize=3, color=VALIDATION,
-                label="held out",
-            )  # fmt: skip
+            _draw_held_out(axes, last_step, finite_column(epochs, "validation_loss"), "held out")
             key(axes)
     return figure
+
+
+def _draw_held_out(axes: Axes, at: ArrayLike, losses: Floats, name: str) -> None:
+    marker = "o" if len(losses) <= MOST_EPOCHS else ""
+    axes.plot(at, losses, marker=marker, markersize=3, color=VALIDATION, label=name, zorder=3)
 
 
 def _draw(axes: Axes, steps: pd.DataFrame, name: str) -> None:
