@@ -11,7 +11,7 @@ import pytest
 
 import steepest
 from steepest import SGD, Adam, Momentum, find_learning_rate, losses, minimize, models, schedules
-from steepest.diagnosis.learning_rate import FEWEST_STEPS, RateSearch, choose, horizon, working
+from steepest.diagnosis.rates import FEWEST_STEPS, RateSearch, choose, horizon, working
 
 LOSS = losses.binary_cross_entropy()
 

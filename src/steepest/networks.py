@@ -16,8 +16,9 @@ from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosis.examination import table_objective
-from steepest.diagnosis.learning_rate import RateSearch, find_learning_rate
+from steepest.diagnosis.learning_rate import find_learning_rate
 from steepest.diagnosis.measures import layers
+from steepest.diagnosis.rates import RateSearch
 from steepest.errors import SteepestError
 from steepest.minimization import minimize
 from steepest.preparation import Prepared, Rows

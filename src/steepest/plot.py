@@ -25,7 +25,7 @@ from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
-    from steepest.diagnosis.learning_rate import RateSearch
+    from steepest.diagnosis.rates import RateSearch
     from steepest.result import Result
 
     Course = Result | Run | str | os.PathLike[str]
@@ -129,7 +129,7 @@ def rate_against_loss(of: RateSearch | Run | str | os.PathLike[str] | Mapping[st
     SteepestError
         If no rate was tried.
     """
-    from steepest.diagnosis.learning_rate import RateSearch
+    from steepest.diagnosis.rates import RateSearch
 
     if isinstance(of, RateSearch):
         of = of.to_json()

@@ -11,7 +11,7 @@ from typing import Any
 
 import steepest
 from steepest import networks, training
-from steepest.diagnosis.learning_rate import RateSearch
+from steepest.diagnosis.rates import RateSearch
 from steepest.errors import SteepestError
 from steepest.passes import Seen
 from steepest.preparation import prepare
