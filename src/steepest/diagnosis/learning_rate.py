@@ -9,8 +9,8 @@ what follows.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from steepest.descent import state as states
 from steepest.descent.epoch import Batches, Constants, Program, penalty, weighted_mean
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.schedules import Schedule
-from steepest.descent.sweep import Swept, sweep
+from steepest.descent.sweep import sweep
 from steepest.diagnosis.curvature import largest_curvature, stability
 from steepest.diagnosis.rates import (
     FEWEST_STEPS,
@@ -119,8 +119,12 @@ def find_learning_rate(
     window = feed.pace.steps_per_epoch // feed.pace.windows_per_epoch
     if window < steps < planned:
         steps -= steps % window  # windows of one length are compiled once
-    trial = _Trial(program, constants, state, feed, sample, _shape(rule.schedule, planned, steps))
-    return _try(trial, rule, planned, jax.random.fold_in(jax.random.key(seed), CURVATURE_KEY))
+    trial = _Trial(
+        *(program, constants, state, rule, feed, sample),
+        shape=_shape(rule.schedule, planned, steps),
+        key=jax.random.fold_in(jax.random.key(seed), CURVATURE_KEY),
+    )
+    return _try(trial, planned)
 
 
 class _Trial(NamedTuple):
@@ -128,20 +132,24 @@ class _Trial(NamedTuple):
 
     Attributes
     ----------
-    program, constants, start, feed
+    program, constants, start, rule, feed
         The descent.
     sample
         The rows by which rates are judged, each leaf ``[rows, ...]``; weights that add up to 1.
     shape
         Each step's rate over the highest, ``[steps]``.
+    key
+        Draws the vector that measuring the curvature begins with.
     """
 
     program: Program
     constants: Constants
     start: states.State
+    rule: Optimizer
     feed: feeding.Feed
     sample: Batches
     shape: Floats
+    key: jax.Array
 
     @property
     def longest(self) -> int:
@@ -217,15 +225,18 @@ def _sample(feed: feeding.Feed) -> tuple[Batches, int]:
     return rows._replace(weights=shares.astype(np.float32)), parts[0].weights.shape[1]
 
 
-def _try(trial: _Trial, rule: Optimizer, planned: int, key: jax.Array) -> RateSearch:
-    """Measure the start, and search."""
-    start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (VARIANTS, *leaf.shape)), trial.start.parameters)
-    begun = float(_losses(_MeanLoss(trial.program.objective), start, trial.on)[0])
+def _try(trial: _Trial, planned: int) -> RateSearch:
+    """Measure the start, and search; what measures the curvature is compiled meanwhile."""
+    start, memory = trial.start.parameters, trial.start.optimizer_state
+    repeated = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (VARIANTS, *leaf.shape)), start)
     rows = int((trial.sample.weights > 0).sum()) if jax.tree.leaves(trial.sample.data) else 0
-    return search(partial(_reach, trial, rule, key), begun, len(trial.shape), planned, rows)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_limit, trial, start, memory, np.asarray(trial.start.step), products=1)
+        begun = float(_losses(_MeanLoss(trial.program.objective), repeated, trial.on)[0])
+        return search(partial(_reach, trial), begun, len(trial.shape), planned, rows)
 
 
-def _reach(trial: _Trial, rule: Optimizer, key: jax.Array, rates: Floats) -> Grid:
+def _reach(trial: _Trial, rates: Floats) -> Grid:
     """Descend with each rate, and see what it reached."""
     with (
         closing(trial.feed.windows(0, 0)) as windows,
@@ -235,27 +246,34 @@ def _reach(trial: _Trial, rule: Optimizer, key: jax.Array, rates: Floats) -> Gri
     reached = _losses(_MeanLoss(trial.program.objective), swept.state.parameters, trial.on)
     losses = np.where(swept.failed_at > 0, np.nan, np.asarray(reached, np.float64))
     losses = np.where(np.isfinite(losses), losses, np.nan)
-    return Grid(rates, losses, swept.losses, partial(_limit, trial, rule, key, swept))
+    return Grid(rates, losses, swept.losses, partial(_limit_at, trial, swept.state))
 
 
-def _limit(
-    trial: _Trial, rule: Optimizer, key: jax.Array, swept: Swept, index: int
-) -> tuple[float | None, float | None]:
-    """Return the curvature where a rate led to, and the largest rate that is stable there."""
-    constant = stability(rule)
-    if constant is None:
-        return None, None
-    state = jax.tree.map(np.asarray, swept.state)  # indexing on the device would compile for each shape
+def _limit_at(trial: _Trial, state: states.State, index: int) -> tuple[float | None, float | None]:
+    """Return what `_limit` does, where a variant stands."""
+    state = jax.tree.map(np.asarray, state)  # indexing on the device would compile for each shape
     parameters, memory = (
         jax.tree.map(lambda leaf: leaf[index], each) for each in (state.parameters, state.optimizer_state)
     )
+    return _limit(trial, parameters, memory, np.broadcast_to(state.step, VARIANTS)[index])
+
+
+def _limit(
+    trial: _Trial, parameters: Parameters, memory: Any, step: Any, products: int = 20
+) -> tuple[float | None, float | None]:
+    """Return the curvature at a place, and the largest rate that is stable there."""
+    rule, constant = trial.rule, stability(trial.rule)
+    if constant is None:
+        return None, None
     scale = None
     if "momentum" not in rule.settings and rule.preconditioner is not None:
-        scale = jax.jit(rule.preconditioner)(memory, np.broadcast_to(state.step, VARIANTS)[index])
+        scale = jax.jit(rule.preconditioner)(memory, step)
     rows: Batches = jax.tree.map(lambda leaf: leaf[:CURVATURE_ROWS], trial.sample)
     rows = rows._replace(weights=rows.weights / rows.weights.sum())
     loss = _MeanLoss(trial.program.objective)
-    found = largest_curvature(loss, parameters, (rows, trial.constants), scale, key=key).value
+    found = largest_curvature(
+        loss, parameters, (rows, trial.constants), scale, key=trial.key, products=products
+    ).value
     if not math.isfinite(found):
         return None, None
     return found, constant / found if found > 0 else None

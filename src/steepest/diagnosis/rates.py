@@ -34,7 +34,7 @@ FEWEST_STEPS = 10
 FEW_STEPS, WHOLE = 10_000, 4e10
 """Up to so many steps, and so many rows times parameters for all rates together, whole descents are taken."""
 
-LEAST, SHARE = 2.5e9, 0.15
+LEAST, SHARE = 1.5e9, 0.15
 """Else the budget is the first, in the same unit, or this share of the planned descent, whichever is more."""
 
 STEP, UPDATE = 8e4, 8
