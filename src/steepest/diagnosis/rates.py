@@ -1,7 +1,8 @@
 """What a search for a learning rate tries, and what follows from the losses that the rates reach.
 
-The rates of a grid over many decades are tried first, then those of a finer one around the best. How each is
-tried is the caller's business: see `steepest.diagnosis.learning_rate`.
+The rates of a grid over many decades are tried first, then those of a finer one around the best, and where
+each is tried by the whole descent, those of a still finer one. How each is tried is the caller's business: see
+`steepest.diagnosis.learning_rate`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ NEARLY_NOTHING = 0.01
 
 BELOW, ABOVE = 1.0, 0.75
 """Decades around the best rate of the first grid that the finer one covers."""
+
+FINEST = 0.15
+"""Decades around the best rate on either side that a third grid covers, where whole descents are taken."""
 
 FEWEST_STEPS = 10
 """With fewer steps than these, what a rate reaches says nothing of it."""
@@ -174,7 +178,7 @@ def _spread(low: float, high: float) -> Floats:
 
 
 def search(reach: Callable[[Floats], Grid], begun: float, steps: int, planned: int, rows: int) -> RateSearch:
-    """Try a grid over many decades, its neighbours where the best is at its end, and a fine one.
+    """Try a grid over many decades, its neighbours where the best is at its end, and finer ones.
 
     Parameters
     ----------
@@ -196,9 +200,10 @@ def search(reach: Callable[[Floats], Grid], begun: float, steps: int, planned: i
     grids = [reach(_spread(LOWEST, HIGHEST))]
     if (decades := _beyond(grids[0].losses, begun)) is not None:
         grids.append(reach(_spread(*decades)))
-    best = _best(grids)
-    if best is not None:
-        grids.append(reach(_spread(best / 10**BELOW, best * 10**ABOVE)))
+    for below, above in [(BELOW, ABOVE), (FINEST, FINEST)][: 2 if steps == planned else 1]:
+        best = _best(grids)
+        if best is not None:
+            grids.append(reach(_spread(best / 10**below, best * 10**above)))
     return _account(grids, facts)
 
 
