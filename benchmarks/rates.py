@@ -17,7 +17,7 @@ from measure import Goal, Report
 
 GRID = np.geomspace(1e-6, 10, 25)
 FLIGHTS_ROWS = 20_000
-CLOSE, WANTED = 0.02, 11 / 12
+CLOSE, WANTED = 0.02, 11
 
 
 class Problem(NamedTuple):
@@ -111,11 +111,11 @@ def judge(problem: Problem) -> list[Any]:
 
 def run(rounds: int) -> Report:  # noqa: ARG001 - the same each time
     rows = [judge(problem) for problem in PROBLEMS]
-    close = sum(row[5] == "yes" for row in rows) / len(rows)
+    close = sum(row[5] == "yes" for row in rows)
     columns = ("", "auto", "its loss", "best of 25", "its loss", "as good", "seconds", "steps")
     goals = [
         Goal(
-            "Share of the problems where auto is within 2% of the best of 25, or better", WANTED, close, False
+            f"Of {len(rows)} problems those where auto is within 2% of the best of 25, or better", WANTED, close, False
         )
     ]
     return Report("Learning rates found, beside the best of a grid", columns, rows, goals)

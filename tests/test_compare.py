@@ -51,7 +51,7 @@ def test_the_folder_is_whole_and_nothing_is_left_beside_it(compared):
     found, _ = compared
     assert sorted(each.name for each in found.path.iterdir()) == FILES
     assert [each.name for each in found.path.parent.iterdir()] == ["c"]
-    assert json.loads((found.path / "compare.json").read_text("utf-8")) == found.record
+    assert json.loads((found.path / "compare.json").read_text("utf-8")) == json.loads(json.dumps(found.record))
 
 
 def test_each_variant_is_the_descent_that_fit_makes_of_it(compared, frame, settings, tmp_path):

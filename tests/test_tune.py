@@ -13,6 +13,7 @@ import steepest
 from steepest import SteepestError
 from steepest.cli import main
 from steepest.data.rows import MEMORY
+from steepest.run import open_run
 from steepest.settings import Settings
 from steepest.trials.telling import rate_rows
 from steepest.trials.tuning import tune
@@ -20,8 +21,9 @@ from steepest.trials.tuning import tune
 
 @pytest.fixture(scope="module")
 def frame():
-    x = np.random.default_rng(0).normal(size=(300, 2))
-    return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x @ [1.0, -2.0] + 0.5})
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(300, 2))
+    return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x @ [1.0, -2.0] + draws.normal(size=300)})
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,8 @@ def test_every_combination_is_tried_and_the_best_is_named(tuned):
     # Four steps of batch descent are too few to tell rates apart; that is said and not hidden.
     assert [each.search.decided for each in found.tried] == [True, False, True, False]
     assert "too short" in found.tried[1].search.why
-    decided = [each for each in found.tried if each.search.decided]
-    assert found.best.reached == min(min(filter(None, each.search.losses)) for each in decided)
+    reached = [each.search.losses[each.search.rates.index(each.search.choice)] for each in found.tried[::2]]
+    assert found.best.reached == min(reached) < max(reached)
 
 
 def test_the_command_that_is_told_reaches_the_loss_that_is_told(tuned, file, tmp_path, capsys):
@@ -55,11 +57,11 @@ def test_the_command_that_is_told_reaches_the_loss_that_is_told(tuned, file, tmp
     words = shlex.split(found.command)
     assert words[:2] == ["steepest", "fit"]
     main([*words[1:], "--out", str(tmp_path / "run"), "--tolerance", "0"])
-    run = steepest.open_run(tmp_path / "run")
+    run = open_run(tmp_path / "run")
     # The targets are standardised for the descent; the record's scores are in their own unit.
     reached = run.record["figures"]["training"]["scores"]["rmse"] ** 2
     spread = pd.read_csv(file)["y"].var()
-    assert reached / spread == pytest.approx(found.best.reached, rel=0.2, abs=1e-4)
+    assert reached / spread == pytest.approx(found.best.reached, rel=0.1)
 
 
 def test_the_folder_holds_what_was_found_and_is_drawn_from(tuned):
@@ -74,7 +76,7 @@ def test_the_folder_holds_what_was_found_and_is_drawn_from(tuned):
     page = (out / "report.html").read_text("utf-8")
     assert page.count("<figure") == 2  # of the searches that tried rates
     assert found.command in page.replace("&#39;", "'")
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http-equiv", "")
 
 
 def test_a_run_is_tuned_with_its_own_settings(file, tmp_path, capsys):

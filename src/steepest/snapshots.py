@@ -84,10 +84,11 @@ class Snapshots:
         """Return the path to where the descent ended, after so many steps, if there is one."""
         if not self.most:
             return None
-        kept = [each for each in self._kept if each[0] < end.recorded] + [_shot(end)]
+        last = min(end.recorded, taken)
+        kept = [each for each in self._kept if each[0] < last] + [(last, _shot(end)[1])]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(parameters for _, parameters in kept))
         parameters = jax.tree.map(np.asarray, jax.vmap(unravel)(stacked))
-        return Path(np.minimum([step for step, _ in kept], taken), parameters)
+        return Path(np.array([step for step, _ in kept]), parameters)
 
 
 def _shot(standing: Standing) -> tuple[int, Any]:

@@ -38,8 +38,9 @@ FEWEST_STEPS = 10
 FEW_STEPS, WHOLE = 10_000, 4e10
 """Up to so many steps, and so many rows times parameters for all rates together, whole descents are taken."""
 
-LEAST, SHARE = 1.5e9, 0.15
-"""Else the budget is the first, in the same unit, or this share of the planned descent, whichever is more."""
+LEAST, ENOUGH, SHARE = 6e9, 4_096, 0.15
+"""Else the budget is the first, in the same unit, but no more than so many steps take; or this share of the
+planned descent, if that is more."""
 
 STEP, UPDATE = 8e4, 8
 """What a step costs besides, in the same unit: as a whole, and for each parameter."""
@@ -51,7 +52,7 @@ SAME_LOSS, NOTHING = 0.01, 1e-9
 """Of whole descents those are equally good that are, too, within the first share of the lowest loss, or the
 second of the gain."""
 
-SAME = 0.01
+SAME = 0.015
 """The share of the gain by which rates may differ and be equally good, for each doubling that leads from the
 steps that were tried to those of the planned descent."""
 
@@ -168,7 +169,7 @@ def horizon(planned: int, batch_size: int, parameters: int) -> int:
     together = 2 * (STEP + VARIANTS * alone)  # two grids
     if planned <= FEW_STEPS and planned * together <= WHOLE:
         return planned
-    budget = max(LEAST, SHARE * planned * (STEP / 8 + alone))
+    budget = max(min(LEAST, ENOUGH * together), SHARE * planned * (STEP / 8 + alone))
     return min(planned, max(FEWEST_STEPS, int(budget / together)))
 
 
@@ -283,7 +284,11 @@ def choose(rates: Floats, losses: Floats, begun: float, longer: float) -> tuple[
         forgiven = gained * (NEGLIGIBLE + SAME * math.log2(longer))
     else:
         forgiven = max(min(NEGLIGIBLE * gained, SAME_LOSS * abs(losses[best])), NOTHING * gained)
-    lowest = int(np.flatnonzero(losses <= losses[best] + forgiven)[0])
+    same = np.flatnonzero(losses == losses[best])
+    if len(same) > 1:  # of several that end in the very same loss, such as 0, one that is not at the edge
+        lowest = best = int(same[len(same) // 2])
+    else:
+        lowest = int(np.flatnonzero(losses <= losses[best] + forgiven)[0])
     said = "the lowest loss" if lowest == best else "as good as the lowest loss"
     return lowest, f"{said}, {losses[best]:.4g} ({begun:.4g} at the start), {tried}"
 
