@@ -38,7 +38,8 @@ def run(rounds: int) -> Report:
                     seconds, _ = seconds_of([*command, *options])
                     took[name].append((seconds, cpu() - began))
             medians = {
-                name: [statistics.median(each) for each in zip(*all_, strict=True)] for name, all_ in took.items()
+                name: [statistics.median(each) for each in zip(*all_, strict=True)]
+                for name, all_ in took.items()
             }
             rows += [[f"{model}, {name}", *medians[name]] for name in RATES]
             added = medians["auto"][0] / medians["a number"][0] - 1

@@ -115,7 +115,10 @@ def run(rounds: int) -> Report:  # noqa: ARG001 - the same each time
     columns = ("", "auto", "its loss", "best of 25", "its loss", "as good", "seconds", "steps")
     goals = [
         Goal(
-            f"Of {len(rows)} problems those where auto is within 2% of the best of 25, or better", WANTED, close, False
+            f"Of {len(rows)} problems those where auto is within 2% of the best of 25, or better",
+            WANTED,
+            close,
+            False,
         )
     ]
     return Report("Learning rates found, beside the best of a grid", columns, rows, goals)

@@ -18,7 +18,14 @@ from steepest.trials.comparing import compare
 from steepest.trials.telling import says_of_comparison
 from steepest.trials.variants import DEFAULT, planned, read_variant
 
-FILES = ["animation.html", "compare.json", "history.parquet", "landscape.json", "path.safetensors", "report.html"]
+FILES = [
+    "animation.html",
+    "compare.json",
+    "history.parquet",
+    "landscape.json",
+    "path.safetensors",
+    "report.html",
+]
 ROWS = 300
 VARIANTS = [
     {"batch_size": "all", "epochs": 40},
@@ -51,7 +58,9 @@ def test_the_folder_is_whole_and_nothing_is_left_beside_it(compared):
     found, _ = compared
     assert sorted(each.name for each in found.path.iterdir()) == FILES
     assert [each.name for each in found.path.parent.iterdir()] == ["c"]
-    assert json.loads((found.path / "compare.json").read_text("utf-8")) == json.loads(json.dumps(found.record))
+    assert json.loads((found.path / "compare.json").read_text("utf-8")) == json.loads(
+        json.dumps(found.record)
+    )
 
 
 def test_each_variant_is_the_descent_that_fit_makes_of_it(compared, frame, settings, tmp_path):
@@ -105,7 +114,7 @@ def test_a_variant_that_diverges_is_told_and_spoils_no_picture(compared):
     assert any(line.startswith("learning rate 10000: ") for line in said)
     assert "learning rate 10000 diverged" in says_of_comparison(found.record)
     above = json.loads((found.path / "landscape.json").read_text("utf-8"))
-    assert max(max(map(abs, above["x"])), max(map(abs, above["y"]))) < 100
+    assert np.abs([*above["x"], *above["y"]]).max() < 100
 
 
 def test_everything_is_drawn_from_the_folder_alone(compared, tmp_path):
@@ -146,7 +155,9 @@ def test_where_no_rate_is_given_each_finds_its_own(frame, tmp_path):
     rates = [each["learning_rate"] for each in found.record["variants"]]
     assert rates[0] != rates[1]
     assert sum("The learning rate is" in line for line in said) == 2
-    assert all(each["search"]["choice"] == rate for each, rate in zip(found.record["variants"], rates, strict=True))
+    assert all(
+        each["search"]["choice"] == rate for each, rate in zip(found.record["variants"], rates, strict=True)
+    )
 
 
 def test_batch_mini_batch_and_stochastic_descent_unless_told_otherwise():

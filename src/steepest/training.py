@@ -199,7 +199,13 @@ def _interruptible(folder: Path, work: Path, say: Callable[[str], None]) -> Iter
 
 
 def check(settings: Settings) -> None:
-    """Refuse settings that can't work before anything is read."""
+    """Refuse settings that can't work before anything is read.
+
+    Raises
+    ------
+    SteepestError
+        With what can be set instead.
+    """
     if settings.model not in MODELS and ":" not in settings.model:
         raise SteepestError(
             f"There is no model {settings.model!r}.",
@@ -257,6 +263,7 @@ def _check_patience(settings: Settings) -> None:
 
 
 def announce(prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Say what is learned, and what was left out and why."""
     say(f"{prepared.task.why}.")
     if prepared.facts["selection"]:
         say(prepared.facts["selection"]["says"])

@@ -2,8 +2,8 @@
 
 All rates of a grid take the descent's own steps, its rows in its own order and its schedule. Where the whole
 planned descent is affordable for each, that is how far they go; else the schedule is compressed to what is.
-Nothing is changed, so nothing needs to be restored. `steepest.diagnosis.rates` says which rates are tried, and
-what follows.
+Nothing is changed, so nothing needs to be restored. `steepest.diagnosis.rates` says which rates are tried,
+and what follows.
 """
 
 from __future__ import annotations
@@ -218,9 +218,7 @@ def _sample(feed: feeding.Feed) -> tuple[Batches, int]:
             if wanted < 1 or (parts and width != parts[0].weights.shape[1]):
                 break
             parts.append(jax.tree.map(partial(np.array, copy=True), _cut_window(window, wanted)))
-    rows: Batches = jax.tree.map(
-        lambda *each: np.concatenate(each).reshape(-1, *each[0].shape[2:]), *parts
-    )
+    rows: Batches = jax.tree.map(lambda *each: np.concatenate(each).reshape(-1, *each[0].shape[2:]), *parts)
     shares = rows.weights / rows.weights.sum(dtype=np.float64)
     return rows._replace(weights=shares.astype(np.float32)), parts[0].weights.shape[1]
 

@@ -1,8 +1,8 @@
 """What a search for a learning rate tries, and what follows from the losses that the rates reach.
 
 The rates of a grid over many decades are tried first, then those of a finer one around the best, and where
-each is tried by the whole descent, those of a still finer one. How each is tried is the caller's business: see
-`steepest.diagnosis.learning_rate`.
+each is tried by the whole descent, those of a still finer one. How each is tried is the caller's business:
+see `steepest.diagnosis.learning_rate`.
 """
 
 from __future__ import annotations

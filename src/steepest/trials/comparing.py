@@ -151,7 +151,9 @@ def compare(
     def loss(parameters: Any, sample: Any) -> jax.Array:
         return jnp.mean(objective(parameters, sample))
 
-    seen_from_above = landscape(loss, {name: _path(each).parameters for name, each in descended.items()}, batch)
+    seen_from_above = landscape(
+        loss, {name: _path(each).parameters for name, each in descended.items()}, batch
+    )
     ends = {name: seen_from_above.paths[name].loss[-1] for name in descended}
     record = {
         "steepest": steepest.__version__,
@@ -169,7 +171,11 @@ def compare(
 
 
 def _descend(
-    name: str, settings: Settings, prepared: Prepared, callbacks: Sequence[Callback], say: Callable[[str], None]
+    name: str,
+    settings: Settings,
+    prepared: Prepared,
+    callbacks: Sequence[Callback],
+    say: Callable[[str], None],
 ) -> _Descended:
     """Run a variant."""
     began, epochs = time.perf_counter(), training.epochs_of(settings, prepared)
@@ -223,7 +229,7 @@ def _size(descended: Mapping[str, _Descended]) -> int:
 def _entry(name: str, descended: _Descended, loss: float | None, prepared: Prepared) -> dict[str, Any]:
     """Return what the record says of a variant, as JSON's types."""
     result, settings = descended.result, descended.settings
-    last = result.epochs.iloc[-1] if len(result.epochs) else {}
+    last: Mapping[Any, Any] = result.epochs.iloc[-1].to_dict() if len(result.epochs) else {}
     metric = f"validation_{tasks.METRICS[prepared.task.kind]}"
     measured = {key: float(last[key]) for key in ("validation_loss", metric) if key in last}
     measured = {key: value for key, value in measured.items() if math.isfinite(value)}
@@ -288,7 +294,11 @@ def _history(descended: Mapping[str, _Descended], above: Landscape, prepared: Pr
 
 
 def _write(
-    work: Path, record: dict[str, Any], descended: Mapping[str, _Descended], above: Landscape, prepared: Prepared
+    work: Path,
+    record: dict[str, Any],
+    descended: Mapping[str, _Descended],
+    above: Landscape,
+    prepared: Prepared,
 ) -> None:
     """Write all files; the pictures are made of what the others hold."""
     from safetensors.numpy import save_file
@@ -305,7 +315,9 @@ def _write(
         path = _path(each)
         paths[f"{number}.steps"] = path.steps
         for layer, parts in path.parameters.items():
-            paths |= {f"{number}.{layer}.{part}": np.ascontiguousarray(values) for part, values in parts.items()}
+            paths |= {
+                f"{number}.{layer}.{part}": np.ascontiguousarray(values) for part, values in parts.items()
+            }
     save_file(paths, work / "path.safetensors")
     animate(above, work / "animation.html")
     write_comparison(work / "report.html", record, history, above)

@@ -120,7 +120,9 @@ def _comparison_tiles(record: Record) -> Iterator[Tile]:
 def _loss_pictures(history: pd.DataFrame) -> Iterator[Picture]:
     for against, (title, caption) in AGAINST.items():
         table = pd.concat(
-            plots.by_bin(part[against], part["loss"], 12).rename(columns={"step": against}).assign(variant=variant)
+            plots.by_bin(part[against], part["loss"], 12)
+            .rename(columns={"step": against})
+            .assign(variant=variant)
             for variant, part in plots.measured(history).groupby("variant", sort=False)
         )
         table = table[["variant", *(name for name in table if name != "variant")]]

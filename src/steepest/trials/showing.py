@@ -59,9 +59,7 @@ def _print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         words = any(isinstance(row[index], str) for row in rows)
         table.add_column(header, justify="left" if words else "right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            *(escape(clean(cell, NAME)) if isinstance(cell, str) else _cell(cell) for cell in row)
-        )
+        table.add_row(*(escape(clean(cell, NAME)) if isinstance(cell, str) else _cell(cell) for cell in row))
     Console(highlight=False, width=WIDEST).print(table)
 
 

@@ -102,7 +102,9 @@ def says_of_comparison(record: Record) -> str:
         for each in record["variants"]
         if each is not best
     ]
-    held = [each for each in record["variants"] if each["validation_loss"] is not None and not each["diverged"]]
+    held = [
+        each for each in record["variants"] if each["validation_loss"] is not None and not each["diverged"]
+    ]
     said = (
         f"{best['name'][:1].upper()}{best['name'][1:]} ended with the lowest loss, {number(best['loss'])} on "
         f"{number(record['sample_rows'])} training rows, after {number(best['steps'])} steps and "
@@ -110,6 +112,8 @@ def says_of_comparison(record: Record) -> str:
     )
     if held:
         wins = min(held, key=lambda each: each["validation_loss"])
-        what = "It is the best" if wins is best else f"{wins['name'][:1].upper()}{wins['name'][1:]} is the best"
+        what = (
+            "It is the best" if wins is best else f"{wins['name'][:1].upper()}{wins['name'][1:]} is the best"
+        )
         said += f" {what} on the rows held out, too." if wins is best else f" {what} on the rows held out."
     return said

@@ -1,8 +1,7 @@
-"""`tune`: the loss that each learning rate reaches, for one or several update rules, batch sizes, schedules."""
+"""`tune`: the loss that each learning rate reaches, for several update rules, batch sizes and schedules."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,9 +20,6 @@ from steepest.settings import AUTO, Settings
 from steepest.trials.whole import check_free, written_whole
 
 FILE = "tune.json"
-
-VARIED = ("optimizer", "batch_size", "schedule")
-"""Settings that may vary besides the rate."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,8 @@ class Tuning:
         if best is None or best.search.choice is None:
             return None
         rate = float(f"{best.search.choice:.4g}")
-        given = {name: getattr(best, name) for name in VARIED}
-        return command(replace(self.settings, **given, learning_rate=rate))
+        settings = replace(self.settings, optimizer=best.optimizer, batch_size=best.batch_size)
+        return command(replace(settings, schedule=best.schedule, learning_rate=rate))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON's types; ``best`` counts from 0."""
@@ -97,7 +93,10 @@ class Tuning:
             "steepest": steepest.__version__,
             "data": {"files": list(self.settings.data)},
             "target": {"name": self.settings.target},
-            "tried": [asdict(each) | {"name": each.name, "reached": each.reached, "search": each.search.to_json()} for each in self.tried],
+            "tried": [
+                asdict(each) | {"name": each.name, "reached": each.reached, "search": each.search.to_json()}
+                for each in self.tried
+            ],
             "best": self.tried.index(self.best) if self.best else None,
             "command": self.command,
         }
@@ -145,8 +144,12 @@ def tune(
             f"tune tries the rates of Steepest's own models, not of {settings.model}.",
             hint="Try --model linear or --model mlp.",
         )
-    varied = (optimizers or [settings.optimizer], batch_sizes or [settings.batch_size], schedules or [settings.schedule])
-    plans = [replace(settings, **dict(zip(VARIED, each, strict=True))) for each in itertools.product(*varied)]
+    plans = [
+        replace(settings, optimizer=optimizer, batch_size=batch_size, schedule=schedule)
+        for optimizer in optimizers or [settings.optimizer]
+        for batch_size in batch_sizes or [settings.batch_size]
+        for schedule in schedules or [settings.schedule]
+    ]
     for plan in plans:
         training.check(plan)
     if out is not None:

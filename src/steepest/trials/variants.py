@@ -75,7 +75,8 @@ def name_of(variant: Variant) -> str:
     ('batch size all', 'optimizer sgd, learning rate 0.1')
     """
     return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in variant.items()
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in variant.items()
     ).replace("_", " ")
 
 

@@ -119,8 +119,8 @@ def loss_by(history: pd.DataFrame, against: str = "step") -> Figure:
 def measured(history: pd.DataFrame) -> pd.DataFrame:
     """Return the rows and the loss that variants are compared by.
 
-    That is ``sample_loss``, the loss on the same rows for all, where it was measured; a batch's own loss is as
-    noisy as the batch is small.
+    That is ``sample_loss``, the loss on the same rows for all, where it was measured; a batch's own loss is
+    as noisy as the batch is small.
     """
     if "sample_loss" not in history:
         return history
