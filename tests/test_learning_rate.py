@@ -220,5 +220,5 @@ def test_a_search_is_told_as_json(cancer):
     found = find_learning_rate(*logistic(cancer), optimizer=SGD(), epochs=2).to_json()
     assert json.loads(json.dumps(found, allow_nan=False))["decided"] is True
     assert list(found["rates"]) == sorted(found["rates"])
-    assert len(found["rates"]) == len(found["losses"]) == len(found["curves"]) == 36
+    assert len(found["rates"]) == len(found["losses"]) == len(found["curves"]) == 24
     assert RateSearch(None, "no").to_json()["choice"] is None

@@ -1,8 +1,7 @@
 """What a search for a learning rate tries, and what follows from the losses that the rates reach.
 
-The rates of a grid over many decades are tried first, then those of a finer one around the best, and where
-each is tried by the whole descent, those of a still finer one. How each is tried is the caller's business:
-see `steepest.diagnosis.learning_rate`.
+The rates of a grid over many decades are tried first, then those of a finer one around the best. How each is
+tried is the caller's business: see `steepest.diagnosis.learning_rate`.
 """
 
 from __future__ import annotations
@@ -29,9 +28,6 @@ NEARLY_NOTHING = 0.01
 BELOW, ABOVE = 1.0, 0.75
 """Decades around the best rate of the first grid that the finer one covers."""
 
-FINEST = 0.15
-"""Decades around the best rate on either side that a third grid covers, where whole descents are taken."""
-
 FEWEST_STEPS = 10
 """With fewer steps than these, what a rate reaches says nothing of it."""
 
@@ -52,7 +48,7 @@ SAME_LOSS, NOTHING = 0.01, 1e-9
 """Of whole descents those are equally good that are, too, within the first share of the lowest loss, or the
 second of the gain."""
 
-SAME = 0.015
+SAME = 0.01
 """The share of the gain by which rates may differ and be equally good, for each doubling that leads from the
 steps that were tried to those of the planned descent."""
 
@@ -179,7 +175,7 @@ def _spread(low: float, high: float) -> Floats:
 
 
 def search(reach: Callable[[Floats], Grid], begun: float, steps: int, planned: int, rows: int) -> RateSearch:
-    """Try a grid over many decades, its neighbours where the best is at its end, and finer ones.
+    """Try a grid over many decades, its neighbours where the best is at its end, and a fine one.
 
     Parameters
     ----------
@@ -201,10 +197,9 @@ def search(reach: Callable[[Floats], Grid], begun: float, steps: int, planned: i
     grids = [reach(_spread(LOWEST, HIGHEST))]
     if (decades := _beyond(grids[0].losses, begun)) is not None:
         grids.append(reach(_spread(*decades)))
-    for below, above in [(BELOW, ABOVE), (FINEST, FINEST)][: 2 if steps == planned else 1]:
-        best = _best(grids)
-        if best is not None:
-            grids.append(reach(_spread(best / 10**below, best * 10**above)))
+    best = _best(grids)
+    if best is not None:
+        grids.append(reach(_spread(best / 10**BELOW, best * 10**ABOVE)))
     return _account(grids, facts)
 
 
