@@ -60,7 +60,8 @@ def fit(monkeypatch, folder, tmp_path):
     def fit(data, target="target", **settings):
         file = data if isinstance(data, Path) else folder / f"{data}.csv"
         out = tmp_path / f"run-{next(count)}"
-        return training.fit(Settings(**{"data": (str(file),), "target": target, "out": str(out)} | settings))
+        given = {"data": (str(file),), "target": target, "out": str(out), "learning_rate": 0.01}
+        return training.fit(Settings(**given | settings))
 
     return fit
 

@@ -34,7 +34,7 @@ TABLE = (
     *("fit", "../table.csv", "--target", "bought", "--batch-size", "16", "--patience", "2"),
     *("--checkpoint-every", "0", "--out", "runs/it"),
 )
-FIT = (*TABLE, "--model", "mlp", "--hidden", "8", "--dropout", "0.2")
+FIT = (*TABLE, "--model", "mlp", "--hidden", "8", "--dropout", "0.2", "--learning-rate", "0.01")
 SHORT = ("--epochs", "2")
 """Over within a hundred changes to the file system."""
 

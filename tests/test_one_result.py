@@ -91,7 +91,11 @@ def keep(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fit(data: Any, out: str, **more: Any) -> Run:
     return steepest.fit(
-        data, "late", **{"epochs": 2, "batch_size": 32, "seed": 7} | more, out=out, overwrite=True
+        data,
+        "late",
+        **{"epochs": 2, "batch_size": 32, "seed": 7, "learning_rate": 0.01} | more,
+        out=out,
+        overwrite=True,
     )
 
 
