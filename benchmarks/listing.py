@@ -36,7 +36,7 @@ def make_data() -> Data:
     return Data((x[:ROWS], y[:ROWS]), (x[ROWS:], y[ROWS:]))
 
 
-def steepest(data: Data) -> Train:
+def steepest(data: Data, **settings: Any) -> Train:
     import jax
     import jax.numpy as jnp
 
@@ -58,6 +58,7 @@ def steepest(data: Data) -> Train:
         batch_size=BATCH,
         validation_data=data.validation,
         metrics={"accuracy": accuracy},
+        **settings,
     )
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -96,9 +96,12 @@ def take_turns(contestants: Mapping[str, Train], rounds: int, warm_up: int) -> d
     return standings
 
 
-def between(began: float, ends: Sequence[float], loss: float) -> Turn:
+Middle = Callable[[Iterable[float]], float]
+
+
+def between(began: float, ends: Sequence[float], loss: float, middle: Middle = statistics.median) -> Turn:
     """Return the turn that began then and whose epochs ended at these times."""
-    return Turn(statistics.median(late - early for early, late in pairwise(ends)), ends[0] - began, loss)
+    return Turn(middle(late - early for early, late in pairwise(ends)), ends[0] - began, loss)
 
 
 def clocked(epoch: Callable[[], float], epochs: int) -> Turn:
@@ -124,7 +127,9 @@ def fitted(fit: Callable[..., Any], *data: Any, **settings: Any) -> Train:
     return train
 
 
-def descending(objective: Any, parameters: Any, data: Any, **settings: Any) -> Train:
+def descending(
+    objective: Any, parameters: Any, data: Any, middle: Middle = statistics.median, **settings: Any
+) -> Train:
     """Return the contestant that is `steepest.minimize`, timed from the end of an epoch to the next's.
 
     The last epoch isn't counted, because no rows are gathered during it for one after it.
@@ -145,7 +150,7 @@ def descending(objective: Any, parameters: Any, data: Any, **settings: Any) -> T
             objective, parameters, data, epochs=epochs + 2, tolerance=0.0, callbacks=[clock], **settings
         )
         parameters = result.parameters
-        return between(began, clock.ends[:-1], float(result.epochs["loss"].iloc[epochs]))
+        return between(began, clock.ends[:-1], float(result.epochs["loss"].iloc[epochs]), middle)
 
     return train
 

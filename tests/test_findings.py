@@ -142,7 +142,7 @@ def friedman(rows=2000, noise=1.0):
     return table(*datasets.make_friedman1(rows, noise=noise, random_state=0), "number")
 
 
-def california_like():
+def half_noise():
     """A binary target of 4,000 rows, 12 columns, half of them noise."""
     features, target = datasets.make_classification(
         4000, 12, n_informative=6, flip_y=0.1, class_sep=0.8, random_state=0
@@ -225,24 +225,30 @@ SICK = {
     "momentum diverges": Built(diabetes, ("diverged",), "momentum", 1.0, epochs=200),
     "network diverges": Built(friedman, ("diverged",), "sgd", 5.0, hidden=(32, 16)),
     "adam's rate of 3": Built(digits, ("rate_too_high",), "adam", 3.0, hidden=(32,)),
-    "sgd's rate of 100": Built(california_like, ("rate_too_high",), "sgd", 100.0, epochs=10),
+    "sgd's rate of 100": Built(half_noise, ("rate_too_high",), "sgd", 100.0, epochs=10),
     "sgd crawls": Built(friedman, ("rate_too_low",), "sgd", 1e-6),
     "adam crawls": Built(friedman, ("rate_too_low",), "adam", 1e-6),
     "momentum crawls": Built(digits, ("rate_too_low",), "momentum", 1e-5),
-    "network crawls": Built(california_like, ("rate_too_low",), "sgd", 1e-5, hidden=(32, 16)),
+    "network crawls": Built(half_noise, ("rate_too_low",), "sgd", 1e-5, hidden=(32, 16)),
     "two columns that are nearly one": Built(
         collinear, ("ill_conditioned",), "sgd", 0.3, batch_size="all", epochs=300
     ),
     "leaving a saddle": Built(
-        friedman, ("plateau",), "sgd", 0.01, hidden=(32,), activation="tanh", begin=stuck, epochs=40
+        friedman,
+        ("plateau",),
+        "sgd",
+        0.01,
+        hidden=(32,),
+        activation="tanh",
+        begin=stuck,
+        epochs=30,
+        also=("vanishing_gradient",),
     ),
     "few rows, many columns": Built(small_and_wide, ("overfitting",), "adam", 0.01, hidden=(64,)),
     "a plane for rings": Built(rings, ("underfitting",), "adam"),
     "a plane for clusters": Built(half_noise, ("underfitting",), "adam", 0.003, epochs=20),
     "batches of one": Built(friedman, ("noise_dominated",), "sgd", 0.04, batch_size=1, epochs=5),
-    "adam on batches of two": Built(
-        california_like, ("noise_dominated",), "adam", 0.1, batch_size=2, epochs=5
-    ),
+    "adam on batches of two": Built(half_noise, ("noise_dominated",), "adam", 0.1, batch_size=2, epochs=5),
     "a class of three in a hundred": Built(
         rare, ("class_never_predicted",), also=("no_signal", "rate_too_low"), epochs=20
     ),
@@ -361,7 +367,7 @@ def test_a_finding_is_text_throughout_and_names_an_option():
         "severity": "error",
         "evidence": "The loss or its gradient was not finite at a learning rate of 3, 6 times the largest "
         "stable one (0.5); before that the loss went from 1 to 0.501.",
-        "where": "step 1,234 (epoch 2), layer_2, rows 7, 8",
+        "where": "step 1,234 (epoch 2), layer_2; row 7, row 8",
         "try": "--learning-rate 0.2",
     }
 

@@ -167,6 +167,11 @@ def test_units_that_no_gradient_passes() -> None:
     assert seen[names[3]] == {"layer": "re_lu", "units": 8, "dead": 2 / 8}
     assert seen[names[4]]["saturated"] == 1 / 5
     assert "saturated" not in seen[names[5]]  # the model's output
+    # What reaches a layer is counted from before the last activation.
+    hidden = np.asarray(keras.Model(model.inputs[0], model.layers[4].output)(x))
+    back = (1 - hidden**2) * np.asarray(model.layers[5].kernel).sum(axis=1)
+    wanted = np.sqrt((back**2).sum(axis=1).mean())
+    assert seen[names[4]]["backward"] == pytest.approx(wanted, rel=1e-4)
     assert names[1] not in seen
 
 
@@ -181,6 +186,21 @@ def test_a_diagnosis_changes_no_bit() -> None:
     assert history.evidence["course"]["validation"]["last"] == history.history["val_loss"][-1]
     without = steepest.keras.fit(network(), x, y, **settings)
     assert not hasattr(without, "findings")
+    assert list(without.steps.columns) == ["epoch", "step", "loss"]
+    steps = history.steps.drop(columns="loss").dropna()
+    first = steps["step"].tolist()
+    assert first == [15 * 34 + 1]  # the window that the 512th step lies in
+    twin = network()
+    keras.Model.fit(twin, x, y, **(settings | {"epochs": 15}))
+    before = [np.array(each.value) for each in twin.trainable_variables]
+    twin.train_on_batch(x[:8], y[:8])  # the next step; its own bits of dropout
+    moved = [np.array(each.value) - old for each, old in zip(twin.trainable_variables, before, strict=True)]
+    norm = [np.sqrt(sum((each**2).sum() for each in arrays)) for arrays in (moved, before)]
+    assert steps["update_ratio"].item() == pytest.approx(norm[0] / norm[1], rel=1e-4)
+    dense, last = (ours.layers[index].path for index in (0, 3))
+    part = np.linalg.norm(np.append(moved[4], moved[5])) / np.linalg.norm(np.append(before[4], before[5]))
+    assert steps[f"update_ratio.{last}"].item() == pytest.approx(part, rel=1e-4)
+    assert f"update_ratio.{dense}" in steps
 
 
 def test_a_healthy_descent_has_no_findings() -> None:

@@ -38,7 +38,12 @@ NEEDS = {
 """Optimizers that do not make themselves."""
 
 SCHEDULE_ARGUMENTS = {
-    "CosineDecay": {"decay_steps": 4, "warmup_target": 0.2, "warmup_steps": 2},
+    "CosineDecay": {
+        "decay_steps": 4,
+        "warmup_target": 0.2,
+        "warmup_steps": 2,
+        "alpha": 0.1,
+    },  # Ftrl divides by the rate
     "CosineDecayRestarts": {"first_decay_steps": 3},
     "ExponentialDecay": {"decay_steps": 2, "decay_rate": 0.5, "staircase": True},
     "InverseTimeDecay": {"decay_steps": 2, "decay_rate": 0.5},

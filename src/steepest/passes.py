@@ -20,10 +20,9 @@ from steepest.data.cache import Filling, Form
 from steepest.data.columns import Plan
 from steepest.data.encode import infinite_values
 from steepest.data.learning import Learner
-from steepest.data.parts import Part, piece, subset
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
-from steepest.data.rows import RowSource
+from steepest.data.rows import RowSource, Stretch, piece, subset
 from steepest.data.sampling import RowSample
 from steepest.data.split import RUN, Groups, Mask, rows_held_out
 from steepest.data.summary import numbers_of, plain_values, type_of
@@ -34,7 +33,7 @@ from steepest.settings import Settings
 Seen = Callable[[str, int, int | None], None]
 """Is told what is being done, with how many rows so far, of how many where known."""
 
-Divide = Callable[[Iterator[Part]], Iterator[tuple[Part, Mask]]]
+Divide = Callable[[Iterator[Stretch]], Iterator[tuple[Stretch, Mask]]]
 """Labelled rows -> the same, and which of them are held out."""
 
 TRAINING, VALIDATION = "training", "validation"
@@ -74,7 +73,7 @@ class Table:
         columns: list[str] | None = None,
         rejects: Rejects | None = None,
         count: Count | None = None,
-    ) -> Iterator[Part]:
+    ) -> Iterator[Stretch]:
         """Yield the rows that have a target.
 
         Raises
@@ -88,11 +87,10 @@ class Table:
             for stretch in stretches:
                 if rejects is not None:
                     rejects.add(stretch.rejected)
-                part = Part(stretch.rows, stretch.locate)
-                labelled = subset(part, np.asarray(pc.is_valid(plain_values(part.rows[self.target]))))
+                labelled = subset(stretch, np.asarray(pc.is_valid(plain_values(stretch.rows[self.target]))))
                 self._require_finite(labelled)
-                count.rows += part.rows.num_rows
-                count.unlabelled += part.rows.num_rows - labelled.rows.num_rows
+                count.rows += stretch.rows.num_rows
+                count.unlabelled += stretch.rows.num_rows - labelled.rows.num_rows
                 seen(doing, count.rows, self.source.rows)
                 if labelled.rows.num_rows:
                     yield labelled
@@ -103,7 +101,7 @@ class Table:
                 f"The target {self.target!r} is missing in every row{self.of}.", hint="Name another target."
             )
 
-    def _require_finite(self, part: Part) -> None:
+    def _require_finite(self, part: Stretch) -> None:
         column = part.rows[self.target]
         if type_of(column.type) == "number" and np.isinf(numbers_of(plain_values(column))).any():
             raise infinite_values(self.target, column, part.locate)
@@ -151,12 +149,12 @@ def divider(settings: Settings, table: Table, seen: Seen) -> Divide:
     return lambda parts: ((part, held_out(part.rows[name])) for part in parts)
 
 
-def _by_rows(parts: Iterator[Part], fraction: float, seed: int) -> Iterator[tuple[Part, Mask]]:
+def _by_rows(parts: Iterator[Stretch], fraction: float, seed: int) -> Iterator[tuple[Stretch, Mask]]:
     """Divide rows run by run: a run's rows wait until it is known how many it has."""
-    waiting: list[Part] = []
+    waiting: list[Stretch] = []
     run = held = 0
 
-    def divided() -> Iterator[tuple[Part, Mask]]:
+    def divided() -> Iterator[tuple[Stretch, Mask]]:
         mask, first = rows_held_out(run, held, fraction, seed), 0
         for part in waiting:
             yield part, mask[first : first + part.rows.num_rows]
@@ -259,7 +257,7 @@ def learn(
 
 def _encoded_sample(settings: Settings, task: tasks.Task, plan: Plan, sample: RowSample) -> Sample:
     """Encode a sample of the training rows, of as many as a linear model of this width may have."""
-    part = Part(sample.table(max(2, CELLS // plan.width)), lambda row: f"row {row + 1} of a sample")
+    part = Stretch(sample.table(max(2, CELLS // plan.width)), lambda row: f"row {row + 1} of a sample")
     target = tasks.encode_target(task, part.rows[task.target], part.locate)
     weights = row_weights(settings.weights, part) if settings.weights else np.ones(len(target))
     by_class = tasks.class_weights(task, settings.class_weight)
@@ -334,7 +332,7 @@ def _encoded(
             yield VALIDATION, _arrays(settings, learned, part)
 
 
-def _arrays(settings: Settings, learned: Learned, part: Part) -> Arrays:
+def _arrays(settings: Settings, learned: Learned, part: Stretch) -> Arrays:
     packed = learned.plan.pack(part.rows, part.locate)
     target = tasks.encode_target(learned.task, part.rows[learned.task.target], part.locate)
     arrays: Arrays = {"numbers": packed.numbers, "codes": packed.codes, "target": target}
@@ -354,7 +352,7 @@ def changed(table: Table) -> SteepestError:
     )
 
 
-def row_weights(name: str, part: Part) -> npt.NDArray[np.float64]:
+def row_weights(name: str, part: Stretch) -> npt.NDArray[np.float64]:
     """Return the weights in a column, float64 [rows].
 
     Raises

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from steepest.errors import SteepestError, nearest
@@ -57,6 +59,19 @@ class Stretch(NamedTuple):
     rows: pa.Table
     locate: Callable[[int], str]
     rejected: tuple[Rejected, ...] = ()
+
+
+def subset(stretch: Stretch, chosen: npt.NDArray[np.bool_]) -> Stretch:
+    """Return the rows that are chosen: bool [rows]."""
+    if chosen.all():
+        return stretch
+    numbers = np.flatnonzero(chosen)
+    return Stretch(stretch.rows.filter(pa.array(chosen)), lambda row: stretch.locate(int(numbers[row])))
+
+
+def piece(stretch: Stretch, first: int, count: int) -> Stretch:
+    """Return ``count`` rows from ``first`` on."""
+    return Stretch(stretch.rows.slice(first, count), lambda row: stretch.locate(first + row))
 
 
 class RowSource(Protocol):

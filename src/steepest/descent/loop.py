@@ -24,7 +24,7 @@ from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
 from steepest.descent.stopping import Patience, unchanged
 from steepest.descent.validation import Measured, Validation, figures_of, measure
-from steepest.descent.watching import Seen, is_watched, look
+from steepest.descent.watching import EVERY, Seen, is_watched, look
 
 
 class StopDescent(Exception):  # noqa: N818 - a request, as StopIteration is, and no error
@@ -203,13 +203,14 @@ def _hand_over(
     batches = Batches(window.arrays, window.weights, rates)
     run = try_window if pace.sure else run_window
     after, record = run(descent.program, descent.constants, state, batches)
+    watched, long = is_watched(first, len(window.weights)), pace.epochs * pace.steps_per_epoch > EVERY
     seen = None
-    if is_watched(first, len(window.weights)) and window.weights[0].any():
+    if (watched or (long and not first)) and window.weights[0].any():  # nothing compiles after the beginning
         seen = look(descent.program, descent.constants, state, batches)
     measured = None
     if descent.validation and place.window + 1 == pace.windows_per_epoch:
         measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
-    return _Handed(place, state, after, batches, record, window.rows, seen, measured)
+    return _Handed(place, state, after, batches, record, window.rows, seen if watched else None, measured)
 
 
 def _look_ahead(

@@ -39,8 +39,11 @@ NOISE_COST, NOISE_GAIN = 0.02, 0.05
 ILL = 1e3
 """Condition number from which on it matters: scaled tables of independent columns lie below 100."""
 
-FLAT, FLAT_BLOCKS = 0.005, 6
-"""A block in which less than this share of all progress is made is flat; 30% of the descent is a plateau."""
+STILL_TO_FALL = 0.4
+"""Share of all progress that comes after a plateau: a descent that slows down has less left."""
+
+FLAT, FLAT_BLOCKS = 0.02, 6
+"""Blocks that differ by this share of all progress, and by chance, are flat; 30% of them are a plateau."""
 
 DEAD = 0.4
 """Share of a layer's units: He's start loses a few in a hundred, and each layer can spare some."""
@@ -162,19 +165,20 @@ def plateau(evidence: Evidence) -> Finding | None:
     """The loss stood still for long before it fell further."""
     went = evidence["course"]
     losses = np.asarray(went["losses"])
-    if len(losses) < BLOCKS or losses[0] - losses[-1] < SURE * (went["errors"][0] + went["errors"][-1]):
-        return None
     progress = losses[0] - losses.min()
-    flat = abs(np.diff(losses)) < FLAT * progress
-    longest, first, begin = 0, 0, 0
-    for index, still in enumerate(flat):
-        begin = begin if still else index + 1
-        if index + 1 - begin > longest:
-            longest, first = index + 1 - begin, begin
-    last = first + longest
-    if longest < FLAT_BLOCKS or losses[last] - losses[-1] < ROSE * progress:
+    if len(losses) < BLOCKS or progress < SURE * (went["errors"][0] + went["errors"][-1]):
         return None
-    begins, ends = went["first_steps"][first], went["first_steps"][last]
+    longest, first = 0, 0
+    for begin, error in enumerate(went["errors"]):
+        near = abs(losses[begin:] - losses[begin]) < FLAT * progress + 2 * error
+        length = int(near.argmin())  # 0 where the loss stands still to the end, which is no plateau
+        if length > longest and losses[begin] - losses[-1] > STILL_TO_FALL * progress:
+            longest, first = length, begin
+    # A descent that only slows down falls fastest before it stands still.
+    fastest = int(np.argmin(np.diff(losses)))
+    if longest < FLAT_BLOCKS or fastest < first + longest - 2:
+        return None
+    begins, ends = went["first_steps"][first], went["first_steps"][first + longest] - 1
     return finding(
         "plateau",
         "warning",

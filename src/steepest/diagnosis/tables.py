@@ -180,7 +180,7 @@ def signal(
         ``trees``, their skill, and ``error``, the standard error of it over the held-out rows.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     chosen = sorted(groups, key=lambda name: -telling.get(name, 0.0))[:MOST_COLUMNS]
     known, held = (

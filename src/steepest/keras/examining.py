@@ -24,8 +24,8 @@ from steepest.descent.watching import ALL
 from steepest.diagnosis.course import course
 from steepest.diagnosis.examination import EXAMINING, MEASURED, Descended, examine_descent, target_of
 from steepest.diagnosis.measures import Objective
-from steepest.keras.failures import NotFiniteError, layer_of, listening
-from steepest.keras.program import State, call, inherits, state_of
+from steepest.keras.failures import NotFiniteError, listening
+from steepest.keras.program import State, call, inherits, layer_of, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import Value, as_rule, rates_of, scale_of
 from steepest.keras.seeing import layers_of

@@ -15,7 +15,7 @@ import pandas as pd
 from keras.src.trainers.data_adapters import data_adapter_utils
 
 from steepest.errors import SteepestError
-from steepest.keras.program import Parts, Program, Record, State, call, inherits
+from steepest.keras.program import Parts, Program, Record, State, call, inherits, layer_of
 from steepest.keras.rows import Stretch, first_steps
 
 SHOWN = 5
@@ -213,11 +213,6 @@ def _blame(model: keras.Model, state: State, batch: tuple[Any, Any, Any], rows: 
 def path_of(layer: Any) -> str:
     """Return a layer's place in its model; of layers that Keras gives none, the name."""
     return str(layer.path or layer.name)
-
-
-def layer_of(variable: Any) -> str:
-    """Return the path of the layer that a variable belongs to."""
-    return str(variable.path.rpartition("/")[0] or variable.name)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.utils.rng_utils import get_random_seed
 
 from steepest.errors import SteepestError
-from steepest.keras.hooks import needs_each_batch
+from steepest.keras.hooks import Watches, needs_each_batch
 from steepest.keras.loop import Fit, run
 from steepest.keras.program import compiles, inherits, program_of, state_of
 from steepest.keras.resume import Backup, take_backup
@@ -105,6 +105,7 @@ def fit(
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
     descent = _begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
+    descent.watches |= diagnose
     try:
         history = run(descent, initial_epoch)
         if diagnose:
@@ -196,9 +197,10 @@ def _begin(
     # A copy, because Keras' own evaluate() and predict() take the variables' arrays over.
     start = jax.tree.map(np.array, state_of(model))
     quiet = any(isinstance(each, keras.callbacks.TerminateOnNaN) for each in callbacks.callbacks)
+    watches = any(isinstance(each, Watches) for each in callbacks.callbacks)
     return Fit(
         *(model, program_of(model), rows, held_out, callbacks, epochs, validation_freq),
-        *(stride, start, quiet, backup),
+        *(stride, start, quiet, backup, watches),
     )
 
 

@@ -13,6 +13,10 @@ BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_tra
 TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
+class Watches:
+    """A callback that is one of these as well has some steps looked at: see `steepest.descent.watching`."""
+
+
 def needs_each_batch(callbacks: Iterable[Any], hooks: tuple[str, ...] = BATCH_HOOKS) -> list[str]:
     """Return the names of the callbacks that have something of their own to do at a batch."""
     return [

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras.src.utils.python_utils import pythonify_logs
 
+from steepest.descent.watching import is_watched
 from steepest.errors import SteepestError
 from steepest.keras.failures import explain, first_not_finite, replay, scales_its_loss
 from steepest.keras.hooks import TEST_HOOKS, needs_each_batch
@@ -63,6 +64,8 @@ class Fit:
         Whether a step that is not finite ends the descent without an error (`TerminateOnNaN`).
     backup
         What a `BackupAndRestore` asks for.
+    watches
+        Whether some steps are looked at, to see how far they go.
     steps
         Every step's loss so far.
     taken
@@ -82,6 +85,7 @@ class Fit:
     start: State
     quiet: bool
     backup: Backup | None
+    watches: bool = False
     steps: Steps = field(default_factory=Steps)
     taken: int = 0
     unsaved: int = 0
@@ -295,6 +299,7 @@ def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, 
     _look_ahead(fit, after, epoch)
     at = first_not_finite(record)
     if at is None or scales_its_loss(fit.model):
+        _look(fit, state, stretch)
         return after, record, stretch.last
     if not fit.quiet:
         failure = explain(fit.model, fit.program, state, stretch, at, epoch)
@@ -306,6 +311,16 @@ def _take(fit: Fit, state: State, stretch: Stretch, epoch: int) -> tuple[State, 
     count = at + every - at % every
     after, last = replay(fit.program, state, stretch.parts, count)
     return after, last or record, stretch.first + count - 1
+
+
+def _look(fit: Fit, state: State, stretch: Stretch) -> None:
+    """Write down how far the first step of a stretch went, where that is of interest."""
+    if not (fit.watches and compiles(fit.model)):
+        return
+    before, count = len(fit.steps), sum(len(jax.tree.leaves(part)[0]) for part in stretch.parts)
+    if is_watched(before, count):
+        seen = fit.program.look(state, jax.tree.map(lambda array: array[:1], stretch.parts[0]))
+        fit.steps.looks.append({"step": before + 1} | {name: float(each) for name, each in seen.items()})
 
 
 def _test(fit: Fit, rows: Rows) -> dict[str, Any]:

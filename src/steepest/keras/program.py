@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import keras
 from keras.src.trainers.data_adapters import data_adapter_utils
 
+from steepest.descent.watching import ALL, Seen, norms
 from steepest.keras.convolution import lay_out
 
 Variables = list[jax.Array]
@@ -57,12 +58,15 @@ class Program:
         ``(state, parts) -> (state, record)``.
     test
         ``(state, parts) -> (state, logs)``.
+    look
+        ``(state, part) -> update ratios`` of the first step of a window: see `steepest.descent.watching`.
     made_of
-        What the two depend on besides their arguments; if it changes, they have to be compiled anew.
+        What these depend on besides their arguments; if it changes, they have to be compiled anew.
     """
 
     train: Callable[[State, Parts], tuple[State, Record]]
     test: Callable[[State, Parts], tuple[State, dict[str, jax.Array]]]
+    look: Callable[[State, Any], Seen]
     made_of: tuple[Any, ...]
 
 
@@ -79,10 +83,11 @@ def program_of(model: keras.Model) -> Program:
     known: Program | None = model.__dict__.get("_steepest_program")
     if known is not None and known.made_of == made_of:
         return known
+    look = jax.jit(_look(model))
     if compiles(model):
-        program = Program(jax.jit(_train(model, _scan)), jax.jit(_test(model, _scan)), made_of)
+        program = Program(jax.jit(_train(model, _scan)), jax.jit(_test(model, _scan)), look, made_of)
     else:
-        program = Program(_train(model, _loop), _test(model, _loop), made_of)
+        program = Program(_train(model, _loop), _test(model, _loop), look, made_of)
     model.__dict__["_steepest_program"] = program  # past Keras, which would track it as a part of the model
     return program
 
@@ -129,6 +134,11 @@ def put_back(model: keras.Model, state: State) -> None:
     hand_over(model, state)
     model.jax_state_sync()
     model._jax_state = None
+
+
+def layer_of(variable: Any) -> str:
+    """Return the path of the layer that a variable belongs to."""
+    return str(variable.path.rpartition("/")[0] or variable.name)
 
 
 def inherits(model: keras.Model, *methods: str) -> bool:
@@ -213,3 +223,24 @@ def _test(
         return (trainable, other, optimizer, metrics), said
 
     return test
+
+
+def _look(model: keras.Model) -> Callable[[State, Any], Seen]:
+    """Return what repeats the first step of a window and tells how far it goes, by layer and in all."""
+    layers = [layer_of(variable) for variable in model.trainable_variables]
+
+    def lengths(values: Variables) -> Seen:
+        tree: dict[str, Variables] = {}
+        for layer, value in zip(layers, values, strict=True):
+            tree.setdefault(layer, []).append(value)
+        return norms(tree)
+
+    def look(state: State, part: Any) -> Seen:
+        after, _, _ = take_step(model, state, jax.tree.map(lambda array: array[0], part))
+        moved = lengths([new - old for new, old in zip(after[0], state[0], strict=True)])
+        return {
+            "update_ratio" if layer == ALL else f"update_ratio.{layer}": moved[layer] / length
+            for layer, length in lengths(state[0]).items()
+        }
+
+    return look

@@ -59,10 +59,15 @@ class Position(NamedTuple):
 
 @dataclass
 class Steps:
-    """Every step's loss and the epoch it belongs to, counted from 0."""
+    """Every step's loss and the epoch it belongs to, counted from 0; and what was seen at some (from 1)."""
 
     epochs: list[np.ndarray] = field(default_factory=list)
     losses: list[np.ndarray] = field(default_factory=list)
+    looks: list[dict[str, float]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+        return sum(map(len, self.losses))
 
     def add(self, epoch: int, losses: np.ndarray) -> None:
         """Write steps of an epoch down."""
@@ -76,9 +81,10 @@ class Steps:
         return {"steps/epoch": np.concatenate(self.epochs), "steps/loss": np.concatenate(self.losses)}
 
     def table(self) -> pd.DataFrame:
-        """Return epoch and step, counted from 1, and the loss."""
+        """Return epoch and step, counted from 1, the loss, and what was seen; NaN where nothing was."""
         epoch, loss = self.arrays().values()
-        return pd.DataFrame({"epoch": epoch + 1, "step": np.arange(len(loss)) + 1, "loss": loss})
+        steps = pd.DataFrame({"epoch": epoch + 1, "step": np.arange(len(loss)) + 1, "loss": loss})
+        return steps.merge(pd.DataFrame(self.looks), "left", "step") if self.looks else steps
 
 
 @dataclass
@@ -115,6 +121,7 @@ class Backup:
                 arrays[f"best_weights/{key}/{place}"] = np.asarray(weights)
         arrays |= steps.arrays()
         notes = {"position": position, "facts": self.facts, "callbacks": _remembered(callbacks)}
+        notes["looks"] = steps.looks
         self.folder.mkdir(parents=True, exist_ok=True)
         path, aside = self.folder / FILE, self.folder / ASIDE
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, aside, _text(notes))
@@ -145,7 +152,8 @@ class Backup:
             )
         put_back(model, state)
         _remember(callbacks, notes["callbacks"], arrays)
-        return Position(*notes["position"]), Steps([arrays["steps/epoch"]], [arrays["steps/loss"]])
+        steps = Steps([arrays["steps/epoch"]], [arrays["steps/loss"]], notes["looks"])
+        return Position(*notes["position"]), steps
 
     def _read(self) -> tuple[Path | None, dict[str, Any], dict[str, np.ndarray]]:
         """Return the last backup that is whole."""

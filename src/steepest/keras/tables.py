@@ -32,6 +32,7 @@ from steepest.keras.building import build, compile_for, rule_of
 from steepest.keras.examining import descended_of, failure_of, why_unmeasured
 from steepest.keras.failures import NotFiniteError
 from steepest.keras.fitting import fit
+from steepest.keras.hooks import Watches
 from steepest.keras.program import State, state_of
 from steepest.keras.resume import REMEMBERED
 from steepest.keras.rules import rates_of
@@ -172,7 +173,7 @@ def _refuse(settings: Settings, names: tuple[str, ...], why: str, hint: str) -> 
             raise SteepestError(f"--{name.replace('_', '-')} {why}.", hint=hint)
 
 
-class _Notes(keras.callbacks.Callback):  # type: ignore[misc]
+class _Notes(keras.callbacks.Callback, Watches):  # type: ignore[misc]
     """Writes the epochs down, tells Steepest's callbacks, and sees when the loss has converged."""
 
     def __init__(
