@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from chromium import Chromium, Page
+from steepest.data.rows import MEMORY
 from steepest.diagnosis.animation import animate
 from steepest.diagnosis.landscape import Landscape, landscape
 from steepest.diagnosis.report import write_report
+from steepest.settings import Settings
+from steepest.trials.comparing import compare
+from steepest.trials.tuning import tune
 from test_report import HOSTILE, edge_histories, make_record
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -57,6 +61,23 @@ def animation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    table = {"a": x[:, 0], "b": x[:, 1], HOSTILE: x @ [1.0, -2.0]}
+    out = tmp_path_factory.mktemp("comparison") / "compared"
+    wanted = Settings(MEMORY, HOSTILE, learning_rate=0.1, epochs=4)
+    return compare(wanted, [{"batch_size": 9}, {"optimizer": "sgd"}], table, out=out).path / "report.html"
+
+
+@pytest.fixture(scope="module")
+def tuning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    x = np.random.default_rng(0).normal(size=(90, 2))
+    out = tmp_path_factory.mktemp("tuning") / "tuned"
+    tune(Settings(MEMORY, HOSTILE, epochs=4), {"a": x[:, 0], HOSTILE: x @ [1.0, -2.0]}, out=out)
+    return out / "report.html"
+
+
 def contrast(page: Page, element: str, ground: str, colour: str = "fill") -> float:
     """Return the WCAG contrast of two elements' computed colours."""
 
@@ -72,7 +93,7 @@ def contrast(page: Page, element: str, ground: str, colour: str = "fill") -> flo
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("name", ["report", "animation"])
+@pytest.mark.parametrize("name", ["report", "animation", "comparison", "tuning"])
 def test_a_page_loads_nothing_fits_and_can_be_read(browser, request, name, width, dark):
     file = request.getfixturevalue(name)
     page = Page(browser, file, width=width, dark=dark)
@@ -83,6 +104,21 @@ def test_a_page_loads_nothing_fits_and_can_be_read(browser, request, name, width
     assert contrast(page, "figcaption", "figure", "color") > 4.5
     brightness = page.value("getComputedStyle(document.body).backgroundColor")
     assert brightness == ("rgb(20, 24, 27)" if dark else "rgb(252, 252, 250)")
+
+
+def test_a_comparison_leads_to_its_moving_picture(browser, comparison):
+    page = Page(browser, comparison)
+    there = page.value("document.querySelector('a[href=\"animation.html\"]').href")
+    assert there == (comparison.parent / "animation.html").as_uri()
+    moving = Page(browser, comparison.parent / "animation.html")
+    moving.press("Tab", 9)
+    moving.press("Tab", 9)
+    moving.press("Home", 36)
+    assert moving.value(WALKED) == 1
+    assert moving.complaints() == []
+    names = " ".join(picture["name"]["value"] for picture in page.pictures())
+    for title in ("Loss by step", "Loss by rows seen", "Loss by seconds", "seen from above"):
+        assert title in names
 
 
 def test_every_picture_has_a_name_and_a_description(browser, report, animation):

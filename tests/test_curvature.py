@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import steepest
 from steepest.descent.models import multilayer
 from steepest.descent.optimizers import as_optimizer
-from steepest.diagnosis.curvature import _tridiagonal, largest_curvature, stability
+from steepest.diagnosis.curvature import _product, largest_curvature, stability
 
 KEY = jax.random.key(3)
 
@@ -89,9 +89,9 @@ def test_the_same_key_gives_the_same_bits():
 
 def test_a_second_point_compiles_nothing():
     largest_curvature(quadratic, jnp.ones(2), jnp.eye(2), key=KEY)
-    compiled = _tridiagonal._cache_size()
+    compiled = _product._cache_size()
     largest_curvature(quadratic, jnp.zeros(2), 2 * jnp.eye(2), key=jax.random.key(9))
-    assert _tridiagonal._cache_size() == compiled
+    assert _product._cache_size() == compiled
 
 
 def test_an_infinite_loss_has_none():

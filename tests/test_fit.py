@@ -60,8 +60,8 @@ def fit(monkeypatch, folder, tmp_path):
     def fit(data, target="target", **settings):
         file = data if isinstance(data, Path) else folder / f"{data}.csv"
         out = tmp_path / f"run-{next(count)}"
-        named = {"data": (str(file),), "target": target, "out": str(out), "learning_rate": 0.001}
-        return training.fit(Settings(**named | settings))
+        given = {"data": (str(file),), "target": target, "out": str(out), "learning_rate": 0.01}
+        return training.fit(Settings(**given | settings))
 
     return fit
 

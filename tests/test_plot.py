@@ -13,7 +13,7 @@ import steepest
 import steepest.run
 from steepest import SteepestError
 from steepest.diagnosis import plots
-from steepest.diagnosis.learning_rate import RateSearch
+from steepest.diagnosis.rates import RateSearch
 from test_figures import POINTS, SEARCH, compared, descents, drawn
 
 

@@ -48,6 +48,7 @@ def settings(tmp_path_factory) -> Settings:
         target="late",
         model="mlp",
         hidden=(3,),
+        learning_rate=0.01,
         batch_size=BATCH,
         epochs=EPOCHS,
         learning_rate=0.01,

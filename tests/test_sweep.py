@@ -12,7 +12,7 @@ from steepest.arguments import as_objective
 from steepest.descent import epoch
 from steepest.descent.epoch import Batches, Constants, Program
 from steepest.descent.state import NOT_FINITE, start
-from steepest.descent.sweep import _run, losses_on, sweep
+from steepest.descent.sweep import _run, sweep
 
 FEATURES, ROWS, BATCH = 6, 96, 8
 RATES = np.array([1e-4, 0.003, 0.1, 0.5])
@@ -97,19 +97,3 @@ def test_other_rates_compile_nothing():
     assert _run._cache_size() == before
     swept(program, state, [window(3)], RATES[:3])
     assert _run._cache_size() > before
-
-
-def test_losses_on_rows_are_those_of_each_variant():
-    program, state = network(Adam())
-    together = swept(program, state, [window()], RATES)
-    rows = window(5)._replace(rates=np.zeros(ROWS // BATCH))
-    constants = Constants(
-        jax.random.key(0), None, l2=jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), state.parameters)
-    )
-    found = losses_on(program, constants, together.state.parameters, rows)
-    for k in range(len(RATES)):
-        parameters = jax.tree.map(lambda leaf, k=k: leaf[k], together.state.parameters)
-        x, y = (each.reshape(ROWS, -1) for each in rows.data)
-        values = program.objective(parameters, (x, y[:, 0]), None)
-        squares = sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(parameters))
-        assert float(found[k]) == pytest.approx(float(values.mean()) + 0.1 * squares, rel=1e-4)

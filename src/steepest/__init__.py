@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from steepest.descent.optimizers import RMSProp as RMSProp
     from steepest.descent.schedules import Schedule as Schedule
     from steepest.diagnosing import diagnose as diagnose
-    from steepest.diagnosis.learning_rate import RateSearch as RateSearch
     from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
+    from steepest.diagnosis.rates import RateSearch as RateSearch
     from steepest.errors import SteepestError as SteepestError
     from steepest.exploration.exploring import Exploration as Exploration
     from steepest.exploration.exploring import explore as explore

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -92,8 +93,9 @@ def batches(
     shuffle: bool,
     epochs: int,
     tolerance: float,
+    windows: int = 1,
 ) -> Feed:
-    """Cut data into windows of batches."""
+    """Cut data into windows of batches; about so many in all epochs together, if there are not more."""
     arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
     rows = row_count(data)
     size = batch_size_of(batch_size, rows)
@@ -102,6 +104,7 @@ def batches(
         raise SteepestError(ROW_WEIGHTS)
     shuffle = shuffle and size < rows
     blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
+    blocks = replace(blocks, longest=-(-blocks.steps // max(1, windows // epochs)))
     count = len(blocks.shapes())
     limit, weightless = f"the last epoch ({epochs:,})", some_weigh_nothing(blocks.weights)
     pace = Pace(epochs, blocks.steps, count, tolerance, size >= rows, limit, weightless)
@@ -116,14 +119,14 @@ def batches(
     def shaped(window: Window) -> Window:
         return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
 
-    def windows(epoch: int, window: int) -> Windows:
+    def windows_from(epoch: int, window: int) -> Windows:
         if shuffle or count > 1:
             return prefetch(map(shaped, blocks.epochs(epoch, epochs, window)))
         whole = shaped(next(blocks.epochs(0, 1)))
         resident = whole._replace(arrays=jax.device_put(whole.arrays))  # it never changes
         return (resident for _ in range(epoch, epochs))
 
-    return Feed(windows, pace, facts)
+    return Feed(windows_from, pace, facts)
 
 
 def held_out(

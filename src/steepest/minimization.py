@@ -47,6 +47,7 @@ from steepest.descent.stopping import Patience
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
 from steepest.result import Asked, Result
+from steepest.snapshots import Snapshots, check_snapshots
 
 BACK_OFF = "back-off"
 
@@ -79,6 +80,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     on_divergence: str = "stop",
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
+    snapshots: int = 0,
 ) -> Result:
     """Minimise an objective by gradient descent: batch, mini-batch or stochastic.
 
@@ -147,6 +149,9 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     checkpoint_every
         Seconds between two checkpoints, at least; there are fewer where they would take over 2% of the
         time. 0 saves after each window.
+    snapshots
+        How many times at most to keep the parameters on the way, start and end included, as
+        ``Result.path``: see `steepest.plot.landscape`. 0 keeps none; not with a checkpoint.
 
     Returns
     -------
@@ -177,15 +182,19 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     start = check_parameters(parameters)
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=checkpoint_every)
     check_choice("on_divergence", on_divergence, ON_DIVERGENCE)
+    kept = Snapshots(check_snapshots(snapshots, checkpoint))
     if data is None:
         check_single_number(call, start)
         refuse_without("data", weights=weights, validation_data=validation_data, patience=patience)
-        feed = feeding.chunks(epochs, tolerance, 1 if rule.schedule.plateau else feeding.CHUNK)
+        chunk = 1 if rule.schedule.plateau else min(feeding.CHUNK, max(1, epochs // kept.windows))
+        feed = feeding.chunks(epochs, tolerance, chunk)
     else:
-        feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
+        feed = feeding.batches(
+            call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance, kept.windows
+        )
     if validation_data is None:
         refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
-    program, state, constants = _compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
     held_out = feeding.held_out(call, start, validation_data, validation_weights, metrics)
     stopping = patience_of(patience, monitor, held_out.validation)
     checkpoints = None
@@ -197,12 +206,14 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if on_divergence == BACK_OFF:
         standing = replace(standing, good=standing)
     standing = _resume(checkpoints, standing, feed.pace)
+    kept.offer(standing)
     notify = notifier(callbacks)
     rows = 0 if data is None else row_count(data)
     notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
     descent = Descent(
-        program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify
-    )
+        program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify,
+        checkpoint=kept.offer,
+    )  # fmt: skip
     asked = Asked(
         call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows
     )
@@ -218,6 +229,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         seconds=standing.seconds + time.perf_counter() - began,
         best_epoch=outcome.standing.best.epoch if stopping else None,
         setbacks=outcome.standing.setbacks,
+        path=kept.path(outcome.standing, outcome.steps - bool(outcome.failure), program.unravel),
         _outcome=outcome,
         _asked=asked,
     )
@@ -294,7 +306,7 @@ def _backing_off(
         save(standing)
 
 
-def _compile_parts(
+def compile_parts(
     call: Objective, start: Parameters, rule: Optimizer, seed: int, pace: Pace, l1: Any, l2: Any
 ) -> tuple[Program, states.State, Constants]:
     """Return what is compiled, where it starts, and its constants.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosis.examination import table_objective
-from steepest.diagnosis.learning_rate import RateSearch, find_learning_rate
+from steepest.diagnosis.learning_rate import find_learning_rate
 from steepest.diagnosis.measures import layers
+from steepest.diagnosis.rates import RateSearch
 from steepest.errors import SteepestError
 from steepest.minimization import minimize
 from steepest.preparation import Prepared, Rows
@@ -130,7 +132,7 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
     task, loss = prepared.task, tasks.loss_of(prepared.task)
     shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
     model = shape.build(tasks.output_bias(task))
-    drawn = jax.jit(model.init)(jax.random.key(settings.seed))
+    drawn = _drawn(shape, tuple(np.atleast_1d(tasks.output_bias(task)).tolist()), settings.seed)
     if start is None:
         start = drawn
     elif jax.tree.map(np.shape, start) != jax.tree.map(np.shape, drawn):
@@ -158,6 +160,12 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
     }
     metric = {tasks.METRICS[task.kind]: measure}
     return Problem(shape, model, objective, start, prepared.training.data, descent, metric)
+
+
+@lru_cache(maxsize=1)
+def _drawn(shape: Shape, output_bias: tuple[float, ...], seed: int) -> Any:
+    """Draw a model's parameters; those that the rate was sought with are those of the descent."""
+    return jax.jit(shape.build(output_bias).init)(jax.random.key(seed))
 
 
 def descend(asked: Problem, *, validation: Rows | None, **more: Any) -> Result:

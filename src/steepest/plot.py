@@ -19,13 +19,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from steepest.diagnosis import plots
-from steepest.diagnosis.animation import animate
+from steepest.diagnosis.animation import animate as write_animation
 from steepest.diagnosis.landscape import Landscape, landscape, landscape_from_json
 from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
-    from steepest.diagnosis.learning_rate import RateSearch
+    from steepest.diagnosis.rates import RateSearch
     from steepest.result import Result
 
     Course = Result | Run | str | os.PathLike[str]
@@ -121,17 +121,21 @@ def rate_against_loss(of: RateSearch | Run | str | os.PathLike[str] | Mapping[st
     Parameters
     ----------
     of
-        What `steepest.find_learning_rate` returned, its JSON, or a run whose learning rate was searched for.
+        What `steepest.find_learning_rate` returned, its JSON, a run whose learning rate was searched for, or
+        the folder that ``steepest tune`` wrote (of the best search, where it holds several).
 
     Raises
     ------
     SteepestError
         If no rate was tried.
     """
-    from steepest.diagnosis.learning_rate import RateSearch
+    from steepest.diagnosis.rates import RateSearch
 
     if isinstance(of, RateSearch):
         of = of.to_json()
+    if isinstance(of, (str, os.PathLike)) and (file := Path(of) / "tune.json").is_file():
+        tuning = json.loads(file.read_text("utf-8"))
+        of = tuning["tried"][tuning["best"] or 0]["search"]
     search = of if isinstance(of, Mapping) else _recorded(of, "learning_rate", "search for a learning rate")
     if not search["rates"]:
         raise SteepestError(f"No learning rate was tried: {search['why']}")
@@ -145,7 +149,8 @@ def loss_by(of: str | os.PathLike[str] | pd.DataFrame, against: str = "step") ->
     ----------
     of
         The folder that ``steepest compare`` wrote, or its history: a row for each step of each variant, in
-        order, with ``variant``, ``loss`` and ``against``.
+        order, with ``variant``, ``loss`` (or ``sample_loss``, the loss on the same rows for all, where it was
+        measured) and ``against``.
     against
         ``"step"``, ``"rows"`` (seen so far) or ``"seconds"``.
     """
@@ -168,7 +173,8 @@ def from_above(of: Landscape | str | os.PathLike[str]) -> Figure:
     Parameters
     ----------
     of
-        What `landscape` returned, or a file that holds its ``to_json()``.
+        What `landscape` returned, a file that holds its ``to_json()``, or the folder that ``steepest
+        compare`` wrote.
 
     Examples
     --------
@@ -177,12 +183,40 @@ def from_above(of: Landscape | str | os.PathLike[str]) -> Figure:
     >>> seen = steepest.plot.landscape(lambda p: p[0] ** 2 + 4 * p[1] ** 2, {"rate 0.2": path})
     >>> figure = steepest.plot.from_above(seen)
     """
-    if not isinstance(of, Landscape):
-        try:
-            of = landscape_from_json(json.loads(Path(of).read_text("utf-8")))
-        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            raise SteepestError(f"{of} holds no landscape ({error}).") from None
-    return plots.from_above(of)
+    return plots.from_above(_landscape(of))
+
+
+def animate(of: Landscape | str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Write the paths' way through the landscape as a moving picture.
+
+    Of more than 100 snapshots, 100 are shown, spread evenly from the first to the last. A path with fewer
+    snapshots than others waits at its end.
+
+    Parameters
+    ----------
+    of
+        As `from_above` takes it.
+    path
+        The file to write: ``.gif``, or ``.html`` for one page with a slider and a button that plays it,
+        which loads nothing, works by keyboard, in light and dark, and stands still for readers who prefer
+        that.
+
+    Raises
+    ------
+    SteepestError
+        If the file's name ends otherwise, or there are more paths than can be told apart (8).
+    """
+    write_animation(_landscape(of), path)
+
+
+def _landscape(of: Landscape | str | os.PathLike[str]) -> Landscape:
+    if isinstance(of, Landscape):
+        return of
+    file = Path(of) / "landscape.json" if Path(of).is_dir() else Path(of)
+    try:
+        return landscape_from_json(json.loads(file.read_text("utf-8")))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise SteepestError(f"{of} holds no landscape ({error}).") from None
 
 
 def roc(of: Run | str | os.PathLike[str]) -> Figure:

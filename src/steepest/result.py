@@ -16,6 +16,7 @@ from steepest.descent.failure import Failure
 from steepest.descent.loop import Outcome
 from steepest.descent.optimizers import Optimizer
 from steepest.descent.standing import Setback
+from steepest.snapshots import Path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,6 +88,8 @@ class Result:
     setbacks
         Steps that were not finite and that the descent went back from, each with ``step``, ``learning_rate``
         and ``back_to``, the step that it went on from. The history is that of the steps that count.
+    path
+        The snapshots of the parameters on the way, if any were asked for.
     """
 
     parameters: Parameters
@@ -97,6 +100,7 @@ class Result:
     seconds: float
     best_epoch: int | None
     setbacks: tuple[Setback, ...]
+    path: Path | None
     _outcome: Outcome = field(repr=False)
     _asked: Asked = field(repr=False)
 

@@ -6,7 +6,7 @@ import math
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -83,7 +83,7 @@ def fit(
         If the input is bad; then no run is written.
     """
     began = time.perf_counter()
-    _check(settings)
+    check(settings)
     folder = Path(settings.out) if settings.out else free_name(settings)
     check_out(folder, settings, overwrite)
     notify = notifier(callbacks)
@@ -95,7 +95,7 @@ def fit(
     prepared = prepare(settings, data, known=before.known if before else None, say=say, seen=seen)
     before = before and before.on(prepared.facts["data"])
     seconds = {"reading and encoding": time.perf_counter() - began}
-    _announce(prepared, say)
+    announce(prepared, say)
     if before:
         say(before.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
@@ -169,13 +169,18 @@ def _settle_rate(
     if search is None:
         search = _trained_by(settings).search_rate(settings, prepared, epochs, start).to_json()
         keep_rate(work, search)
+    return with_rate(settings, search, say), search
+
+
+def with_rate(settings: Settings, search: Mapping[str, Any], say: Callable[[str], None]) -> Settings:
+    """Return the settings with the rate that a search found, or else the rule's own, and say which."""
     if search["choice"] is None:
         rate = default_rate(settings.optimizer)
         say(f"No learning rate was found: {search['why']}. {settings.optimizer}'s own is used, {rate:g}.")
     else:
         rate = search["choice"]
         say(f"The learning rate is {rate:.3g}: {search['why']}.")
-    return replace(settings, learning_rate=rate), search
+    return replace(settings, learning_rate=rate)
 
 
 @contextmanager
@@ -193,8 +198,14 @@ def _interruptible(folder: Path, work: Path, say: Callable[[str], None]) -> Iter
         raise KeyboardInterrupt(how) from None
 
 
-def _check(settings: Settings) -> None:
-    """Refuse settings that can't work before anything is read."""
+def check(settings: Settings) -> None:
+    """Refuse settings that can't work before anything is read.
+
+    Raises
+    ------
+    SteepestError
+        With what can be set instead.
+    """
     if settings.model not in MODELS and ":" not in settings.model:
         raise SteepestError(
             f"There is no model {settings.model!r}.",
@@ -251,7 +262,8 @@ def _check_patience(settings: Settings) -> None:
         )
 
 
-def _announce(prepared: Prepared, say: Callable[[str], None]) -> None:
+def announce(prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Say what is learned, and what was left out and why."""
     say(f"{prepared.task.why}.")
     if prepared.facts["selection"]:
         say(prepared.facts["selection"]["says"])

@@ -70,6 +70,8 @@ class Blocks:
         Whether the last batch is filled up with rows of weight zero. If not, it is a window by itself.
     buffers
         Windows alive at once.
+    longest
+        Steps of a window, at most; ``None`` lets its size alone decide.
     """
 
     arrays: tuple[Array | Gathered, ...]
@@ -79,6 +81,7 @@ class Blocks:
     shuffle: bool | Literal["batch"] = True
     padded: bool = True
     buffers: int = BUFFERS
+    longest: int | None = None
 
     @property
     def rows(self) -> int:
@@ -110,6 +113,7 @@ class Blocks:
         """Return the shapes ``(steps, batch_size)`` of an epoch's windows."""
         row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays)
         largest = max(1, WINDOW_BYTES // max(1, row_bytes * self.batch_size))
+        largest = min(largest, self.longest or largest)
         whole = self.steps if self.padded else self.rows // self.batch_size
         windows = -(-whole // largest)
         # No window is so short that its loop would be compiled into something else.

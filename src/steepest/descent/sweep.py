@@ -19,7 +19,6 @@ from steepest.descent.epoch import (
     Batches,
     Constants,
     Program,
-    evaluate,
     shares_of,
     take_step,
     take_sure_step,
@@ -129,15 +128,3 @@ def judged(state: State, losses: Floats) -> Swept:
     failed = np.where(wrong.any(axis=1), wrong.argmax(axis=1) + 1, 0)
     after = (np.arange(1, losses.shape[1] + 1) >= failed[:, None]) & (failed > 0)[:, None]
     return Swept(state, np.where(after, np.nan, losses), failed)
-
-
-@partial(jax.jit, static_argnames="program")
-def losses_on(program: Program, constants: Constants, parameters: Any, batches: Batches) -> jax.Array:
-    """Return each variant's loss, penalties included, on the rows of a window ``[K]``."""
-
-    def one(parameters: Any) -> Any:
-        (loss,) = evaluate(program, (), constants, parameters, batches)
-        return loss
-
-    losses: jax.Array = jax.vmap(one)(parameters)
-    return losses

@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.flatten_util import ravel_pytree
 
 from steepest.descent.optimizers import Optimizer
 from steepest.errors import SteepestError
+
+Vector = npt.NDArray[np.floating[Any]]
 
 
 class Curvature(NamedTuple):
@@ -88,9 +91,14 @@ def largest_curvature(
     count = min(products, size)
     if count < 1:
         raise SteepestError(f"Curvature takes a parameter and a product at least, not {size} and {products}.")
-    diagonal, beside = (
-        np.asarray(each, np.float64) for each in _tridiagonal(loss, count, parameters, batch, scale, key)
-    )
+    on_device = jax.device_put((parameters, batch, scale))
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(_entropy(key))))
+
+    def product(vector: Vector) -> Vector:
+        return np.asarray(_product(loss, *on_device, vector))
+
+    dtype = jnp.result_type(*jax.tree.leaves(parameters))
+    diagonal, beside = _lanczos(product, size, dtype, count, draws)
     if not np.isfinite(diagonal).all():
         return Curvature(math.nan, math.nan, count)
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1))
@@ -137,11 +145,18 @@ def stability(rule: Optimizer) -> float | None:
     return limits.get(rule.name)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _tridiagonal(
-    loss: Callable[..., jax.Array], count: int, parameters: Any, batch: Any, scale: Any, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Return what `_lanczos` does, of the Hessian of a loss with its parameters scaled."""
+def _entropy(key: jax.Array) -> list[int]:
+    """Return the whole numbers that a key stands for."""
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    numbers: list[int] = np.asarray(jax.random.key_data(key) if typed else key).ravel().tolist()
+    return numbers
+
+
+@partial(jax.jit, static_argnums=0)
+def _product(
+    loss: Callable[..., jax.Array], parameters: Any, batch: Any, scale: Any, vector: jax.Array
+) -> jax.Array:
+    """Return the product of ``P^½ H P^½`` with a vector, of parameters in one vector."""
     point, unravel = ravel_pytree(parameters)
     # One number for all becomes a vector of one, which every vector can be multiplied by.
     root = jnp.sqrt(ravel_pytree(1.0 if scale is None else scale)[0]).astype(point.dtype)
@@ -150,47 +165,37 @@ def _tridiagonal(
         tree = unravel(theta)
         return loss(tree) if batch is None else loss(tree, batch)
 
-    def product(vector: jax.Array) -> jax.Array:
-        result: jax.Array = root * jax.jvp(jax.grad(value), (point,), (root * vector,))[1]
-        return result
-
-    return _lanczos(product, point, count, key)
+    gradient, changed = jax.jvp(jax.grad(value), (point,), (root * vector,))
+    return jnp.where(jnp.isfinite(gradient).all(), root * changed, jnp.nan)
 
 
 def _lanczos(
-    product: Callable[[jax.Array], jax.Array], like: jax.Array, count: int, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    product: Callable[[Vector], Vector], size: int, dtype: Any, count: int, draws: np.random.Generator
+) -> tuple[Vector, Vector]:
     """Return the diagonal ``[count]`` of Lanczos' matrix and what is beside it, the last outside of it."""
-    limits = np.finfo(like.dtype)
-    negligible = 10 * float(limits.eps)
+    limits = np.finfo(dtype)
+    basis = np.zeros((count, size), dtype)
+    diagonal, beside, largest = np.zeros(count), np.zeros(count), 0.0
 
-    def orthogonal(vector: jax.Array, basis: jax.Array) -> jax.Array:
+    def orthogonal(vector: Vector) -> Vector:
         for _ in range(2):  # twice is enough (Parlett): the second removes what rounding left of the first
             vector = vector - basis.T @ (basis @ vector)
         return vector
 
-    def step(carry: tuple[jax.Array, jax.Array, jax.Array], index: jax.Array) -> Any:
-        basis, vector, largest = carry
-        basis = basis.at[index].set(vector)
-        image = product(vector)
-        along = vector @ image
-        largest = jnp.maximum(largest, jnp.linalg.norm(image))
-        rest = orthogonal(image, basis)
-        length = jnp.linalg.norm(rest)
-        # The space is invariant: go on in a new direction, so that no eigenvalue outside of it is missed.
-        ended = length <= negligible * largest
-        drawn = orthogonal(
-            jax.random.uniform(jax.random.fold_in(key, index + 1), like.shape, like.dtype, -1, 1), basis
-        )
-        following = jnp.where(ended, drawn, rest)
-        following = following / jnp.maximum(jnp.linalg.norm(following), float(limits.tiny))
-        return (basis, following, largest), (along, jnp.where(ended, 0.0, length))
+    def drawn() -> Vector:
+        return draws.uniform(-1, 1, size).astype(dtype)
 
-    first = jax.random.uniform(key, like.shape, like.dtype, -1, 1)
-    start = (
-        jnp.zeros((count, like.size), like.dtype),
-        first / jnp.linalg.norm(first),
-        jnp.zeros((), like.dtype),
-    )
-    _, (diagonal, beside) = jax.lax.scan(step, start, jnp.arange(count))
+    following = drawn()
+    for index in range(count):
+        basis[index] = following / max(float(np.linalg.norm(following)), float(limits.tiny))
+        image = product(basis[index])
+        diagonal[index] = basis[index] @ image
+        if not np.isfinite(diagonal[index]):
+            break
+        largest = max(largest, float(np.linalg.norm(image)))
+        following = orthogonal(image)
+        beside[index] = np.linalg.norm(following)
+        if beside[index] <= 10 * float(limits.eps) * largest:
+            # The space is invariant: go on in a new direction, so that no eigenvalue outside of it is missed.
+            beside[index], following = 0.0, orthogonal(drawn())
     return diagonal, beside

@@ -23,11 +23,9 @@ from keras.src.utils.rng_utils import get_random_seed
 
 from steepest.descent.sweep import judged
 from steepest.diagnosis.curvature import largest_curvature, stability
-from steepest.diagnosis.learning_rate import (
-    CURVATURE_KEY,
-    CURVATURE_ROWS,
+from steepest.diagnosis.learning_rate import CURVATURE_KEY, CURVATURE_ROWS, MOST_ROWS
+from steepest.diagnosis.rates import (
     FEWEST_STEPS,
-    MOST_ROWS,
     VARIANTS,
     Grid,
     RateSearch,

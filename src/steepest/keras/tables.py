@@ -26,7 +26,7 @@ from steepest.descent.failure import Failure
 from steepest.descent.loop import StopDescent
 from steepest.descent.stopping import Best, Patience, unchanged
 from steepest.diagnosis.examination import Descended
-from steepest.diagnosis.learning_rate import RateSearch
+from steepest.diagnosis.rates import RateSearch
 from steepest.errors import SteepestError, nearest
 from steepest.keras.building import build, compile_for, rule_of
 from steepest.keras.examining import descended_of, failure_of, why_unmeasured

@@ -9,7 +9,7 @@ changes Matplotlib's own settings. ``steps`` is a table with one row per step (`
 
 from steepest.diagnosis.plots.above import from_above
 from steepest.diagnosis.plots.axes import by_bin
-from steepest.diagnosis.plots.choices import loss_by, rate_against_loss
+from steepest.diagnosis.plots.choices import loss_by, measured, rate_against_loss
 from steepest.diagnosis.plots.descent import (
     curvature,
     curvature_points,
@@ -43,6 +43,7 @@ __all__ = [
     "loss_by",
     "loss_by_epoch",
     "loss_by_step",
+    "measured",
     "overview",
     "precision_recall",
     "predicted_against_true",

@@ -79,7 +79,7 @@ def loss_by(history: pd.DataFrame, against: str = "step") -> Figure:
     Parameters
     ----------
     history
-        A row for each step of each variant, in order: ``variant``, ``loss``, and ``against``.
+        A row for each step of each variant, in order: ``variant``, ``loss``, and ``against``; see `measured`.
     against
         ``"step"``, ``"rows"`` (seen so far) or ``"seconds"``.
 
@@ -93,6 +93,7 @@ def loss_by(history: pd.DataFrame, against: str = "step") -> Figure:
             f"Variants can't be compared over {against!r}.",
             hint=nearest(against, AGAINST),
         )
+    history = measured(history)
     variants = list(dict.fromkeys(history["variant"]))
     look = dict(zip(variants, looks_of(len(variants)), strict=True))
     figure, axes = make_axes(AGAINST[against], "loss")
@@ -113,6 +114,18 @@ def loss_by(history: pd.DataFrame, against: str = "step") -> Figure:
     scale(axes, *drawn)
     key(axes)
     return figure
+
+
+def measured(history: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows and the loss that variants are compared by.
+
+    That is ``sample_loss``, the loss on the same rows for all, where it was measured; a batch's own loss is
+    as noisy as the batch is small.
+    """
+    if "sample_loss" not in history:
+        return history
+    known = history[history["sample_loss"].notna()]
+    return known.assign(loss=known["sample_loss"])
 
 
 def _log_x(axes: Axes) -> None:

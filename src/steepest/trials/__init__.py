@@ -1,0 +1,1 @@
+"""Descents on one table beside each other: rates that are tried, and variants that are compared."""
