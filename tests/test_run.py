@@ -51,7 +51,6 @@ def settings(tmp_path_factory) -> Settings:
         learning_rate=0.01,
         batch_size=BATCH,
         epochs=EPOCHS,
-        learning_rate=0.01,
         out=str(folder / "run"),
     )
 
