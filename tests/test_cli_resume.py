@@ -34,7 +34,8 @@ WINDOW = 2000
 SAME = ("model.safetensors", "history.parquet", "columns.json", "model.json", "rejected.csv")
 FIT = ("fit", "rows.csv", "--target", "late", "--model", "mlp", "--hidden", "4", "--dropout", "0.1",
        "--batch-size", "16", "--optimizer", "adam", "--learning-rate", "0.01", "--seed", "3")  # fmt: skip
-KERAS = ("fit", "rows.csv", "--target", "late", "--model", "resumable:network", "--batch-size", "16")
+KERAS = ("fit", "rows.csv", "--target", "late", "--model", "resumable:network", "--batch-size", "16",
+         "--learning-rate", "0.01")  # fmt: skip
 
 BUILDER = """
 import keras

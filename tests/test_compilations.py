@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import steepest
 from steepest import Callback, minimize, schedules
 from steepest.data import blocks
+from steepest.descent import room
 from steepest.descent.epoch import evaluate, run_window, try_window
 
 COMPILED: list[str] = []
@@ -131,3 +134,22 @@ def test_batch_sizes_are_one_program_of_different_shapes() -> None:
     for size in (1, 5, "all", 1, 5, "all"):
         versions(optimizer=steepest.SGD(0.001, momentum=0.3), batch_size=size)
     assert programs() == before + 3
+
+
+def test_programs_are_forgotten_before_there_is_no_room_for_more(monkeypatch, tmp_path) -> None:
+    def mapped() -> int:
+        return len(room.MINE.read_text().splitlines())
+
+    def descend(target: float) -> None:
+        minimize(lambda p, row: (p - row * target) ** 2, 0.0, ROWS, batch_size=5, epochs=1)
+
+    monkeypatch.setattr(room, "_descents", itertools.count())
+    before = mapped()
+    for number in range(2 * room.EVERY):
+        descend(number)
+    grown = mapped()
+    assert grown > before + 2 * room.EVERY
+    (tmp_path / "most").write_text(f"{grown}")
+    monkeypatch.setattr(room, "MOST", tmp_path / "most")
+    descend(-1.0)
+    assert mapped() < grown

@@ -29,6 +29,8 @@ FILES = {
     "model.safetensors",
     "model.json",
     "columns.json",
+    "evidence.json",
+    "findings.json",
     "report.html",
     "checkpoints",
 }
@@ -80,7 +82,7 @@ def copy(path, tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch, tmp_path, path, result) -> Path:
     """An empty folder to fit in again; the descent and the report, which take long, are not made anew."""
-    monkeypatch.setattr(networks, "_descend", lambda *_: result.result)
+    monkeypatch.setattr(networks, "descend", lambda *_, **__: result.result)
     monkeypatch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
     monkeypatch.chdir(tmp_path)
     return tmp_path

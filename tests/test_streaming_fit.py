@@ -450,7 +450,7 @@ def test_settings_that_there_are_not(folder, wrong, told):
 
 def test_rows_in_memory_cannot_be_found_again_by_the_command_line(without_report, capsys):
     run = fit(flights())
-    assert run.record["command"] == "steepest.fit(data, 'late', epochs=1, out='run')"
+    assert run.record["command"] == "steepest.fit(data, 'late', learning_rate=0.01, epochs=1, out='run')"
 
     class Stop(Callback):
         def on_epoch_end(self, figures):

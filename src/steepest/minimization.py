@@ -42,6 +42,7 @@ from steepest.descent import state as states
 from steepest.descent.epoch import Constants, Program
 from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
+from steepest.descent.room import make_room
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
 from steepest.diagnosis.watching import curvature_by_epoch
@@ -313,6 +314,7 @@ def compile_parts(
 
     Rules that work element by element run on one flat vector: fewer and larger operations a step.
     """
+    make_room()
     first, second = strengths("l1", l1, start), strengths("l2", l2, start)
     if first is not None and rule.preconditioner is None:
         raise SteepestError(

@@ -48,7 +48,7 @@ def is_measured(epoch: int) -> bool:
     Examples
     --------
     >>> [epoch for epoch in range(1, 25) if is_measured(epoch)]
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 17, 19, 21, 23]
+    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19, 21, 23]
     """
     return epoch == 1 or math.floor(10 * math.log(epoch)) > math.floor(10 * math.log(epoch - 1))
 

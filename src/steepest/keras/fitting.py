@@ -17,6 +17,7 @@ from keras.src.backend import config
 from keras.src.trainers.data_adapters import array_slicing, data_adapter_utils
 from keras.src.utils.rng_utils import get_random_seed
 
+from steepest.descent.room import make_room
 from steepest.errors import SteepestError
 from steepest.keras.hooks import Watches, needs_each_batch
 from steepest.keras.loop import Fit, run
@@ -104,6 +105,7 @@ def fit(
         size = validation_batch_size or batch_size
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
+    make_room()
     descent = _begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
     descent.watches |= diagnose
     try:
