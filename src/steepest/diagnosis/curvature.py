@@ -189,10 +189,12 @@ def _lanczos(
     for index in range(count):
         basis[index] = following / max(float(np.linalg.norm(following)), float(limits.tiny))
         image = product(basis[index])
-        diagonal[index] = basis[index] @ image
-        if not np.isfinite(diagonal[index]):
+        with np.errstate(over="ignore"):  # its square may overflow where it is finite
+            diagonal[index], length = basis[index] @ image, float(np.linalg.norm(image))
+        if not np.isfinite([diagonal[index], length]).all():
+            diagonal[index] = np.nan
             break
-        largest = max(largest, float(np.linalg.norm(image)))
+        largest = max(largest, length)
         following = orthogonal(image)
         beside[index] = np.linalg.norm(following)
         if beside[index] <= 10 * float(limits.eps) * largest:
