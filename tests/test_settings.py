@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest import cli
+from steepest.commands import training
 from steepest.errors import SteepestError
 from steepest.recording import command
 from steepest.settings import KINDS, NAMES, Settings, combine, read_settings, to_toml
@@ -64,7 +65,7 @@ def cli_context(words):
 
 
 def test_every_setting_is_an_option_with_the_same_default_and_can_stand_in_a_file():
-    parameters = inspect.signature(cli.fit).parameters
+    parameters = inspect.signature(training.fit).parameters
     assert set(NAMES) <= set(parameters)
     assert set(KINDS) == set(NAMES) == {field.name for field in fields(Settings)}
     read = cli_context([]).params

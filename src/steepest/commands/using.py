@@ -1,0 +1,88 @@
+"""Using a run: predict, evaluate, diagnose and show. Heavy parts load within the commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steepest.commands.words import (
+    Data,
+    Debug,
+    Json,
+    RunFolder,
+    app,
+    print_json,
+)
+from steepest.errors import SteepestError
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The file to write: CSV or Parquet by its ending.")],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict rows with a run's model; the file has a row for each row of DATA, in the same order."""
+    from steepest.data.rows import settled
+    from steepest.data.source import open_source
+    from steepest.data.writing import check_ending, write_tables
+    from steepest.prediction import predictions
+    from steepest.run import open_model
+
+    check_ending(out)
+    opened = open_model(run)
+    source = open_source(data, columns=[column.name for column in opened.plan.columns], max_rejected=0.0)
+    if out.resolve() in {Path(file).resolve() for file in source.names}:
+        raise SteepestError(
+            f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
+        )
+    rows = settled(source, lambda settled: write_tables(predictions(opened, settled), out))
+    print(f"{rows:,} predictions -> {out}")
+    if json_:
+        print_json({"run": str(run), "rows": rows, "out": str(out)})
+
+
+@app.command()
+def evaluate(run: RunFolder, data: Data, json_: Json = False, debug: Debug = False) -> None:
+    """Judge a run's model by labelled rows."""
+    from steepest import terminal
+    from steepest.prediction import evaluate_run
+    from steepest.run import open_model
+
+    figures = evaluate_run(open_model(run), data)
+    terminal.print_figures(figures, f"on {figures['rows']:,} rows")
+    for left_out in figures["left_out"]:
+        terminal.say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
+    if json_:
+        print_json(figures)
+
+
+@app.command()
+def diagnose(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Say why a run's descent went as it did, with evidence and one thing to try for each finding."""
+    from steepest import terminal
+    from steepest.run import open_run
+
+    opened = open_run(run)
+    print(f"{run}: {opened.record['descent']['why_it_stopped']}.")
+    terminal.print_findings(opened.findings)
+    if not opened.findings:
+        print("Nothing is wrong with it, as far as was measured.")
+    if json_:
+        print_json({"run": str(run), "findings": opened.findings})
+
+
+@app.command()
+def show(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+    """Tell what a run trained, how it went, and where its report is."""
+    from steepest import terminal
+    from steepest.run import open_run
+
+    opened = open_run(run)
+    terminal.print_run(opened)
+    if json_:
+        print_json(terminal.summary(opened))

@@ -1,0 +1,90 @@
+"""What the commands share: the application, its options and how words are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steepest.settings import AUTO, Settings
+
+app = typer.Typer(
+    help="Gradient descent you can see, on data of any size.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DEFAULT = Settings()
+
+INTERRUPTED = 130
+"""What Typer returns after Ctrl-C."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object last.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Data = Annotated[
+    list[str],
+    typer.Argument(help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs."),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def hidden_units(text: str) -> tuple[int, ...]:
+    """Read a list of units, such as 64,32."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no list such as 64,32") from None
+
+
+def batch_size_of(text: str) -> str | int:
+    """Read a batch size."""
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a whole number nor 'all'") from None
+
+
+def rate_of(text: str) -> str | float:
+    """Read a learning rate."""
+    if text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor {AUTO!r}") from None
+
+
+def selection_of(text: str) -> str | int:
+    """Read how many columns to choose; other words are judged later."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def several(text: str) -> list[str]:
+    """Read words between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def validation_of(text: str) -> str | float:
+    """Read a share of rows, or the name of a file."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def option(help_: str, *names: str, **more: Any) -> Any:
+    """Return an option whose help tells its default itself."""
+    return typer.Option(*names, help=help_, show_default=False, **more)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one machine-readable object, in a line."""
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
