@@ -143,6 +143,8 @@ def test_programs_are_forgotten_before_there_is_no_room_for_more(monkeypatch, tm
     def descend(target: float) -> None:
         minimize(lambda p, row: (p - row * target) ** 2, 0.0, ROWS, batch_size=5, epochs=1)
 
+    (tmp_path / "most").write_text("1000000000")
+    monkeypatch.setattr(room, "MOST", tmp_path / "most")
     monkeypatch.setattr(room, "_descents", itertools.count())
     before = mapped()
     for number in range(2 * room.EVERY):
@@ -150,6 +152,5 @@ def test_programs_are_forgotten_before_there_is_no_room_for_more(monkeypatch, tm
     grown = mapped()
     assert grown > before + 2 * room.EVERY
     (tmp_path / "most").write_text(f"{grown}")
-    monkeypatch.setattr(room, "MOST", tmp_path / "most")
     descend(-1.0)
     assert mapped() < grown
