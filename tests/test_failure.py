@@ -89,7 +89,7 @@ def test_a_loss_of_one_number_names_no_rows() -> None:
 def test_update_ratios_are_those_of_the_steps_taken(batch_size, make) -> None:
     """Ratios as looked at by a callback-free descent, against parameters of descents that end there."""
     steps_per_epoch = 5 if batch_size == 8 else 1
-    at = EVERY // steps_per_epoch * steps_per_epoch  # the first step of the window with step 512 in it
+    at = EVERY // steps_per_epoch * steps_per_epoch  # the first step of the window with that step in it
 
     def descend(epochs):
         return steepest.minimize(
@@ -120,9 +120,9 @@ def test_looks_survive_a_checkpoint(tmp_path) -> None:
             squared, START, X, batch_size=8, epochs=epochs, tolerance=0, checkpoint=checkpoint
         )
 
-    whole = descend(400, None).history
-    descend(250, tmp_path / "c")
-    resumed = descend(400, tmp_path / "c").history
+    whole = descend(800, None).history
+    descend(450, tmp_path / "c")
+    resumed = descend(800, tmp_path / "c").history
     assert whole.update_ratio.notna().sum() > 2
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name])

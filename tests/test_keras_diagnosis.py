@@ -177,21 +177,21 @@ def test_units_that_no_gradient_passes() -> None:
 
 def test_a_diagnosis_changes_no_bit() -> None:
     x, y = table(rows=300)
-    settings = {"batch_size": 8, "epochs": 20, "shuffle": False, "verbose": 0, "validation_split": 0.1}
+    settings = {"batch_size": 8, "epochs": 35, "shuffle": False, "verbose": 0, "validation_split": 0.1}
     plain, ours = network(), network()
     keras.Model.fit(plain, x, y, **settings)
     history = steepest.keras.fit(ours, x, y, diagnose=True, **settings)
     assert_same(bits(plain), bits(ours))
-    assert history.evidence["course"]["steps"] == 20 * 34
+    assert history.evidence["course"]["steps"] == 35 * 34
     assert history.evidence["course"]["validation"]["last"] == history.history["val_loss"][-1]
     without = steepest.keras.fit(network(), x, y, **settings)
     assert not hasattr(without, "findings")
     assert list(without.steps.columns) == ["epoch", "step", "loss"]
     steps = history.steps.drop(columns="loss").dropna()
     first = steps["step"].tolist()
-    assert first == [15 * 34 + 1]  # the window that the 512th step lies in
+    assert first == [30 * 34 + 1]  # the window that the 1024th step lies in
     twin = network()
-    keras.Model.fit(twin, x, y, **(settings | {"epochs": 15}))
+    keras.Model.fit(twin, x, y, **(settings | {"epochs": 30}))
     before = [np.array(each.value) for each in twin.trainable_variables]
     twin.train_on_batch(x[:8], y[:8])  # the next step; its own bits of dropout
     moved = [np.array(each.value) - old for each, old in zip(twin.trainable_variables, before, strict=True)]

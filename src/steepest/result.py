@@ -108,7 +108,7 @@ class Result:
     def history(self) -> pd.DataFrame:
         """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate.
 
-        At every 512th step or so there are also ``update_ratio``, the norm of the applied update over that of
+        At about each 1024th step there are also ``update_ratio``, the norm of the applied update over that of
         the parameters, ``update_ratio.LAYER`` and ``gradient_norm.LAYER``; NaN at the others.
         """
         import pandas as pd

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from steepest.descent.epoch import Batches, Constants, Program, move, shares_of
 from steepest.descent.state import State
 
-EVERY = 512
+EVERY = 1024
 """Steps between two looks: on the smallest networks a look takes as long as some ten steps."""
 
 Seen = dict[str, jax.Array]
@@ -57,7 +57,7 @@ def is_watched(first: int, steps: int) -> bool:
 
     Examples
     --------
-    >>> [is_watched(first, 512) for first in (0, 100, 1024)], is_watched(100, 100)
+    >>> [is_watched(first, 1024) for first in (0, 100, 2048)], is_watched(100, 100)
     ([False, True, True], False)
     """
     return first // EVERY != (first + steps - 1) // EVERY or (first > 0 and first % EVERY == 0)

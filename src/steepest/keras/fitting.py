@@ -66,7 +66,7 @@ def fit(
         Whether to say afterwards why the descent went as it did, in ``history.findings``: a list of
         ``{"finding", "severity", "evidence", "where", "try"}``, errors first, empty if all is well. What they
         rest on is in ``history.evidence``, see `steepest.diagnosis.findings`; it is measured on at most 4,096
-        rows. At every 512th step or so ``history.steps`` then has ``update_ratio``, the norm of the applied
+        rows. At every 1024th step or so ``history.steps`` then has ``update_ratio``, the norm of the applied
         update over that of the weights, and ``update_ratio.LAYER``; NaN at the others. No bit of what is
         trained depends on it.
 
