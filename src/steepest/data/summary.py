@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -179,7 +179,9 @@ def summarise(
     if name in ("null", "unsupported") or missing == rows:
         none = count(pa.nulls(0)) if missing == rows else None
         return Summary(name, rows, missing, 0, None, None, None, None, 0, none, None)
-    return _summarise_numbers(name, column, counting)
+    found = _summarise_numbers(name, column, counting)
+    # NaN is missing, too: a column of nothing else has no values, as one of nulls has.
+    return replace(found, counted=count(pa.nulls(0))) if found.missing == rows else found
 
 
 def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
