@@ -70,12 +70,14 @@ def _of_result(result: Result, data: Any, validation_data: Any) -> list[dict[str
     return findings(examine_descent(asked, sample_rows(data), held_out))
 
 
-def evidence_of(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any] | None:
-    """Return the evidence of a fit that has just ended; ``None`` where it can't be examined."""
+def evidence_of(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str, Any]:
+    """Return the evidence of a fit that has just ended; of one that can't be examined, how the loss went."""
+    from steepest.diagnosis.course import course
     from steepest.diagnosis.examination import examine
 
     if trained.descended is None:
-        return None
+        failure = trained.failure and trained.failure.to_json()
+        return {"course": course(trained.history, trained.epochs), "failure": failure}
     return examine(
         trained.descended,
         trained.model,

@@ -39,7 +39,7 @@ from steepest.passes import (
     learn,
     places,
 )
-from steepest.selection import says
+from steepest.recording import facts_of
 from steepest.settings import Settings
 
 CACHED_FROM = 2**26
@@ -228,7 +228,7 @@ def _encoded(
     shapes = forms(settings, learned)
     _require_memory(settings, budget, learned.plan, shapes)
     size = sum(form.size for form in shapes.values())
-    facts = _facts(settings, table, held, learned, rejects)
+    facts = facts_of(settings, table, held, learned, rejects, named(settings))
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
         with cache.Filling(shapes, None) as filling:
             encode(settings, table, held, learned, filling, seen)
@@ -315,53 +315,6 @@ def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mappe
     return Mapped(array, fleeting) if isinstance(array, np.memmap) else array
 
 
-def _facts(
-    settings: Settings, table: Table, held: Table | None, learned: Learned, rejects: Rejects
-) -> dict[str, Any]:
-    """Return what the record says of the data."""
-    left_out = [
-        {
-            "reason": f"the target {settings.target!r} is missing{each.of}",
-            "rows": learned.counts[part].unlabelled,
-        }
-        for part, each in ((TRAINING, table), (VALIDATION, held))
-        if each and learned.counts[part].unlabelled
-    ]
-    if rejects.count:
-        left_out.append({"reason": f"they can't be used: {FILE} says why", "rows": rejects.count})
-    roles = named(settings)
-    return {
-        "data": {
-            "files": list(table.source.names),
-            "rows": learned.counts[TRAINING].rows + rejects.count,
-            "left_out": left_out,
-            "fingerprints": [each.source.fingerprint() for each in (table, held) if each],
-        },
-        "split": {
-            "training_rows": learned.rows[TRAINING],
-            "validation_rows": learned.rows[VALIDATION],
-            "how": _how(settings),
-        },
-        "columns": _describe_columns(learned),
-        "selection": learned.selection and {**learned.selection, "says": says(learned.selection)},
-        "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
-        + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
-        + [
-            {"name": name, "reason": f"It is the {role}."} for name, role in roles.items() if role != "target"
-        ],
-    }
-
-
-def _how(settings: Settings) -> str:
-    """Return how the rows to judge by were chosen."""
-    if isinstance(settings.validation, str):
-        return f"the rows of {settings.validation} are held out"
-    if settings.validation == 0:
-        return "no rows are held out"
-    whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
-    return f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
-
-
 def named(settings: Settings) -> dict[str, str]:
     """Return the columns that the settings name, and what for."""
     roles: dict[str, str] = {}
@@ -395,17 +348,3 @@ def require_columns(known: Sequence[str], roles: Mapping[str, str], files: Seque
             raise SteepestError(
                 f"{', '.join(files)} has no column {name!r} ({role}).", hint=nearest(name, known)
             )
-
-
-def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
-    """Return what the record says of each column that is used."""
-    widths = {name: span.stop - span.start for name, span in learned.plan.groups.items()}
-    return [
-        {
-            "name": column.name,
-            "kind": column.kind,
-            "features": widths[column.name],
-            "missing": learned.missing.get(column.name, 0),
-        }
-        for column in learned.plan.columns
-    ]

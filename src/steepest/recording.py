@@ -1,19 +1,102 @@
-"""What a run's record says of a descent, and the command that makes the run again."""
+"""What a run's record says of its data and of the descent, and the command that makes the run again."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import steepest
+from steepest.data.rejected import FILE, Rejects
 from steepest.data.rows import MEMORY
-from steepest.preparation import Prepared
+from steepest.passes import TRAINING, VALIDATION, Learned, Table
 from steepest.run import FORMAT
+from steepest.selection import says
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import Trained
+
+if TYPE_CHECKING:
+    from steepest.preparation import Prepared
+
+
+def facts_of(
+    settings: Settings,
+    table: Table,
+    held: Table | None,
+    learned: Learned,
+    rejects: Rejects,
+    roles: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what the record says of the data.
+
+    Parameters
+    ----------
+    settings
+        What was asked for.
+    table, held
+        The rows, and those of the file to judge by, if one was named.
+    learned, rejects
+        What the first pass found, and the rows that can't be used.
+    roles
+        Column that the settings name -> what for.
+    """
+    left_out = [
+        {
+            "reason": f"the target {settings.target!r} is missing{each.of}",
+            "rows": learned.counts[part].unlabelled,
+        }
+        for part, each in ((TRAINING, table), (VALIDATION, held))
+        if each and learned.counts[part].unlabelled
+    ]
+    if rejects.count:
+        left_out.append({"reason": f"they can't be used: {FILE} says why", "rows": rejects.count})
+    return {
+        "data": {
+            "files": list(table.source.names),
+            "rows": learned.counts[TRAINING].rows + rejects.count,
+            "left_out": left_out,
+            "fingerprints": [each.source.fingerprint() for each in (table, held) if each],
+        },
+        "split": {
+            "training_rows": learned.rows[TRAINING],
+            "validation_rows": learned.rows[VALIDATION],
+            "how": _how(settings),
+        },
+        "columns": _describe_columns(learned),
+        "selection": learned.selection and {**learned.selection, "says": says(learned.selection)},
+        "dropped": [{"name": each.name, "reason": each.reason} for each in learned.plan.dropped]
+        + [{"name": name, "reason": "It was left out by --drop."} for name in settings.drop]
+        + [
+            {"name": name, "reason": f"It is the {role}."} for name, role in roles.items() if role != "target"
+        ],
+    }
+
+
+def _how(settings: Settings) -> str:
+    """Return how the rows to judge by were chosen."""
+    if isinstance(settings.validation, str):
+        return f"the rows of {settings.validation} are held out"
+    if settings.validation == 0:
+        return "no rows are held out"
+    whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
+    return f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
+
+
+def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
+    """Return what the record says of each column that is used."""
+    widths = {name: span.stop - span.start for name, span in learned.plan.groups.items()}
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "features": widths[column.name],
+            "missing": learned.missing.get(column.name, 0),
+        }
+        for column in learned.plan.columns
+    ]
 
 
 def record_of(settings: Settings, prepared: Prepared, trained: Trained, most_epochs: int) -> dict[str, Any]:
@@ -61,29 +144,11 @@ def record_of(settings: Settings, prepared: Prepared, trained: Trained, most_epo
 
 def _notes(trained: Trained) -> list[str]:
     """Return what a reader should know of how the descent went."""
-    notes = [
+    return [
         f"Step {setback.step:,} at a learning rate of {setback.learning_rate:g} was not finite; the descent "
         f"went back to step {setback.back_to:,} and on at a third of the rate."
         for setback in trained.setbacks
     ]
-    losses = trained.epochs["loss"].to_numpy()
-    if trained.descended or not len(losses):
-        return notes
-    if losses[-1] > losses[0]:
-        notes.append(
-            f"The training loss rose from {losses[0]:.4g} (first epoch) to {losses[-1]:.4g} (last): "
-            "the learning rate is too high. Try a tenth of it."
-        )
-    elif "validation_loss" in trained.epochs:
-        held_out = trained.epochs["validation_loss"].to_numpy()
-        best = int(held_out.argmin())
-        if held_out[-1] > 1.02 * held_out[best] > 0:
-            notes.append(
-                f"The loss on held-out rows was lowest after epoch {best + 1} ({held_out[best]:.4g}) and is "
-                f"{held_out[-1]:.4g} at the end: the model overfits. Try --epochs {best + 1}, "
-                + ("a Dropout layer." if "keras" in trained.form else "--dropout or --l2.")
-            )
-    return notes
 
 
 def command(settings: Settings) -> str:

@@ -318,11 +318,9 @@ def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Pa
     from steepest.diagnosis.plots import curvature_points
 
     evidence = evidence_of(settings, prepared, trained)
-    found = findings(evidence) if evidence else []
-    write_json(work / "findings.json", found)
-    if evidence is None:
-        return {"findings": found}
+    found = findings(evidence)
     write_json(work / "evidence.json", evidence)
+    write_json(work / "findings.json", found)
     return {"findings": found, "curvature": curvature_points(evidence, trained.history, trained.epochs)}
 
 
