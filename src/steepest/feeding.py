@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -25,7 +25,9 @@ from steepest.arguments import (
 )
 from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
+from steepest.data.order import Rows
 from steepest.data.prefetch import prefetch
+from steepest.data.shared import Group, Shared, SharedBlocks
 from steepest.descent.epoch import Batches
 from steepest.descent.loop import Pace
 from steepest.descent.validation import Validation
@@ -35,6 +37,8 @@ VALIDATION_ROWS = 256
 """Rows that are validated at a time."""
 
 ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
+
+NOT_BY_ROW = "Rows that several processes hold need functions that return one number for each row of the batch."
 
 CHUNK = 256
 """Steps of a function without data that run between two looks at the clock."""
@@ -56,11 +60,16 @@ class Feed(NamedTuple):
         How the descent is divided.
     facts
         What must be the same for a descent to go on with it.
+    group, fetch
+        The processes that hold the rows together, and what gives some of the rows, by their numbers, with
+        their weights to each; ``None`` where one process holds them all.
     """
 
     windows: Callable[[int, int], Windows]
     pace: Pace
     facts: dict[str, Any]
+    group: Group | None = None
+    fetch: Callable[[Rows], tuple[Any, Any]] | None = None
 
 
 class HeldOut(NamedTuple):
@@ -103,7 +112,15 @@ def batches(
     if weights is not None and not padded:
         raise SteepestError(ROW_WEIGHTS)
     shuffle = shuffle and size < rows
-    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, seed, shuffle, padded)
+    group = group_of(arrays)
+    if group and not padded:
+        raise SteepestError(NOT_BY_ROW)
+    weighed = row_weights(weights, rows)
+    blocks: Blocks | SharedBlocks = (
+        SharedBlocks(tuple(arrays), weighed, size, seed, shuffle)
+        if group
+        else Blocks(tuple(arrays), weighed, size, seed, shuffle, padded)
+    )
     blocks = replace(blocks, longest=-(-blocks.steps // max(1, windows // epochs)))
     count = len(blocks.shapes())
     limit, weightless = f"the last epoch ({epochs:,})", some_weigh_nothing(blocks.weights)
@@ -123,10 +140,25 @@ def batches(
         if shuffle or count > 1:
             return prefetch(map(shaped, blocks.epochs(epoch, epochs, window)))
         whole = shaped(next(blocks.epochs(0, 1)))
-        resident = whole._replace(arrays=jax.device_put(whole.arrays))  # it never changes
-        return (resident for _ in range(epoch, epochs))
+        if group is None:
+            whole = whole._replace(arrays=jax.device_put(whole.arrays))  # it never changes
+        return (whole for _ in range(epoch, epochs))
 
-    return Feed(windows_from, pace, facts)
+    def fetch(numbers: Rows) -> tuple[Any, Any]:
+        of_each = [np.empty((len(numbers), *each.shape[1:]), each.dtype) for each in arrays]
+        for each, out in zip(arrays, of_each, strict=True):
+            gather(each, numbers, out)
+        weights = np.ones(len(numbers), np.float32)
+        if not isinstance(weighed, int):
+            gather(weighed, numbers, weights)
+        return jax.tree.unflatten(shape_like, of_each), weights
+
+    return Feed(windows_from, pace, facts, group, fetch if group else None)
+
+
+def group_of(arrays: Sequence[Any]) -> Group | None:
+    """Return the processes that hold rows together, if several do."""
+    return next((each.group for each in arrays if isinstance(each, Shared)), None)
 
 
 def held_out(
@@ -148,9 +180,17 @@ def held_out(
     shapes = [jax.eval_shape(metric, start, batch).shape for metric in metrics.values()]
     if weights is not None and not by_row:
         raise SteepestError(ROW_WEIGHTS)
+    group = group_of(arrays)
     if not by_row or () in shapes:
+        if group:
+            raise SteepestError(NOT_BY_ROW)
         size = rows  # a single number can't be averaged over batches, of which one is padded
-    blocks = Blocks(tuple(arrays), row_weights(weights, rows), size, shuffle=False)
+    weighed_by = row_weights(weights, rows)
+    blocks: Blocks | SharedBlocks = (
+        SharedBlocks(tuple(arrays), weighed_by, size, shuffle=False)
+        if group
+        else Blocks(tuple(arrays), weighed_by, size, shuffle=False)
+    )
     facts = {"validation data": digest((*arrays, blocks.weights)), "metrics": list(metrics)}
 
     def weighed() -> Iterator[tuple[float, Batches]]:
@@ -162,7 +202,7 @@ def held_out(
 
     if len(blocks.shapes()) > 1:
         return HeldOut(Validation(weighed, metrics), facts)
-    resident = [(total, jax.device_put(window)) for total, window in weighed()]
+    resident = [(total, window if group else jax.device_put(window)) for total, window in weighed()]
     return HeldOut(Validation(lambda: resident, metrics), facts)
 
 

@@ -39,7 +39,7 @@ from steepest.arguments import (
 from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program
+from steepest.descent.epoch import Constants, Program, alone
 from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.room import make_room
@@ -196,6 +196,9 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if validation_data is None:
         refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
     program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    if feed.group:
+        program = program._replace(mesh=feed.group.mesh)
+        constants = feed.group.place(constants)
     held_out = feeding.held_out(call, start, validation_data, validation_weights, metrics)
     stopping = patience_of(patience, monitor, held_out.validation)
     checkpoints = None
@@ -207,13 +210,15 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if on_divergence == BACK_OFF:
         standing = replace(standing, good=standing)
     standing = _resume(checkpoints, standing, feed.pace)
+    if feed.group:
+        standing = standing.with_states(feed.group.place)
     kept.offer(standing)
     notify = notifier(callbacks)
     rows = 0 if data is None else row_count(data)
     notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
     descent = Descent(
         program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify,
-        checkpoint=kept.offer,
+        checkpoint=kept.offer, fetch=feed.fetch,
     )  # fmt: skip
     asked = Asked(
         call, start, rule, program.unravel, strengths("l2", l2, start), feed.pace.whole, batch_size, rows
@@ -221,6 +226,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if curvature:
         descent = replace(descent, measure=curvature_by_epoch(asked, data, seed))
     outcome = _descend(descent, standing, feed, checkpoints)
+    if feed.group:
+        outcome = replace(
+            outcome, standing=outcome.standing.with_states(alone), parameters=alone(outcome.parameters)
+        )
     result = Result(
         parameters=program.unravel(outcome.parameters),
         why_it_stopped=outcome.why,

@@ -99,14 +99,14 @@ class Blocks:
         A window's arrays are valid until ``buffers`` - 1 more windows have been asked for.
         """
         shapes = self.shapes()
-        buffers = [self._buffers(max(math.prod(shape) for shape in shapes)) for _ in range(self.buffers)]
+        buffers = [self.room(max(math.prod(shape) for shape in shapes)) for _ in range(self.buffers)]
         in_turn = itertools.cycle(buffers)
         for epoch in range(first, last):
             passed = shapes[:skip] if epoch == first else []
-            rest = pieces(self._sources(), self._order(epoch), sum(map(math.prod, passed)))
+            rest = pieces(self.sources(), self._order(epoch), sum(map(math.prod, passed)))
             piece = None
             for shape in shapes[len(passed) :]:
-                window, piece = self._fill(next(in_turn), shape, piece, rest)
+                window, piece = self.fill(next(in_turn), shape, piece, rest)
                 yield window
 
     def shapes(self) -> list[tuple[int, int]]:
@@ -128,14 +128,16 @@ class Blocks:
             return order_within_batches(self.seed, epoch, self.rows, self.batch_size)
         return epoch_order(self.seed, epoch, self.rows) if self.shuffle else in_order(self.rows)
 
-    def _sources(self) -> tuple[Array | Gathered, ...]:
+    def sources(self) -> tuple[Array | Gathered, ...]:
+        """Return what is gathered: the arrays, and the weights if there are any."""
         return self.arrays if isinstance(self.weights, int) else (*self.arrays, self.weights)
 
-    def _buffers(self, rows: int) -> tuple[Array, ...]:
+    def room(self, rows: int) -> tuple[Array, ...]:
+        """Return room for so many rows of each array, and for their weights."""
         weights = _mapped((rows,), np.dtype(np.float32))
         return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in self.arrays), weights)
 
-    def _fill(
+    def fill(
         self, buffers: tuple[Array, ...], shape: tuple[int, int], piece: Piece | None, rest: Iterator[Piece]
     ) -> tuple[Window, Piece | None]:
         """Gather rows of a piece, and of those after it, into the buffers; return what is left of the last.

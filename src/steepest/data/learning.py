@@ -14,6 +14,7 @@ from steepest.data.columns import Dropped, Plan
 from steepest.data.counting import in_common
 from steepest.data.deciding import decide
 from steepest.data.encode import CALLED, Column, Locate, infinite_values, where
+from steepest.data.passing import as_text, from_text, summary_from_json, summary_to_json
 from steepest.data.summary import Summary, common_type, merge, numbers_of, plain_values, summarise, type_of
 from steepest.errors import SteepestError, nearest
 
@@ -125,6 +126,17 @@ class Learner:
         elif self._rows_held:
             self._seen = self._now()
         self._held, self._rows_held = [*other._held], other._rows_held
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was learned as plain JSON, for `learner_from_json`."""
+        seen = self._now()
+        return {
+            "leave_out": self._leave_out,
+            "schema": None if self._schema is None else as_text(self._schema.empty_table()),
+            "types": self._types,
+            "summaries": {name: summary_to_json(each) for name, each in seen.summaries.items()},
+            "twins": seen.twins,
+        }
 
     @property
     def summaries(self) -> Mapping[str, Summary]:
@@ -243,6 +255,16 @@ class Learner:
         if before is None:
             return Seen(found, twins)
         return Seen({name: merge(before.summaries[name], found[name]) for name in found}, twins)
+
+
+def learner_from_json(stored: Mapping[str, Any]) -> Learner:
+    """Return a learner that goes on from what another one has learned."""
+    learner = Learner(stored["leave_out"])
+    if stored["schema"] is not None:
+        summaries = {name: summary_from_json(each) for name, each in stored["summaries"].items()}
+        learner._schema, learner._types = from_text(stored["schema"]).schema, dict(stored["types"])
+        learner._seen = Seen(summaries, tuple(map(tuple, stored["twins"])))
+    return learner
 
 
 def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | None = None) -> Plan:

@@ -67,7 +67,9 @@ def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) ->
 def _made(sources: tuple[Source, ...], order: Iterator[Rows], skip: int) -> Iterator[Piece]:
     files = [array for source in sources for array in mapped(source)]
     rooms: Iterator[list[Array]] = itertools.cycle(([], []))
-    current = next(order)
+    current = next(order, None)
+    if current is None:  # there are no rows
+        return
     _read_ahead(files, current)
     for following in itertools.chain(order, [None]):
         if following is not None:

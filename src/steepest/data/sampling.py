@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -9,6 +13,7 @@ import pyarrow.compute as pc
 
 from steepest.data.counting import hashes_of
 from steepest.data.order import generator
+from steepest.data.passing import as_text, from_text
 
 MOST_CHARACTERS = 256
 """Longer text is cut in a sample, so that its memory is bounded."""
@@ -73,6 +78,22 @@ class RowSample:
         self._kept += other._kept
         self.rows += other.rows
         self._thin()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sample as plain JSON, for `of`."""
+        self._thin()
+        priorities, table = self._kept[0] if self._kept else (np.empty(0, np.uint64), pa.table({}))
+        kept = as_text(table) if self._kept else None
+        return {"first": self._first, "rows": self.rows, "priorities": priorities.tolist(), "table": kept}
+
+    def of(self, stored: Mapping[str, Any]) -> RowSample:
+        """Return a sample of the same seed and size that `to_json` wrote."""
+        other = copy.copy(self)
+        other._first, other.rows, other._kept = stored["first"], stored["rows"], []
+        other._limit = np.uint64(2**64 - 1)
+        if stored["table"] is not None:
+            other._kept = [(np.array(stored["priorities"], np.uint64), from_text(stored["table"]))]
+        return other
 
     def table(self, most: int | None = None) -> pa.Table:
         """Return the sampled rows in their order, or a uniform sample of so many of them.

@@ -79,6 +79,31 @@ def rows_held_out(run: int, rows: int, fraction: float, seed: int) -> Mask:
     return mask
 
 
+def numbered_rows_held_out(first: int, rows: int, of: int, fraction: float, seed: int) -> Mask:
+    """Tell which of some consecutive rows are held out, where it is known how many there are of them all.
+
+    Parameters
+    ----------
+    first, rows
+        The number of the first of them, from 0, and how many they are.
+    of
+        The number of all rows.
+    fraction, seed
+        See `rows_held_out`.
+
+    Examples
+    --------
+    >>> whole = rows_held_out(0, 10, 0.2, seed=0)
+    >>> (numbered_rows_held_out(4, 6, 10, 0.2, seed=0) == whole[4:]).all()
+    True
+    """
+    runs = range(first // RUN, -(-(first + rows) // RUN))
+    masks = [rows_held_out(run, min(RUN, of - run * RUN), fraction, seed) for run in runs]
+    joined = np.concatenate([*masks, np.empty(0, np.bool_)])
+    begin = first - runs.start * RUN
+    return joined[begin : begin + rows]
+
+
 def in_places(groups: pa.ChunkedArray | pa.Array, seed: int) -> npt.NDArray[np.int64]:
     """Return the place of each row's group, drawn with the seed: int64 [rows], below `PLACES`.
 

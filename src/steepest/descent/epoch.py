@@ -2,7 +2,8 @@
 
 Everything that may change between steps or runs (rates, weights, penalties, tolerance, keys) is an
 argument; what is compiled is a `Program`. A step that is all padding, or not finite, or that comes after
-convergence, changes nothing.
+convergence, changes nothing. Where several processes descend together, each has a part of every batch, and a
+step adds up gradient and loss in one reduction.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from steepest.descent.optimizers import Preconditioner
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
+
+RANKS = "ranks"
+"""The axis of a mesh along which the rows of each batch are divided among processes."""
 
 PATIENCE = 5
 """Steps (epochs, if an epoch has several steps) in a row without change before a loss has converged."""
@@ -35,12 +41,15 @@ class Program(NamedTuple):
         See `steepest.descent.optimizers.Optimizer`.
     unravel
         From `State.parameters` to the parameters that the objective takes.
+    mesh
+        The devices among which the rows of a batch are divided, on the axis `RANKS`; ``None`` for one.
     """
 
     objective: Callable[..., jax.Array]
     transformation: optax.GradientTransformationExtraArgs
     preconditioner: Preconditioner | None
     unravel: Callable[[Any], Any]
+    mesh: Mesh | None = None
 
 
 class Constants(NamedTuple):
@@ -79,17 +88,77 @@ class Batches(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What each step leaves behind, ``[steps]`` each; one of them is not finite where the step failed."""
+    """What each step leaves behind, ``[steps]`` each; one of them is not finite where the step failed.
+
+    ``weight`` is that of the step's rows; a single step leaves it out.
+    """
 
     loss: jax.Array
     gradient_norm: jax.Array
+    weight: jax.Array | None = None
 
 
-def shares_of(weights: jax.Array) -> jax.Array:
-    """Return each row's part of its batch's weight, ``wᵢ / Σ wᵢ``; 0 where all weights are 0."""
+def over_ranks(program: Program, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, whose last argument is `Batches`, on all of a program's devices.
+
+    Each device has its part of the batches' rows, and all of the other arguments. What the function returns
+    must be the same on each.
+    """
+    if program.mesh is None:
+        return function(*arguments)
+    rows, same = PartitionSpec(None, RANKS), PartitionSpec()
+    specs = (*(same for _ in arguments[:-1]), Batches(rows, rows, same))
+    spread = jax.shard_map(function, mesh=program.mesh, in_specs=specs, out_specs=same, check_vma=False)
+    return spread(*arguments)
+
+
+def over_all(program: Program, value: Any) -> Any:
+    """Return the sum of a value over all devices."""
+    return value if program.mesh is None else jax.lax.psum(value, RANKS)
+
+
+def added_up(function: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]:
+    """Return the sum over all devices of a function of the parameters.
+
+    Its value and its gradient come from one reduction of one flat vector: three cost three times as much.
+    """
+
+    @jax.custom_vjp
+    def total(parameters: Any) -> Any:
+        return jax.lax.psum(function(parameters), RANKS)
+
+    def forward(parameters: Any) -> Any:
+        flat, unravel = ravel_pytree(jax.value_and_grad(function)(parameters))
+        return unravel(jax.lax.psum(flat, RANKS))
+
+    def backward(gradient: Any, cotangent: Any) -> Any:
+        return (jax.tree.map(lambda each: cotangent.astype(each.dtype) * each, gradient),)
+
+    total.defvjp(forward, backward)
+    return total
+
+
+def alone(tree: Any) -> Any:
+    """Return arrays that are the same on all devices as arrays of this process alone."""
+    return jax.tree.map(
+        lambda each: each.addressable_data(0) if isinstance(each, jax.Array) else each, tree
+    )
+
+
+def totals_of(program: Program, weights: jax.Array) -> jax.Array:
+    """Return the weight of each batch, all devices' parts together."""
+    total: jax.Array = over_all(program, weights.astype(jnp.result_type(float)).sum(axis=-1))
+    return total
+
+
+def shares_of(weights: jax.Array, totals: jax.Array | None = None) -> jax.Array:
+    """Return each row's part of its batch's weight, ``wᵢ / Σ wᵢ``; 0 where all weights are 0.
+
+    ``totals`` are the batches' weights, if they have more rows than these.
+    """
     weights = weights.astype(jnp.result_type(float))
-    total = weights.sum(axis=-1, keepdims=True)
-    return weights / jnp.where(total > 0, total, 1)
+    total = weights.sum(axis=-1) if totals is None else totals
+    return weights / jnp.where(total > 0, total, 1)[..., None]
 
 
 def weighted_mean(values: jax.Array, shares: jax.Array) -> jax.Array:
@@ -173,10 +242,17 @@ class Moved(NamedTuple):
 def move(program: Program, constants: Constants, state: State, batch: Batches) -> Moved:
     """Follow the gradient of one batch, ``weights [batch_size]`` and one rate, by one step."""
     key = jax.random.fold_in(constants.key, state.step)
+    if program.mesh is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(RANKS))
+
+    def rows_loss(parameters: Any) -> jax.Array:
+        values = program.objective(program.unravel(parameters), batch.data, key)
+        return weighted_mean(values, batch.weights)
+
+    mean_loss = rows_loss if program.mesh is None else added_up(rows_loss)
 
     def smooth_loss(parameters: Any) -> jax.Array:
-        values = program.objective(program.unravel(parameters), batch.data, key)
-        return weighted_mean(values, batch.weights) + penalty(constants, parameters)[1]
+        return mean_loss(parameters) + penalty(constants, parameters)[1]
 
     loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
     gradient, clipped = clip(constants, gradient)
@@ -197,9 +273,9 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     """Take one step of the descent, or none where it would not count."""
     parameters, optimizer_state, record, _ = move(program, constants, state, batch)
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
-    still, status = converged(constants, state, *record)
+    still, status = converged(constants, state, record.loss, record.gradient_norm)
     status = jnp.where(finite, status, NOT_FINITE)
-    counts = (state.status == RUNNING) & (batch.weights.sum() > 0)
+    counts = (state.status == RUNNING) & (over_all(program, batch.weights.sum()) > 0)
     moves = counts & (status == RUNNING)
 
     def choose(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -226,11 +302,15 @@ def take_sure_step(
     ), record
 
 
-def _scan(step: Callable[..., Any], state: State, batches: Batches) -> tuple[State, Record]:
-    batches = batches._replace(weights=shares_of(batches.weights))
+def _scan(
+    step: Callable[..., Any], program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    totals = totals_of(program, batches.weights)
+    batches = batches._replace(weights=shares_of(batches.weights, totals))
     # Steps on one row are short enough for the loop itself to cost a quarter of the time.
     unroll = 4 if batches.weights.shape[1] == 1 else 1
-    return jax.lax.scan(step, state, batches, unroll=unroll)
+    state, record = jax.lax.scan(partial(step, program, constants), state, batches, unroll=unroll)
+    return state, record._replace(weight=totals)
 
 
 @partial(jax.jit, static_argnames="program")
@@ -238,7 +318,10 @@ def run_window(
     program: Program, constants: Constants, state: State, batches: Batches
 ) -> tuple[State, Record]:
     """Run the descent over a window of batches in one compiled program; the state before it stays."""
-    return _scan(partial(take_step, program, constants), state, batches)
+    ran: tuple[State, Record] = over_ranks(
+        program, partial(_scan, take_step, program), constants, state, batches
+    )
+    return ran
 
 
 @partial(jax.jit, static_argnames="program")
@@ -250,7 +333,10 @@ def try_window(
     Where the record holds a number that is not finite, the state returned is worth nothing, and `run_window`
     finds the last good one.
     """
-    return _scan(partial(take_sure_step, program, constants), state, batches)
+    ran: tuple[State, Record] = over_ranks(
+        program, partial(_scan, take_sure_step, program), constants, state, batches
+    )
+    return ran
 
 
 @partial(jax.jit, static_argnames=("program", "metrics"))
@@ -262,20 +348,36 @@ def evaluate(
     batches: Batches,
 ) -> tuple[jax.Array, ...]:
     """Return the loss, penalties included, and the metrics' weighted means over a window, without descent."""
+    measured: tuple[jax.Array, ...] = over_ranks(
+        program, partial(_evaluate, program, metrics), constants, parameters, batches
+    )
+    return measured
+
+
+def _evaluate(
+    program: Program,
+    metrics: tuple[Callable[..., jax.Array], ...],
+    constants: Constants,
+    parameters: Any,
+    batches: Batches,
+) -> tuple[jax.Array, ...]:
     tree = program.unravel(parameters)
     functions: tuple[Callable[..., jax.Array], ...] = (
         lambda tree, batch: program.objective(tree, batch, None),
         *metrics,
     )
-    total = batches.weights.sum()
+    totals = totals_of(program, batches.weights)
+    total = totals.sum()
 
-    def add(means: tuple[jax.Array, ...], batch: Batches) -> tuple[tuple[jax.Array, ...], None]:
-        share, shares = batch.weights.sum() / total, shares_of(batch.weights)
+    def add(means: tuple[jax.Array, ...], step: tuple[Batches, jax.Array]) -> tuple[Any, None]:
+        batch, weight = step
+        share, shares = weight / total, shares_of(batch.weights, weight)
         each = (weighted_mean(function(tree, batch.data), shares) for function in functions)
         return tuple(
             (mean + share * value).astype(zero.dtype) for mean, value in zip(means, each, strict=True)
         ), None
 
     zero = jnp.zeros((), jnp.result_type(float))
-    loss, *others = jax.lax.scan(add, (zero,) * len(functions), batches)[0]
+    means = jax.lax.scan(add, (zero,) * len(functions), (batches, totals))[0]
+    loss, *others = over_all(program, means)
     return (loss + sum(penalty(constants, parameters)), *others)

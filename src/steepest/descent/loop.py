@@ -16,7 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import PATIENCE, Batches, Constants, Program, Record, run_window, try_window
+from steepest.descent.epoch import (
+    PATIENCE,
+    Batches,
+    Constants,
+    Program,
+    Record,
+    alone,
+    run_window,
+    try_window,
+)
 from steepest.descent.failure import Failure, cause_of
 from steepest.descent.history import Figures, Floats, Steps
 from steepest.descent.schedules import Schedule, watch
@@ -126,6 +135,9 @@ class Descent:
         Called with what happens: see `steepest.callbacks.notifier`.
     checkpoint
         Called with where the descent stands, each time that a window is over.
+    fetch
+        ``row numbers -> (data, weights)``: gives rows that several processes hold together to each of them;
+        ``None`` where one holds them all.
     """
 
     program: Program
@@ -137,6 +149,7 @@ class Descent:
     measure: Callable[[int, State, float], Figures] = lambda *_: {}
     notify: Callable[..., None] = lambda _, **__: None
     checkpoint: Callable[[Standing], None] = lambda _: None
+    fetch: Callable[[npt.NDArray[np.int64]], tuple[Any, Any]] | None = None
 
 
 class _Place(NamedTuple):
@@ -205,7 +218,7 @@ def _hand_over(
     after, record = run(descent.program, descent.constants, state, batches)
     watched, long = is_watched(first, len(window.weights)), pace.epochs * pace.steps_per_epoch > EVERY
     seen = None
-    if (watched or (long and not first)) and window.weights[0].any():  # nothing compiles after the beginning
+    if watched or (long and not first):  # nothing compiles after the beginning
         seen = look(descent.program, descent.constants, state, batches)
     measured = None
     if descent.validation and place.window + 1 == pace.windows_per_epoch:
@@ -229,8 +242,7 @@ def _look_ahead(
 def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standing, Failure | None]:
     """Read the record of a window, once it is there; return where the descent stands after it."""
     # Also where no step counts: while the device is at the window, its arrays must not be filled anew.
-    losses, norms = (np.asarray(each) for each in window.record)
-    weights = window.batches.weights.sum(axis=1)
+    losses, norms, weights = (np.asarray(each) for each in window.record)
     counted = np.flatnonzero(weights > 0)
     totals, history, state = standing.totals, standing.history, window.after
     totals = totals._replace(
@@ -242,7 +254,7 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
     losses, norms = losses[counted], norms[counted]
     if descent.pace.sure and not _finite(losses, norms).all():
         state, record = run_window(descent.program, descent.constants, window.before, window.batches)
-        losses, norms = (np.asarray(each)[counted] for each in record)
+        losses, norms, _ = (np.asarray(each)[counted] for each in record)
     rates, before = window.batches.rates[counted], len(history)
     # Where every step sees all there is, each step is an epoch.
     numbers = (
@@ -251,15 +263,14 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
         else np.full(len(losses), standing.epoch + 1)
     )
     history.add(Steps(numbers, losses, norms, rates))
-    if window.seen:
+    if window.seen and weights[0] > 0:
         history.looks.append({"step": before + 1} | {name: float(seen) for name, seen in window.seen.items()})
     failure = None
     wrong = np.flatnonzero(~_finite(losses, norms))
     if len(wrong):
         at = wrong[0]
         rows = window.rows[counted[at]]
-        batch = jax.tree.map(lambda array: array[counted[at]], window.batches)
-        cause = cause_of(descent.program, descent.constants, state, batch, rows)
+        cause = cause_of(*_apart(descent, window.batches, state, int(counted[at]), rows), rows)
         loss, norm, rate = (float(each[at]) for each in (losses, norms, rates))
         failure = Failure(before + int(at) + 1, standing.epoch + 1, loss, norm, rate, rows[rows >= 0], cause)
     totals = totals._replace(
@@ -270,6 +281,17 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
     loss = totals.loss / totals.weight
     descent.notify("window_end", epoch=standing.epoch + 1, rows=totals.rows, loss=loss)
     return replace(standing, state=state, totals=totals, recorded=len(history)), failure
+
+
+def _apart(
+    descent: Descent, batches: Batches, state: State, at: int, rows: npt.NDArray[np.int64]
+) -> tuple[Program, Constants, State, Batches]:
+    """Return what repeats one step of a window in this process alone."""
+    if descent.fetch is None:
+        return descent.program, descent.constants, state, jax.tree.map(lambda array: array[at], batches)
+    data, weights = descent.fetch(np.maximum(rows, 0))
+    batch = Batches(data, weights * (rows >= 0), batches.rates[at])
+    return descent.program._replace(mesh=None), alone(descent.constants), alone(state), batch
 
 
 def _finite(losses: Floats, norms: Floats) -> npt.NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -93,6 +94,11 @@ class Standing:
     def scale(self) -> float:
         """What the schedule's rate is multiplied by."""
         return self.plateau.scale / SMALLER ** len(self.setbacks)
+
+    def with_states(self, function: Callable[[State], State]) -> Standing:
+        """Return this with each state replaced by what the function makes of it."""
+        good = self.good and self.good.with_states(function)
+        return replace(self, state=function(self.state), good=good)
 
     def remembering(self, loss: float) -> Standing:
         """Return this as the place to go back to, if the last window's mean loss is the lowest so far."""

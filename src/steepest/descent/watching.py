@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steepest.descent.epoch import Batches, Constants, Program, move, shares_of
+from steepest.descent.epoch import Batches, Constants, Program, move, over_ranks, shares_of, totals_of
 from steepest.descent.state import State
 
 EVERY = 1024
@@ -80,7 +80,13 @@ def look(program: Program, constants: Constants, state: State, batches: Batches)
 
 @partial(jax.jit, static_argnames="program")
 def _look(program: Program, constants: Constants, state: State, batches: Batches) -> Seen:
-    batch = jax.tree.map(lambda array: array[0], batches._replace(weights=shares_of(batches.weights)))
+    seen: Seen = over_ranks(program, partial(_seen, program), constants, state, batches)
+    return seen
+
+
+def _seen(program: Program, constants: Constants, state: State, batches: Batches) -> Seen:
+    shares = shares_of(batches.weights, totals_of(program, batches.weights))
+    batch = jax.tree.map(lambda array: array[0], batches._replace(weights=shares))
     moved = move(program, constants, state, batch)
     update = jax.tree.map(jnp.subtract, moved.parameters, state.parameters)
     updates, weights, gradients = (
