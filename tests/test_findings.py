@@ -16,7 +16,7 @@ from steepest.descent.optimizers import optimizer_by_name
 from steepest.diagnosis.course import course
 from steepest.diagnosis.examination import Descended, examine, table_objective
 from steepest.diagnosis.findings import RULES, findings
-from steepest.preparation import Rows
+from steepest.prepared import Rows
 from steepest.run import Shape
 from steepest.settings import Settings
 

@@ -10,7 +10,7 @@ from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
 if TYPE_CHECKING:
-    from steepest.preparation import Prepared
+    from steepest.prepared import Prepared
     from steepest.result import Result
     from steepest.settings import Settings
     from steepest.trained import Trained

@@ -27,18 +27,19 @@ from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
 from steepest.data.order import Rows
 from steepest.data.prefetch import prefetch
-from steepest.data.shared import Group, Shared, SharedBlocks
+from steepest.data.shared import Shared, SharedBlocks
 from steepest.descent.epoch import Batches
 from steepest.descent.loop import Pace
 from steepest.descent.validation import Validation
 from steepest.errors import SteepestError
+from steepest.process_group import ProcessGroup
 
 VALIDATION_ROWS = 256
 """Rows that are validated at a time."""
 
 ROW_WEIGHTS = "Row weights need an objective that returns one loss for each row of the batch."
 
-NOT_BY_ROW = "Rows that several processes hold need functions that return one number for each row of the batch."
+NOT_BY_ROW = "Rows that several processes hold need functions that return one number for each row."
 
 CHUNK = 256
 """Steps of a function without data that run between two looks at the clock."""
@@ -68,7 +69,7 @@ class Feed(NamedTuple):
     windows: Callable[[int, int], Windows]
     pace: Pace
     facts: dict[str, Any]
-    group: Group | None = None
+    group: ProcessGroup | None = None
     fetch: Callable[[Rows], tuple[Any, Any]] | None = None
 
 
@@ -112,15 +113,11 @@ def batches(
     if weights is not None and not padded:
         raise SteepestError(ROW_WEIGHTS)
     shuffle = shuffle and size < rows
-    group = group_of(arrays)
+    group = _group_of(arrays)
     if group and not padded:
         raise SteepestError(NOT_BY_ROW)
     weighed = row_weights(weights, rows)
-    blocks: Blocks | SharedBlocks = (
-        SharedBlocks(tuple(arrays), weighed, size, seed, shuffle)
-        if group
-        else Blocks(tuple(arrays), weighed, size, seed, shuffle, padded)
-    )
+    blocks = _blocks(arrays, weighed, size, seed=seed, shuffle=shuffle, padded=padded)
     blocks = replace(blocks, longest=-(-blocks.steps // max(1, windows // epochs)))
     count = len(blocks.shapes())
     limit, weightless = f"the last epoch ({epochs:,})", some_weigh_nothing(blocks.weights)
@@ -156,9 +153,18 @@ def batches(
     return Feed(windows_from, pace, facts, group, fetch if group else None)
 
 
-def group_of(arrays: Sequence[Any]) -> Group | None:
+def _group_of(arrays: Sequence[Any]) -> ProcessGroup | None:
     """Return the processes that hold rows together, if several do."""
     return next((each.group for each in arrays if isinstance(each, Shared)), None)
+
+
+def _blocks(
+    arrays: Sequence[Any], weights: Any, size: int, *, padded: bool = True, **how: Any
+) -> Blocks | SharedBlocks:
+    """Cut rows into windows, whoever holds them."""
+    if _group_of(arrays):
+        return SharedBlocks(tuple(arrays), weights, size, **how)
+    return Blocks(tuple(arrays), weights, size, padded=padded, **how)
 
 
 def held_out(
@@ -180,17 +186,12 @@ def held_out(
     shapes = [jax.eval_shape(metric, start, batch).shape for metric in metrics.values()]
     if weights is not None and not by_row:
         raise SteepestError(ROW_WEIGHTS)
-    group = group_of(arrays)
+    group = _group_of(arrays)
     if not by_row or () in shapes:
         if group:
             raise SteepestError(NOT_BY_ROW)
         size = rows  # a single number can't be averaged over batches, of which one is padded
-    weighed_by = row_weights(weights, rows)
-    blocks: Blocks | SharedBlocks = (
-        SharedBlocks(tuple(arrays), weighed_by, size, shuffle=False)
-        if group
-        else Blocks(tuple(arrays), weighed_by, size, shuffle=False)
-    )
+    blocks = _blocks(arrays, row_weights(weights, rows), size, shuffle=False)
     facts = {"validation data": digest((*arrays, blocks.weights)), "metrics": list(metrics)}
 
     def weighed() -> Iterator[tuple[float, Batches]]:

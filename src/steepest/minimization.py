@@ -47,6 +47,7 @@ from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
+from steepest.process_group import ProcessGroup, seconds_of_step
 from steepest.result import Asked, Result
 from steepest.snapshots import Snapshots, check_snapshots
 
@@ -196,9 +197,6 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if validation_data is None:
         refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
     program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
-    if feed.group:
-        program = program._replace(mesh=feed.group.mesh)
-        constants = feed.group.place(constants)
     held_out = feeding.held_out(call, start, validation_data, validation_weights, metrics)
     stopping = patience_of(patience, monitor, held_out.validation)
     checkpoints = None
@@ -210,8 +208,6 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if on_divergence == BACK_OFF:
         standing = replace(standing, good=standing)
     standing = _resume(checkpoints, standing, feed.pace)
-    if feed.group:
-        standing = standing.with_states(feed.group.place)
     kept.offer(standing)
     notify = notifier(callbacks)
     rows = 0 if data is None else row_count(data)
@@ -226,10 +222,6 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     if curvature:
         descent = replace(descent, measure=curvature_by_epoch(asked, data, seed))
     outcome = _descend(descent, standing, feed, checkpoints)
-    if feed.group:
-        outcome = replace(
-            outcome, standing=outcome.standing.with_states(alone), parameters=alone(outcome.parameters)
-        )
     result = Result(
         parameters=program.unravel(outcome.parameters),
         why_it_stopped=outcome.why,
@@ -239,6 +231,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         seconds=standing.seconds + time.perf_counter() - began,
         best_epoch=outcome.standing.best.epoch if stopping else None,
         setbacks=outcome.standing.setbacks,
+        seconds_alone=outcome.seconds_alone,
         path=kept.path(outcome.standing, outcome.steps - bool(outcome.failure), program.unravel),
         _outcome=outcome,
         _asked=asked,
@@ -285,6 +278,36 @@ def _descend(
     descent: Descent, standing: Standing, feed: feeding.Feed, checkpoints: Checkpoints | None
 ) -> Outcome:
     """Run the descent, and save where it stands in the end, also if it is interrupted."""
+    if feed.group is not None:
+        return _descend_together(feed.group, descent, standing, feed, checkpoints)
+    return _descend_alone(descent, standing, feed, checkpoints)
+
+
+def _descend_together(
+    group: ProcessGroup,
+    descent: Descent,
+    standing: Standing,
+    feed: feeding.Feed,
+    checkpoints: Checkpoints | None,
+) -> Outcome:
+    """Run the descent on the devices of all processes of a group."""
+    descent = replace(
+        descent,
+        program=descent.program._replace(mesh=group.mesh),
+        constants=group.place(descent.constants),
+    )
+    outcome = _descend_alone(descent, standing.with_states(group.place), feed, checkpoints)
+    after = outcome.standing.with_states(alone)
+    with closing(feed.windows(0, 0)) as windows:
+        step = seconds_of_step(descent.program, descent.constants, after.state, next(windows))
+    return replace(
+        outcome, standing=after, parameters=alone(outcome.parameters), seconds_alone=step * outcome.steps
+    )
+
+
+def _descend_alone(
+    descent: Descent, standing: Standing, feed: feeding.Feed, checkpoints: Checkpoints | None
+) -> Outcome:
     if checkpoints is None:
         return _backing_off(descent, standing, feed)
     try:

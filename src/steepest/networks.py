@@ -22,7 +22,7 @@ from steepest.diagnosis.measures import layers
 from steepest.diagnosis.rates import RateSearch
 from steepest.errors import SteepestError
 from steepest.minimization import minimize
-from steepest.preparation import Prepared, Rows
+from steepest.prepared import Prepared, Rows, SharedRows
 from steepest.result import Result
 from steepest.run import Shape
 from steepest.settings import AUTO, Settings
@@ -56,7 +56,7 @@ def train(
     asked = problem(settings, prepared, epochs, start)
     result = descend(
         asked,
-        validation=prepared.validation,
+        validation=prepared.descended.validation,
         callbacks=callbacks,
         patience=settings.patience,
         monitor=settings.monitor,
@@ -91,6 +91,7 @@ def train(
         },
         failure=result.failure,
         setbacks=result.setbacks,
+        seconds_alone=result.seconds_alone,
         descended=replace(
             result.descended(),
             objective=table_objective(asked.model, prepared.task, settings.l2),
@@ -129,7 +130,7 @@ class Problem:
 def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> Problem:
     """Return what a fit minimises; see `train`."""
     hidden = settings.hidden if settings.model == "mlp" else ()
-    task, loss = prepared.task, tasks.loss_of(prepared.task)
+    task, loss, rows = prepared.task, tasks.loss_of(prepared.task), prepared.descended.training
     shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
     model = shape.build(tasks.output_bias(task))
     drawn = _drawn(shape, tuple(np.atleast_1d(tasks.output_bias(task)).tolist()), settings.seed)
@@ -149,17 +150,17 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     descent = {
-        "optimizer": _optimizer(settings, len(prepared.training.target), epochs),
+        "optimizer": _optimizer(settings, len(rows.target), epochs),
         "batch_size": settings.batch_size,
         "epochs": epochs,
         "tolerance": settings.tolerance,
         "seed": settings.seed,
-        "weights": prepared.training.weights,
+        "weights": rows.weights,
         "l1": jax.tree.map(lambda counted: settings.l1 * counted, penalised),
         "l2": jax.tree.map(lambda counted: settings.l2 * counted, penalised),
     }
     metric = {tasks.METRICS[task.kind]: measure}
-    return Problem(shape, model, objective, start, prepared.training.data, descent, metric)
+    return Problem(shape, model, objective, start, rows.data, descent, metric)
 
 
 @lru_cache(maxsize=1)
@@ -168,7 +169,7 @@ def _drawn(shape: Shape, output_bias: tuple[float, ...], seed: int) -> Any:
     return jax.jit(shape.build(output_bias).init)(jax.random.key(seed))
 
 
-def descend(asked: Problem, *, validation: Rows | None, **more: Any) -> Result:
+def descend(asked: Problem, *, validation: Rows | SharedRows | None, **more: Any) -> Result:
     """Minimise by `steepest.minimize`, which takes ``more`` as well."""
     return minimize(
         asked.objective,

@@ -6,105 +6,29 @@ stretches of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from steepest import tasks
 from steepest.data.cache import Filling, Form
 from steepest.data.columns import Plan
-from steepest.data.encode import infinite_values
 from steepest.data.learning import Learner
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
-from steepest.data.rows import RowSource, Stretch, piece, subset
+from steepest.data.rows import Stretch, subset
 from steepest.data.sampling import RowSample
-from steepest.data.split import RUN, Groups, Mask, rows_held_out
+from steepest.data.shared import Group
+from steepest.data.split import Mask
 from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.dividing import Divide, Seen, Table, divider
 from steepest.errors import SteepestError
+from steepest.merging import TRAINING, VALIDATION, Count, Pass, firsts_of_parts, merged, told
 from steepest.selection import CELLS, MOST_ROWS, SELECTING, Sample, select
 from steepest.settings import Settings
-
-Seen = Callable[[str, int, int | None], None]
-"""Is told what is being done, with how many rows so far, of how many where known."""
-
-Divide = Callable[[Iterator[Stretch]], Iterator[tuple[Stretch, Mask]]]
-"""Labelled rows -> the same, and which of them are held out."""
-
-TRAINING, VALIDATION = "training", "validation"
-
-
-@dataclass
-class Count:
-    """Rows that were seen, and those of them that have no target."""
-
-    rows: int = 0
-    unlabelled: int = 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """A source of which the rows with a target are wanted.
-
-    Parameters
-    ----------
-    source
-        Where the rows come from.
-    target
-        The target's column.
-    of
-        What is added to messages: `` in FILE``.
-    """
-
-    source: RowSource
-    target: str
-    of: str = ""
-
-    def parts(
-        self,
-        doing: str,
-        seen: Seen,
-        *,
-        columns: list[str] | None = None,
-        rejects: Rejects | None = None,
-        count: Count | None = None,
-    ) -> Iterator[Stretch]:
-        """Yield the rows that have a target.
-
-        Raises
-        ------
-        SteepestError
-            If none has one, or one is infinite.
-        """
-        count = count or Count()
-        stretches = prefetch(self.source.stretches(columns))
-        try:
-            for stretch in stretches:
-                if rejects is not None:
-                    rejects.add(stretch.rejected)
-                labelled = subset(stretch, np.asarray(pc.is_valid(plain_values(stretch.rows[self.target]))))
-                self._require_finite(labelled)
-                count.rows += stretch.rows.num_rows
-                count.unlabelled += stretch.rows.num_rows - labelled.rows.num_rows
-                seen(doing, count.rows, self.source.rows)
-                if labelled.rows.num_rows:
-                    yield labelled
-        finally:
-            stretches.close()
-        if count.rows == count.unlabelled:
-            raise SteepestError(
-                f"The target {self.target!r} is missing in every row{self.of}.", hint="Name another target."
-            )
-
-    def _require_finite(self, part: Stretch) -> None:
-        column = part.rows[self.target]
-        if type_of(column.type) == "number" and np.isinf(numbers_of(plain_values(column))).any():
-            raise infinite_values(self.target, column, part.locate)
 
 
 class Learned(NamedTuple):
@@ -117,7 +41,9 @@ class Learned(NamedTuple):
     divide
         Which rows are held out; None where a file of them was named.
     rows
-        Rows to train on, and to judge by.
+        Rows to train on, and to judge by; here, where other processes have more.
+    firsts
+        The number of each process's first row of each part, and of all rows of it.
     missing
         Column -> how many training rows have no value in it.
     counts
@@ -130,64 +56,15 @@ class Learned(NamedTuple):
     plan: Plan
     divide: Divide
     rows: dict[str, int]
+    firsts: dict[str, tuple[int, ...]]
     missing: dict[str, int]
     counts: dict[str, Count]
     selection: dict[str, Any] | None
 
-
-def divider(settings: Settings, table: Table, seen: Seen) -> Divide:
-    """Return what holds rows out; whole groups need a pass of their own that counts them."""
-    fraction, seed, name = settings.validation, settings.seed, settings.split_by
-    if isinstance(fraction, str) or not fraction:
-        return lambda parts: ((part, np.zeros(part.rows.num_rows, np.bool_)) for part in parts)
-    if name is None:
-        return lambda parts: _by_rows(parts, fraction, seed)
-    groups = Groups(seed)
-    for part in table.parts("counting groups", seen, columns=[table.target, name]):
-        groups.add(part.rows[name])
-    held_out = groups.held_out(fraction)
-    return lambda parts: ((part, held_out(part.rows[name])) for part in parts)
-
-
-def _by_rows(parts: Iterator[Stretch], fraction: float, seed: int) -> Iterator[tuple[Stretch, Mask]]:
-    """Divide rows run by run: a run's rows wait until it is known how many it has."""
-    waiting: list[Stretch] = []
-    run = held = 0
-
-    def divided() -> Iterator[tuple[Stretch, Mask]]:
-        mask, first = rows_held_out(run, held, fraction, seed), 0
-        for part in waiting:
-            yield part, mask[first : first + part.rows.num_rows]
-            first += part.rows.num_rows
-
-    for part in parts:
-        first = 0
-        while first < part.rows.num_rows:
-            count = min(RUN - held, part.rows.num_rows - first)
-            waiting.append(piece(part, first, count))
-            first, held = first + count, held + count
-            if held == RUN:
-                yield from divided()
-                waiting, held, run = [], 0, run + 1
-    yield from divided()
-
-
-def places(settings: Settings, table: Table, numbers: Sequence[int]) -> list[str]:
-    """Return where training rows, numbered from 0, came from, for a person; the table is read up to them."""
-
-    def unseen(*_: object) -> None:
-        pass
-
-    found: dict[int, str] = {}
-    first = 0
-    for part, mask in divider(settings, table, unseen)(table.parts("finding rows", unseen)):
-        kept = subset(part, ~mask)
-        last = first + kept.rows.num_rows
-        found |= {number: kept.locate(number - first) for number in numbers if first <= number < last}
-        if len(found) == len(set(numbers)):
-            break
-        first = last
-    return [found[number] for number in numbers]
+    @property
+    def all_rows(self) -> dict[str, int]:
+        """Rows to train on, and to judge by, in all processes."""
+        return {part: firsts[-1] for part, firsts in self.firsts.items()}
 
 
 class Known(NamedTuple):
@@ -205,54 +82,85 @@ def learn(
     rejects: Rejects,
     seen: Seen,
     known: Known | None = None,
+    group: Group | None = None,
 ) -> Learned:
     """Learn what the target asks for from all labelled rows, and the column plan from the training rows.
 
-    What is known of an earlier run stays; the rows are counted all the same.
+    What is known of an earlier run stays; the rows are counted all the same. A group of processes learns
+    from the rows of all.
 
     Raises
     ------
     SteepestError
         If the rows, the columns or the target can't be used.
     """
-    divide = divider(settings, table, seen)
-    everything, training = Learner([table.target]), Learner(set_aside)
-    sample = RowSample(settings.seed, SELECTING, MOST_ROWS) if settings.select and not known else None
+    divide = divider(settings, table, seen, group)
     counts = {TRAINING: Count()} | ({VALIDATION: Count()} if held else {})
-    rows = {TRAINING: 0, VALIDATION: 0}
-    parts = table.parts("learning", seen, rejects=rejects, count=counts[TRAINING])
-    with closing(prefetch((part, subset(part, ~mask)) for part, mask in divide(parts))) as pieces:
-        for part, kept in pieces:
-            everything.update(part.rows.select([table.target]), part.locate)
-            training.update(kept.rows, kept.locate)
-            if sample is not None:
-                sample.update(kept.rows)
-            rows[TRAINING] += kept.rows.num_rows
-            rows[VALIDATION] += part.rows.num_rows - kept.rows.num_rows
-    if held:
-        for part in held.parts("learning", seen, rejects=rejects, count=counts[VALIDATION]):
-            everything.update(part.rows.select([table.target]), part.locate)
-            rows[VALIDATION] += part.rows.num_rows
-    if settings.validation and not (rows[TRAINING] and rows[VALIDATION]):
+    pass_ = Pass(Learner([table.target]), Learner(set_aside), counts, {TRAINING: 0, VALIDATION: 0})
+    sample = RowSample(settings.seed, SELECTING, MOST_ROWS) if settings.select and not known else None
+    _go_over(pass_, sample if group is None else None, table, held, divide, rejects, seen)
+    rows, firsts = pass_.rows, firsts_of_parts([pass_.rows])
+    if group is not None:
+        pass_, firsts = merged(group, pass_)
+        table.require_labelled(pass_.counts[TRAINING])
+        sample = sample and _sampled(group, sample, firsts[TRAINING], table, divide, seen)
+    if settings.holds_out and not (firsts[TRAINING][-1] and firsts[VALIDATION][-1]):
         raise SteepestError(
             "one row is too few to hold some out for validation.", hint="Give at least two rows."
         )
-    summaries = training.summaries
+    summaries = pass_.training.summaries
     task, plan = known or (
         tasks.learn_task(
-            table.target, everything.summaries[table.target], summaries[table.target], settings.loss
+            table.target, pass_.everything.summaries[table.target], summaries[table.target], settings.loss
         ),
-        training.plan(),
+        pass_.training.plan(),
     )
     selection = None
     if sample is not None and settings.select is not None:
-        plan, selection = select(
-            settings.select, task, plan, _encoded_sample(settings, task, plan, sample), settings.seed
-        )
+        some = _encoded_sample(settings, task, plan, sample)
+        plan, selection = select(settings.select, task, plan, some, settings.seed)
     missing = {
         column.name: summaries[column.name].missing for column in plan.columns if column.name in summaries
     }
-    return Learned(task, plan, divide, rows, missing, counts, selection)
+    return Learned(task, plan, divide, rows, firsts, missing, pass_.counts, selection)
+
+
+def _go_over(
+    pass_: Pass,
+    sample: RowSample | None,
+    table: Table,
+    held: Table | None,
+    divide: Divide,
+    rejects: Rejects,
+    seen: Seen,
+) -> None:
+    """Learn from all rows of the table, and from the targets of the file to judge by."""
+    parts = table.parts("learning", seen, rejects=rejects, count=pass_.counts[TRAINING])
+    with closing(prefetch((part, subset(part, ~mask)) for part, mask in divide(parts))) as pieces:
+        for part, kept in pieces:
+            pass_.everything.update(part.rows.select([table.target]), part.locate)
+            pass_.training.update(kept.rows, kept.locate)
+            if sample is not None:
+                sample.update(kept.rows)
+            pass_.rows[TRAINING] += kept.rows.num_rows
+            pass_.rows[VALIDATION] += part.rows.num_rows - kept.rows.num_rows
+    if held:
+        for part in held.parts("learning", seen, rejects=rejects, count=pass_.counts[VALIDATION]):
+            pass_.everything.update(part.rows.select([table.target]), part.locate)
+            pass_.rows[VALIDATION] += part.rows.num_rows
+
+
+def _sampled(
+    group: Group, like: RowSample, firsts: tuple[int, ...], table: Table, divide: Divide, seen: Seen
+) -> RowSample:
+    """Return the sample of all processes' training rows: a row's number decides, so it must be known."""
+    sample = like.beginning(firsts[group.rank])
+    for part, mask in divide(table.parts("sampling", seen)):
+        sample.update(subset(part, ~mask).rows)
+    whole, *others = map(like.of, told(group, sample.to_json()))
+    for other in others:
+        whole.merge(other)
+    return whole
 
 
 def _encoded_sample(settings: Settings, task: tasks.Task, plan: Plan, sample: RowSample) -> Sample:
@@ -283,7 +191,13 @@ def forms(settings: Settings, learned: Learned) -> dict[str, Form]:
 
 
 def encode(
-    settings: Settings, table: Table, held: Table | None, learned: Learned, filling: Filling, seen: Seen
+    settings: Settings,
+    table: Table,
+    held: Table | None,
+    learned: Learned,
+    filling: Filling,
+    seen: Seen,
+    group: Group | None = None,
 ) -> None:
     """Encode all labelled rows into arrays, as `forms` says.
 
@@ -305,6 +219,8 @@ def encode(
                 raise changed(table) from None
     if filling.filled != {name: form.shape[0] for name, form in filling.forms.items()}:
         raise changed(table)
+    if group is not None:
+        weighed = any(told(group, weighed))
     if settings.weights and not weighed:
         raise SteepestError(f"The row weights in {settings.weights!r} are all 0.")
 
@@ -317,7 +233,7 @@ def _encoded(
 ) -> Iterator[tuple[str, Arrays]]:
     """Yield the encoded rows of each part, as they come."""
     by_class = tasks.class_weights(learned.task, settings.class_weight)
-    named = (table.target, settings.weights, settings.split_by)
+    named = (table.target, settings.weights, settings.split_by, settings.validation_column)
     columns = [*dict.fromkeys(name for name in named if name), *(each.name for each in learned.plan.columns)]
     for part, mask in learned.divide(table.parts("encoding", seen, columns=columns)):
         arrays = _arrays(settings, learned, part)

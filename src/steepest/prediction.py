@@ -19,9 +19,10 @@ from steepest.data.packed import PackedRows
 from steepest.data.rows import RowSource, settled
 from steepest.data.source import open_source
 from steepest.descent.models import Model
+from steepest.dividing import Table
 from steepest.evaluation import evaluate, permutation_importance
-from steepest.passes import Count, Table
-from steepest.preparation import Rows
+from steepest.merging import Count
+from steepest.prepared import Rows
 from steepest.run import Run
 from steepest.tasks import Task
 from steepest.trained import Trained
@@ -69,13 +70,29 @@ def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] 
 def judged(rows: Rows, seed: int) -> tuple[PackedRows, npt.NDArray[Any], list[str]]:
     """Return the features and targets of the rows to judge by, and what is to be said of them."""
     count = len(rows.features)
-    most = min(MOST_JUDGED, max(1, JUDGED_BYTES // max(1, rows.features.row_bytes)))
+    most = most_to_judge_by(rows.features.row_bytes)
     if count <= most:
-        return rows.features, rows.target[:], []
+        return rows.features, rows.target[:], _drawn(count, rows.drawn_from)
+    chosen = rows_to_judge_by(count, most, seed)
+    return rows.features.subset(chosen), rows.target[chosen], _drawn(len(chosen), count)
+
+
+def most_to_judge_by(row_bytes: int) -> int:
+    """Return by how many rows of this size a model is judged at most."""
+    return min(MOST_JUDGED, max(1, JUDGED_BYTES // max(1, row_bytes)))
+
+
+def rows_to_judge_by(count: int, most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of at most so many rows, drawn from all, ascending; where there are more."""
+    if count <= most:
+        return np.arange(count)
     drawn = np.unique(generator(seed, JUDGING).bit_generator.random_raw(most) % np.uint64(count))
-    chosen = drawn.astype(np.int64)
-    note = f"These figures are of {len(chosen):,} rows, drawn from {count:,}."
-    return rows.features.subset(chosen), rows.target[chosen], [note]
+    return drawn.astype(np.int64)
+
+
+def _drawn(rows: int, of: int | None) -> list[str]:
+    """Say of how many rows figures are, where these are not all."""
+    return [] if of is None else [f"These figures are of {rows:,} rows, drawn from {of:,}."]
 
 
 def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[str, Any]:

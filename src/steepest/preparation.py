@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +22,17 @@ from steepest.data.layout import Packed
 from steepest.data.packed import PackedRows
 from steepest.data.rejected import FILE, Rejects
 from steepest.data.rows import MEMORY, Reconsidered
+from steepest.data.shared import Shared
 from steepest.data.source import open_source
 from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
+from steepest.dividing import Seen, Table, places
 from steepest.errors import SteepestError, nearest
 from steepest.memory import least_memory, memory_budget
-from steepest.passes import (
-    TRAINING,
-    VALIDATION,
-    Known,
-    Learned,
-    Seen,
-    Table,
-    encode,
-    forms,
-    learn,
-    places,
-)
+from steepest.merging import TRAINING, VALIDATION
+from steepest.passes import Known, Learned, encode, forms, learn
+from steepest.prepared import Prepared, Rows, SharedRows, Together
+from steepest.process_group import ProcessGroup
 from steepest.recording import facts_of
 from steepest.settings import Settings
 
@@ -51,6 +45,7 @@ DECIDES = (
     "select",
     "split_by",
     "validation",
+    "validation_column",
     "seed",
     "weights",
     "class_weight",
@@ -60,59 +55,6 @@ DECIDES = (
 """The settings that decide how rows are encoded."""
 
 
-class Rows(NamedTuple):
-    """Rows as the descent takes them.
-
-    Attributes
-    ----------
-    features
-        float32 ``[rows, features]``, expanded when they are gathered.
-    target
-        See `steepest.tasks.encode_target`.
-    weights
-        float32 ``[rows]``, or ``None`` where all weigh the same.
-    """
-
-    features: PackedRows
-    target: npt.NDArray[Any] | Mapped
-    weights: npt.NDArray[np.float32] | Mapped | None
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """What `steepest.minimize` takes as data."""
-        return {"features": self.features, "target": self.target}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a fit needs of its data.
-
-    Parameters
-    ----------
-    task, plan
-        What was learned.
-    training, validation
-        The rows.
-    facts
-        The part of the record that describes the data.
-    key
-        Names the data and what decides how it is encoded; None where nothing tells when the data changes.
-    rejected
-        Writes the list of rows that can't be used into a folder, if there are any.
-    places
-        Numbers of training rows, from 0 -> where they came from, for a person: the table is read again.
-    """
-
-    task: tasks.Task
-    plan: Plan
-    training: Rows
-    validation: Rows | None
-    facts: dict[str, Any]
-    key: str | None
-    rejected: Callable[[Path], None]
-    places: Callable[[Sequence[int]], list[str]] = lambda _: []
-
-
 def prepare(
     settings: Settings,
     data: Any = None,
@@ -120,6 +62,7 @@ def prepare(
     known: Known | None = None,
     say: Callable[[str], None] = lambda _: None,
     seen: Seen = lambda *_: None,
+    group: ProcessGroup | None = None,
 ) -> Prepared:
     """Read, split and encode; the column plan is learned from the training rows alone.
 
@@ -133,6 +76,8 @@ def prepare(
         What an earlier run has learned, and this one takes over.
     say, seen
         Are told of surprises, and how far the passes are.
+    group
+        The processes each of which reads a part of the rows, in the order of their ranks.
 
     Raises
     ------
@@ -140,6 +85,11 @@ def prepare(
         If the files, the columns or the target can't be used.
     """
     roles = named(settings)
+    if settings.validation_column and (settings.split_by or isinstance(settings.validation, str)):
+        raise SteepestError(
+            "--validation-column says which rows are held out; so would --split-by or a --validation file.",
+            hint="Give one of them.",
+        )
     if settings.validation and not isinstance(settings.validation, str):
         check_fraction(settings.validation)
     if data is None and settings.data == MEMORY:
@@ -153,6 +103,8 @@ def prepare(
         if settings.split_by:
             raise SteepestError("--split-by has nothing to split where --validation names a file.")
         held = _open(settings, [settings.validation], roles, f" in {settings.validation}")
+    if group is not None:
+        return _prepared_together(settings, table, held, list(roles), known, seen, group)
     find_places = partial(_places, settings, table)
     budget = memory_budget(settings.memory)
     key = _key(settings, table, held, known)
@@ -171,6 +123,32 @@ def prepare(
             except Reconsidered as surprise:
                 say(f"{surprise}; what was read is read anew.")
                 table, held = _replaced(table, held, surprise)
+
+
+def _prepared_together(
+    settings: Settings,
+    table: Table,
+    held: Table | None,
+    roles: list[str],
+    known: Known | None,
+    seen: Seen,
+    group: ProcessGroup,
+) -> Prepared:
+    """Return what a process of a group has of the rows; the other processes have the others."""
+    rejects = Rejects()
+    table, held = replace(table, whole=False), held and replace(held, whole=False)
+    learned = learn(settings, table, held, roles, rejects, seen, known, group)
+    budget = memory_budget(settings.memory)
+    prepared = _encoded(settings, table, held, learned, rejects, None, budget, seen, group)
+    training = _shared(prepared.training, learned.firsts[TRAINING], group)
+    validation = prepared.validation and _shared(prepared.validation, learned.firsts[VALIDATION], group)
+    return replace(prepared, together=Together(group, training, validation))
+
+
+def _shared(rows: Rows, firsts: tuple[int, ...], group: ProcessGroup) -> SharedRows:
+    """Return a process's rows as a part of all."""
+    weights = None if rows.weights is None else Shared(rows.weights, firsts, group)
+    return SharedRows(Shared(rows.features, firsts, group), Shared(rows.target, firsts, group), weights)
 
 
 def _places(settings: Settings, table: Table, numbers: Sequence[int]) -> list[str]:
@@ -223,6 +201,7 @@ def _encoded(
     key: str | None,
     budget: int,
     seen: Seen,
+    group: ProcessGroup | None = None,
 ) -> Prepared:
     """Encode the rows: small ones in memory, large ones in the cache."""
     shapes = forms(settings, learned)
@@ -231,13 +210,13 @@ def _encoded(
     facts = facts_of(settings, table, held, learned, rejects, named(settings))
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
         with cache.Filling(shapes, None) as filling:
-            encode(settings, table, held, learned, filling, seen)
+            encode(settings, table, held, learned, filling, seen, group)
             _require_unchanged(table, held)
             arrays = filling.finish()
         return _prepared(learned.task, learned.plan, facts, arrays, False, key, rejects.write)
     name = key or cache.unique_key()
     with cache.new_entry(name) as aside, cache.Filling(shapes, aside) as filling:
-        encode(settings, table, held, learned, filling, seen)
+        encode(settings, table, held, learned, filling, seen, group)
         _require_unchanged(table, held)
         filling.finish()
         rejects.write(aside)
@@ -295,9 +274,7 @@ def _prepared(
     key: str | None,
     rejected: Callable[[Path], None],
 ) -> Prepared:
-    def rows(part: str) -> Rows | None:
-        if not len(arrays[f"{part}.target"]):
-            return None
+    def rows(part: str) -> Rows:
         packed = Packed(arrays[f"{part}.numbers"], arrays[f"{part}.codes"])
         weights = f"{part}.weights"
         return Rows(
@@ -306,9 +283,8 @@ def _prepared(
             _column(arrays[weights], fleeting) if weights in arrays else None,
         )
 
-    training = rows(TRAINING)
-    assert training is not None  # noqa: S101 - the target was learned from its rows
-    return Prepared(task, plan, training, rows(VALIDATION), facts, key, rejected)
+    held_out = rows(VALIDATION) if facts["split"]["validation_rows"] else None
+    return Prepared(task, plan, rows(TRAINING), held_out, facts, key, rejected)
 
 
 def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mapped:
@@ -321,6 +297,7 @@ def named(settings: Settings) -> dict[str, str]:
     for name, role in (
         (settings.target, "target"),
         (settings.split_by, "column to split by"),
+        (settings.validation_column, "column of rows to judge by"),
         (settings.weights, "column of row weights"),
     ):
         if name and name in settings.drop:

@@ -7,6 +7,7 @@ and a rank from 0; all call the functions below in the same order, because each 
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from steepest.descent.epoch import RANKS
+from steepest.data.blocks import Window
+from steepest.descent.epoch import RANKS, Batches, Constants, Program, alone, try_window
+from steepest.descent.state import State
 
 Array = npt.NDArray[Any]
 
@@ -94,18 +97,23 @@ class ProcessGroup:
         """
         spec = PartitionSpec(*(None,) * axis, RANKS)
         shape = tuple(size * (self.size if index == axis else 1) for index, size in enumerate(rows.shape))
-        return jax.make_array_from_process_local_data(NamedSharding(self.mesh, spec), rows, shape)
+        placed: jax.Array = jax.make_array_from_process_local_data(
+            NamedSharding(self.mesh, spec), rows, shape
+        )
+        return placed
 
     def place(self, tree: Any) -> Any:
         """Return arrays, which are the same in all processes, on all devices."""
         return jax.tree.map(self._placed, tree)
 
     def _placed(self, array: Any) -> jax.Array:
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key):
             numbers = self._placed(jax.random.key_data(array))
-            return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(array))
+            key: jax.Array = jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(array))
+            return key
         everywhere = NamedSharding(self.mesh, PartitionSpec())
-        return jax.make_array_from_process_local_data(everywhere, np.asarray(array))
+        placed: jax.Array = jax.make_array_from_process_local_data(everywhere, np.asarray(array))
+        return placed
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -118,6 +126,27 @@ def _sum(mesh: Mesh, words: jax.Array) -> jax.Array:
         add, mesh=mesh, in_specs=PartitionSpec(RANKS), out_specs=PartitionSpec(), check_vma=False
     )(words)
     return summed
+
+
+def seconds_of_step(program: Program, constants: Constants, state: State, window: Window) -> float:
+    """Return how long a step takes on this process's part of a window alone, without the others.
+
+    Parameters
+    ----------
+    program, constants, window
+        Of the group's descent.
+    state
+        Of this process alone.
+    """
+    data, weights = alone((window.arrays, window.weights))
+    batches = Batches(data, weights, np.zeros(len(weights), np.float32))
+    program, constants = program._replace(mesh=None), alone(constants)
+    seconds = 0.0
+    for _ in range(2):  # the first time it is compiled
+        began = time.perf_counter()
+        jax.block_until_ready(try_window(program, constants, state, batches))
+        seconds = time.perf_counter() - began
+    return seconds / len(weights)
 
 
 def join(coordinator: str, rank: int, size: int) -> ProcessGroup:

@@ -12,14 +12,16 @@ import numpy as np
 import steepest
 from steepest.data.rejected import FILE, Rejects
 from steepest.data.rows import MEMORY
-from steepest.passes import TRAINING, VALIDATION, Learned, Table
+from steepest.dividing import Table
+from steepest.merging import TRAINING, VALIDATION
+from steepest.passes import Learned
 from steepest.run import FORMAT
 from steepest.selection import says
 from steepest.settings import NAMES, Settings, to_toml
 from steepest.trained import Trained
 
 if TYPE_CHECKING:
-    from steepest.preparation import Prepared
+    from steepest.prepared import Prepared
 
 
 def facts_of(
@@ -61,8 +63,8 @@ def facts_of(
             "fingerprints": [each.source.fingerprint() for each in (table, held) if each],
         },
         "split": {
-            "training_rows": learned.rows[TRAINING],
-            "validation_rows": learned.rows[VALIDATION],
+            "training_rows": learned.all_rows[TRAINING],
+            "validation_rows": learned.all_rows[VALIDATION],
             "how": _how(settings),
         },
         "columns": _describe_columns(learned),
@@ -77,6 +79,8 @@ def facts_of(
 
 def _how(settings: Settings) -> str:
     """Return how the rows to judge by were chosen."""
+    if settings.validation_column:
+        return f"the rows are held out that {settings.validation_column!r} says"
     if isinstance(settings.validation, str):
         return f"the rows of {settings.validation} are held out"
     if settings.validation == 0:

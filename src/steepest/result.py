@@ -88,6 +88,9 @@ class Result:
     setbacks
         Steps that were not finite and that the descent went back from, each with ``step``, ``learning_rate``
         and ``back_to``, the step that it went on from. The history is that of the steps that count.
+    seconds_alone
+        What this process's part of the steps would have taken without waiting for the other processes of a
+        group, about; ``None`` without any.
     path
         The snapshots of the parameters on the way, if any were asked for.
     """
@@ -100,6 +103,7 @@ class Result:
     seconds: float
     best_epoch: int | None
     setbacks: tuple[Setback, ...]
+    seconds_alone: float | None
     path: Path | None
     _outcome: Outcome = field(repr=False)
     _asked: Asked = field(repr=False)

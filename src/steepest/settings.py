@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Settings:
         Penalties on the weights (never on the biases).
     validation
         The share of the rows to hold out, a file with such rows, or 0 to hold none out.
+    validation_column
+        A column that says, true or false, which rows are held out; ``validation`` is of no use then.
     split_by
         A column whose values are held out whole.
     weights
@@ -100,6 +103,7 @@ class Settings:
     l1: float = 0.0
     l2: float = 0.0
     validation: float | str = 0.2
+    validation_column: str | None = None
     split_by: str | None = None
     weights: str | None = None
     class_weight: str | None = None
@@ -116,6 +120,11 @@ class Settings:
     seed: int = 0
     out: str | None = None
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether some rows are held out to judge by."""
+        return bool(self.validation_column or self.validation)
+
 
 NAMES = tuple(field.name for field in fields(Settings))
 
@@ -130,6 +139,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "optimizer": (str,),
     "schedule": (str,),
     "split_by": (str,),
+    "validation_column": (str,),
     "weights": (str,),
     "class_weight": (str,),
     "monitor": (str,),
@@ -169,6 +179,19 @@ def to_toml(settings: Settings) -> str:
     import tomli_w
 
     return tomli_w.dumps({name: value for name, value in asdict(settings).items() if value is not None})
+
+
+def settings_to_json(settings: Settings) -> dict[str, Any]:
+    """Return settings as plain JSON."""
+    return asdict(settings)
+
+
+def settings_from_json(stored: Mapping[str, Any]) -> Settings:
+    """Return the settings that `settings_to_json` wrote."""
+    lists: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
+    return replace(Settings(), **lists)
 
 
 def read_settings(path: str) -> dict[str, Any]:

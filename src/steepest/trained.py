@@ -42,6 +42,8 @@ class Trained:
         What the record says of the model's layers, and of loss, optimizer, rate and schedule.
     failure, setbacks
         See `steepest.Result`.
+    seconds_alone
+        What the steps would have taken without the other processes of a group, about; ``None`` without any.
     descended
         What an examination needs to know of the descent; ``None`` where it can't be examined.
     """
@@ -60,4 +62,5 @@ class Trained:
     rule: dict[str, Any]
     failure: Failure | None = None
     setbacks: tuple[Setback, ...] = ()
+    seconds_alone: float | None = None
     descended: Descended | None = None

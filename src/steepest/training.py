@@ -23,8 +23,11 @@ from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosing import evidence_of
 from steepest.diagnosis.findings import findings
 from steepest.errors import SteepestError, nearest
+from steepest.leading import account, asking, brought, lead
 from steepest.prediction import figures_of, importances, judged, outputs_of
-from steepest.preparation import Prepared, prepare
+from steepest.preparation import prepare
+from steepest.prepared import Prepared
+from steepest.process_group import ProcessGroup
 from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
 from steepest.selection import check_select
@@ -59,6 +62,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
+    group: ProcessGroup | None = None,
 ) -> Run:
     """Train on data of any size and write a run's folder; go on where the same run was interrupted.
 
@@ -74,6 +78,9 @@ def fit(
         Is told, in a sentence each, what a reader would want to know on the way.
     overwrite
         Whether a run of the same name, complete or interrupted, may be replaced.
+    group
+        The processes among which the rows are divided; this one leads, and the others call
+        `steepest.leading.follow`.
 
     Raises
     ------
@@ -92,7 +99,8 @@ def fit(
         notify("rows_seen", doing=doing, rows=rows, of=of)
 
     before = earlier(settings)
-    prepared = prepare(settings, data, known=before.known if before else None, say=say, seen=seen)
+    known = before.known if before else None
+    prepared = prepare(settings, data, known=known, say=say, seen=seen, group=group)
     before = before and before.on(prepared.facts["data"])
     seconds = {"reading and encoding": time.perf_counter() - began}
     announce(prepared, say)
@@ -102,8 +110,10 @@ def fit(
     with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
+        prepared = brought(prepared, settings.seed)
+        workers = account(prepared, trained)
         record = record_of(settings, prepared, trained, epochs_of(settings, prepared))
-        record["learning_rate"] = search
+        record |= {"learning_rate": search} | ({"workers": workers} if workers else {})
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
         seconds["evaluation"] = time.perf_counter() - judging
@@ -139,8 +149,9 @@ def _train(
         epochs += before.epochs
         start = before.run.parameters
     began = time.perf_counter()
-    settings, search = _settle_rate(settings, prepared, epochs, start, before, work, say)
+    settings, search = _settle_rate(settings, asking(prepared), epochs, start, before, work, say)
     seconds["finding the learning rate"] = time.perf_counter() - began
+    lead(prepared, settings, epochs, work / CHECKPOINTS)
     trained = _trained_by(settings).train(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
     seconds["descent"] = trained.seconds
     return trained, search
@@ -251,11 +262,7 @@ def _check_numbers(settings: Settings) -> None:
 def _check_patience(settings: Settings) -> None:
     if settings.patience is not None and settings.patience < 1:
         raise SteepestError(f"Patience lasts at least one epoch, not {settings.patience}.")
-    if (
-        settings.patience is not None
-        and not settings.validation
-        and settings.monitor.startswith("validation")
-    ):
+    if settings.patience is not None and not settings.holds_out and settings.monitor.startswith("validation"):
         raise SteepestError(
             f"--patience watches {settings.monitor}, but no rows are held out.",
             hint="Hold some out (--validation 0.2), or add --monitor loss.",
@@ -285,7 +292,7 @@ def _takes_rate(settings: Settings, prepared: Prepared) -> bool:
 
 def epochs_of(settings: Settings, prepared: Prepared) -> int:
     """Return the most epochs that the descent may take."""
-    rows = len(prepared.training.target)
+    rows = len(prepared.descended.training.target)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
     return settings.epochs or min(MOST_EPOCHS, max(EPOCHS, -(-FEWEST_STEPS // steps)))
 

@@ -18,7 +18,8 @@ from steepest.data.order import generator
 from steepest.descent.loop import Interrupted
 from steepest.errors import SteepestError
 from steepest.passes import Known
-from steepest.preparation import Prepared, prepare
+from steepest.preparation import prepare
+from steepest.prepared import Prepared
 from steepest.run import Run
 from steepest.sealed import Arrays
 from steepest.settings import Settings, read_settings

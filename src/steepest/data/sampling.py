@@ -79,6 +79,12 @@ class RowSample:
         self.rows += other.rows
         self._thin()
 
+    def beginning(self, first: int) -> RowSample:
+        """Return an empty sample of the same seed and size, whose first row has another number."""
+        other = copy.copy(self)
+        other._first, other.rows, other._kept, other._limit = first, 0, [], np.uint64(2**64 - 1)
+        return other
+
     def to_json(self) -> dict[str, Any]:
         """Return the sample as plain JSON, for `of`."""
         self._thin()
@@ -88,9 +94,8 @@ class RowSample:
 
     def of(self, stored: Mapping[str, Any]) -> RowSample:
         """Return a sample of the same seed and size that `to_json` wrote."""
-        other = copy.copy(self)
-        other._first, other.rows, other._kept = stored["first"], stored["rows"], []
-        other._limit = np.uint64(2**64 - 1)
+        other = self.beginning(stored["first"])
+        other.rows = stored["rows"]
         if stored["table"] is not None:
             other._kept = [(np.array(stored["priorities"], np.uint64), from_text(stored["table"]))]
         return other

@@ -7,7 +7,7 @@ process has them. So the batches do not depend on how the rows are divided, nor 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -28,9 +28,6 @@ class Group(Protocol):
     def size(self) -> int: ...  # noqa: D102
     def exchange(self, part: bytes) -> list[bytes]: ...  # noqa: D102
     def joined(self, part: Array) -> Array: ...  # noqa: D102
-    def place(self, tree: Any) -> Any: ...  # noqa: D102
-    @property
-    def mesh(self) -> Any: ...  # noqa: D102
     def place_rows(self, rows: Array) -> Any: ...  # noqa: D102
 
 
@@ -50,7 +47,7 @@ class Shared:
 
     held: Array | Gathered
     firsts: tuple[int, ...]
-    group: Group
+    group: Any  # a Group; the descent needs more of it
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,6 +75,44 @@ class Shared:
 
     def mapped(self) -> tuple[Array, ...]:
         """Return none: what is read ahead is each process's own concern."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Rows that one process gathers from all, which answer when they are asked.
+
+    Parameters
+    ----------
+    rows
+        The rows.
+    ask
+        Has all other processes gather the rows of these numbers at the same time.
+    """
+
+    rows: Shared
+    ask: Callable[[Rows], None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rows together."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of what is gathered."""
+        return self.rows.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def gather(self, rows: Rows, out: Array) -> None:
+        """Write the rows of these numbers."""
+        self.ask(rows)
+        self.rows.gather(rows, out)
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return none."""
         return ()
 
 
@@ -181,10 +216,11 @@ class SharedBlocks:
     def epochs(self, first: int, last: int, skip: int = 0) -> Iterator[Window]:
         """Yield the windows of the epochs ``first`` to ``last - 1``, in order, after the first ``skip``.
 
-        A window's arrays are on all devices, and valid until ``buffers`` - 1 more windows have been asked for.
+        A window's arrays are on all devices, and valid until ``buffers`` - 1 more were asked for.
         """
         group = self.arrays[0].group
-        weights = self.weights.held if isinstance(self.weights, Shared) else len(self.arrays[0].held)
+        runs = self._firsts[group.rank], self._firsts[group.rank + 1]
+        weights: Any = self.weights.held if isinstance(self.weights, Shared) else runs[1] - runs[0]
         own = Blocks(tuple(each.held for each in self.arrays), weights, self.batch_size)
         rooms = itertools.cycle([_Room(own) for _ in range(self.buffers)])
         for epoch in range(first, last):
@@ -204,10 +240,10 @@ class SharedBlocks:
         for steps, size in self.shapes():
             while len(waiting) < steps * size and len(more := next(order, waiting[:0])):
                 waiting = np.concatenate([waiting, more])
-            rows = np.full(steps * size, -1)
-            rows[: len(waiting)] = waiting[: steps * size]
+            numbers = np.full(steps * size, -1)
+            numbers[: len(waiting)] = waiting[: steps * size]
             waiting = waiting[steps * size :]
-            rows = rows.reshape(steps, size)
+            rows = numbers.reshape(steps, size)
             yield rows if self.shuffle else self._of_each(rows)
 
     def _order(self, epoch: int) -> Iterator[Rows]:

@@ -94,7 +94,7 @@ def numbered_rows_held_out(first: int, rows: int, of: int, fraction: float, seed
     Examples
     --------
     >>> whole = rows_held_out(0, 10, 0.2, seed=0)
-    >>> (numbered_rows_held_out(4, 6, 10, 0.2, seed=0) == whole[4:]).all()
+    >>> bool((numbered_rows_held_out(4, 6, 10, 0.2, seed=0) == whole[4:]).all())
     True
     """
     runs = range(first // RUN, -(-(first + rows) // RUN))

@@ -140,9 +140,7 @@ def added_up(function: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]
 
 def alone(tree: Any) -> Any:
     """Return arrays that are the same on all devices as arrays of this process alone."""
-    return jax.tree.map(
-        lambda each: each.addressable_data(0) if isinstance(each, jax.Array) else each, tree
-    )
+    return jax.tree.map(lambda each: each.addressable_data(0) if isinstance(each, jax.Array) else each, tree)
 
 
 def totals_of(program: Program, weights: jax.Array) -> jax.Array:

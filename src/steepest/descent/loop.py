@@ -108,6 +108,8 @@ class Outcome:
         What it found: with patience the best epoch's, unless a step was not finite.
     failure
         The step that was not finite, if one was.
+    seconds_alone
+        See `steepest.Result`.
     """
 
     standing: Standing
@@ -115,6 +117,7 @@ class Outcome:
     steps: int
     parameters: Any
     failure: Failure | None = None
+    seconds_alone: float | None = None
 
 
 @dataclass(frozen=True)

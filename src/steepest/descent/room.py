@@ -30,5 +30,5 @@ def make_room() -> None:
     with MINE.open("rb") as lines:
         mapped = sum(1 for _ in lines)
     if mapped > SHARE * int(MOST.read_text()):
-        jax.clear_caches()  # type: ignore[no-untyped-call]
+        jax.clear_caches()
         gc.collect()

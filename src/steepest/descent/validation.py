@@ -46,7 +46,7 @@ def measure(validation: Validation, program: Program, constants: Constants, para
     measured: Measured = []
     for weight, batches in validation.windows():
         if measured:
-            jax.block_until_ready(measured[-1])  # type: ignore[no-untyped-call]
+            jax.block_until_ready(measured[-1])
         if weight:
             measured.append((weight, evaluate(program, functions, constants, parameters, batches)))
     return measured

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from steepest.descent.models import Model
-    from steepest.preparation import Rows
+    from steepest.prepared import Rows
     from steepest.tasks import Task
 
 Array = npt.NDArray[Any]

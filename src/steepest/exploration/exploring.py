@@ -29,6 +29,7 @@ from steepest.data.rows import Reconsidered
 from steepest.data.sampling import RowSample
 from steepest.data.source import open_source
 from steepest.data.summary import Summary, numbers_of, plain_values
+from steepest.dividing import Seen, Table
 from steepest.exploration.associations import association, groups
 from steepest.exploration.conditioning import condition
 from steepest.exploration.describing import bins_of, describe, histogram, skewness, without_infinities
@@ -43,7 +44,7 @@ from steepest.exploration.relations import (
     relate,
 )
 from steepest.exploration.remarks import remarks
-from steepest.passes import Count, Seen, Table
+from steepest.merging import Count
 from steepest.preparation import require_columns
 
 if TYPE_CHECKING:

@@ -338,7 +338,7 @@ def _test(fit: Fit, rows: Rows) -> dict[str, Any]:
         if model._jax_state_synced:
             state = state_of(model)
         state, logs = _compute(fit, "test", state, stretch.parts)
-        jax.block_until_ready(logs)  # type: ignore[no-untyped-call]  # the stretch's arrays are used again
+        jax.block_until_ready(logs)  # the stretch's arrays are used again
         _hand_over(fit, state)
         callbacks.on_test_batch_end(stretch.last, logs)
         if model.stop_evaluating:

@@ -39,7 +39,7 @@ from steepest.keras.rules import rates_of
 from steepest.keras.searching import find_learning_rate
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
 from steepest.memory import memory_budget
-from steepest.preparation import Prepared, Rows
+from steepest.prepared import Prepared, Rows
 from steepest.settings import Settings
 from steepest.trained import Trained
 

@@ -31,7 +31,8 @@ from steepest.callbacks import Callback
 from steepest.data.order import generator
 from steepest.diagnosis.landscape import Landscape, landscape
 from steepest.errors import SteepestError
-from steepest.preparation import Prepared, prepare
+from steepest.preparation import prepare
+from steepest.prepared import Prepared
 from steepest.recording import command
 from steepest.result import Result
 from steepest.run import write_json

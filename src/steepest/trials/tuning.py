@@ -11,8 +11,8 @@ from typing import Any
 import steepest
 from steepest import networks, training
 from steepest.diagnosis.rates import RateSearch
+from steepest.dividing import Seen
 from steepest.errors import SteepestError
-from steepest.passes import Seen
 from steepest.preparation import prepare
 from steepest.recording import command
 from steepest.run import write_json
