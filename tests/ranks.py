@@ -7,6 +7,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
 
 
@@ -26,18 +28,35 @@ def together(function: str, size: int, folder: Path, *arguments: object, timeout
                 subprocess.Popen([*command, *map(str, arguments)], stdout=log, stderr=log, env=environment)
             )
     try:
-        for process, each in zip(started, folders, strict=True):
-            assert process.wait(timeout) == 0, (each / "log").read_text()
+        end = time.monotonic() + timeout
+        while any(process.poll() is None for process in started):
+            failed = [each for each, process in zip(folders, started, strict=True) if process.poll()]
+            assert not failed and time.monotonic() < end, "\n".join(_read(each) for each in failed or folders)
+            time.sleep(0.05)
+        assert not any(process.returncode for process in started), "\n".join(map(_read, folders))
     finally:
         for process in started:
             process.kill()
+            process.wait()
     return folders
 
 
+def _read(folder: Path) -> str:
+    return (folder / "log").read_text()
+
+
 if __name__ == "__main__":
+    import faulthandler
+
+    faulthandler.dump_traceback_later(60, repeat=True)  # tells where a process hangs
     from steepest.process_group import join
 
     name, port, rank, size, folder, *rest = sys.argv[1:]
     module, function = name.split(":")
     group = join(f"127.0.0.1:{port}", int(rank), int(size))
-    getattr(importlib.import_module(module), function)(group, Path(folder), *rest)
+    try:
+        getattr(importlib.import_module(module), function)(group, Path(folder), *rest)
+    except BaseException:  # at its end JAX would wait for the others
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

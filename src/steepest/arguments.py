@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.data.gather import Converted, Gathered, Mapped, Sparse, is_gathered, mapped
-from steepest.data.shared import Shared
+from steepest.data.shared import Fetched, Shared
 from steepest.descent.stopping import Patience
 from steepest.descent.validation import Validation
 from steepest.errors import SteepestError, nearest
@@ -210,30 +210,32 @@ def batch_size_of(batch_size: int | str, rows: int) -> int:
     return min(int(batch_size), rows)
 
 
-def row_weights(weights: Any, rows: int) -> Array | Mapped | Shared | int:
+def row_weights(weights: Any, rows: int) -> Array | Mapped | Shared | Fetched | int:
     """Return the weight of each row, or the number of rows where none were given."""
     if weights is None:
         return rows
-    values = weights if isinstance(weights, (Mapped, Shared)) else np.asarray(weights, np.float32)
+    values = weights if isinstance(weights, (Mapped, Shared, Fetched)) else np.asarray(weights, np.float32)
     if values.shape != (rows,):
         raise SteepestError(f"There must be one weight for each of the {rows} rows; got {values.shape}.")
     held = _held(values)
     least, most = float(np.min(held, initial=np.inf)), float(np.max(held, initial=0.0))
-    if not (least >= 0 and most < np.inf and (most > 0 or isinstance(values, Shared))):
+    if not (least >= 0 and most < np.inf and (most > 0 or isinstance(values, (Shared, Fetched)))):
         raise SteepestError("Row weights must be finite, 0 or above, and not all 0.")
     return values
 
 
-def some_weigh_nothing(weights: Array | Mapped | Shared | int) -> bool:
-    """Tell whether a row has the weight 0."""
-    if isinstance(weights, int):
-        return False
+def some_weigh_nothing(weights: Array | Mapped | Shared | Fetched | int) -> bool:
+    """Tell whether a row has, or may have, the weight 0."""
+    if isinstance(weights, (int, Fetched)):
+        return not isinstance(weights, int)
     none = not np.all(_held(weights))
     return any(map(any, weights.group.exchange(bytes([none])))) if isinstance(weights, Shared) else none
 
 
 def _held(weights: Any) -> Any:
     """Return the weights that this process holds, as an array."""
+    if isinstance(weights, Fetched):
+        weights = weights.rows
     if isinstance(weights, Shared):
         weights = weights.held
     return weights.array if isinstance(weights, Mapped) else weights
