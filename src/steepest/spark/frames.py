@@ -165,11 +165,13 @@ def _arrow_type(frame: DataFrame, name: str) -> pa.DataType | None:
 
 
 def with_arrays(frame: DataFrame, names: Sequence[str]) -> list[Column]:
-    """Return the columns of these names, vectors as arrays of numbers."""
-    return [
-        vector_to_array(column(name)).alias(name) if is_vector(frame, name) else column(name)
-        for name in names
-    ]
+    """Return the columns of these names, vectors as arrays of numbers; a missing vector stays missing."""
+    return [_as_array(name).alias(name) if is_vector(frame, name) else column(name) for name in names]
+
+
+def _as_array(name: str) -> Column:
+    # vector_to_array fails where there is no vector, without saying in which column.
+    return sql.when(column(name).isNotNull(), vector_to_array(column(name)))
 
 
 def vectors_of(
@@ -194,7 +196,7 @@ def vectors_of(
 
 
 def _first_width(frame: DataFrame, name: str) -> int:
-    first = frame.select(sql.size(vector_to_array(column(name)))).where(column(name).isNotNull()).first()
+    first = frame.where(column(name).isNotNull()).select(sql.size(_as_array(name))).first()
     if first is None:
         raise SteepestError(
             f"No row of the DataFrame has a vector in the column {name!r}.", hint="Give it at least one row."
