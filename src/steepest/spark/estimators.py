@@ -45,6 +45,10 @@ class DescentEstimator(Parametrised, Estimator[Fitted], DefaultParamsWritable, D
         roles = {name: get(name) for name in ("labelCol", "weightCol", "validationIndicatorCol")}
         inputs = {f"inputCols[{place}]": name for place, name in enumerate(raw or ())}
         require_columns(dataset, {**roles, "featuresCol": get("featuresCol"), **inputs})
+        if get("validation") and get("validationIndicatorCol"):
+            raise SteepestError(
+                "validation and validationIndicatorCol both say which rows to hold out.", hint="Set one."
+            )
         others = [name for name in roles.values() if name is not None]
         features = features_of(dataset, get("featuresCol"), raw, others)
         vectors = vectors_of(dataset, features, others)
