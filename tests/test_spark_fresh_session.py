@@ -1,0 +1,45 @@
+"""A Spark ML model that was fitted on several executors, loaded by another process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from real_data import flights
+from spark_sessions import SOURCES, spark
+from steepest.spark import DescentClassifier
+
+AGAIN = """
+import sys
+from spark_sessions import spark
+from steepest.spark import DescentClassificationModel
+
+with spark("local[1]") as session:
+    model = DescentClassificationModel.load(sys.argv[1])
+    model.transform(session.read.parquet(sys.argv[2])).orderBy("distance").write.parquet(sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_and_a_fresh_session_give_the_same_bytes(tmp_path):
+    rows, model, first, again = (str(tmp_path / name) for name in ("rows", "model", "first", "again"))
+    known = flights().dropna(subset=["arr_delay"]).drop_duplicates("distance")
+    known["late"] = known["arr_delay"] > 15
+    with spark("local-cluster[2,1,2048]") as session:
+        frame = session.createDataFrame(known[["late", "distance", "dep_delay", "carrier", "hour"]])
+        frame.repartition(4).write.parquet(rows)
+        frame = session.read.parquet(rows)
+        classifier = DescentClassifier(
+            labelCol="late", hidden=[16], learningRate=0.01, epochs=5, numWorkers=2
+        )
+        fitted = classifier.fit(frame)
+        fitted.save(model)
+        fitted.transform(frame).orderBy("distance").write.parquet(first)
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    subprocess.run([sys.executable, "-c", AGAIN, model, rows, again], check=True, env=environment)
+    assert pq.read_table(first).equals(pq.read_table(again))
+    assert pq.read_table(first).num_rows == len(known)
