@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from expecting import fails
-from hdfs_cluster import hdfs
+from hadoop_cluster import hadoop
 from steepest.data.source import open_source
 from steepest.settings import Settings
 from steepest.training import fit
@@ -37,9 +37,14 @@ ODD_NAMES = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    with hdfs(tmp_path_factory.mktemp("hdfs")) as url:
-        yield url
+def cluster(tmp_path_factory):
+    with hadoop(tmp_path_factory.mktemp("hadoop")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def url(cluster) -> str:
+    return cluster.url
 
 
 @pytest.fixture(scope="module")

@@ -44,8 +44,8 @@ class Earlier:
     def says(self) -> str:
         """How it goes on, for a person."""
         if self.exact:
-            return f"Goes on from {self.run.path} after epoch {self.epochs:,}, as if it had not ended there."
-        return f"Starts with the parameters of {self.run.path}, not where its descent ended: {self.differs}."
+            return f"Goes on from {self.run.name} after epoch {self.epochs:,}, as if it had not ended there."
+        return f"Starts with the parameters of {self.run.name}, not where its descent ended: {self.differs}."
 
     def on(self, data: Mapping[str, Any]) -> Earlier:
         """Return how to go on with this data: the record's part about it."""
@@ -87,7 +87,7 @@ def earlier(settings: Settings) -> Earlier | None:
         was, now = getattr(before, name), getattr(settings, name)
         if was != now:
             raise SteepestError(
-                f"The run {run.path} learned with the {name} {was or 'by default'}, and --{name} is {now}.",
+                f"The run {run.name} learned with the {name} {was or 'by default'}, and --{name} is {now}.",
                 hint=f"Leave --{name} out to go on from it, or begin anew without --from.",
             )
     free = (*MAY_DIFFER, "epochs", "from_")

@@ -19,6 +19,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -68,9 +71,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is complete, opened for reading; each part is read when it is asked for."""
+    """A run that is complete, opened for reading; each part is read when it is asked for.
+
+    Parameters
+    ----------
+    path
+        Its folder.
+    url
+        Where it is kept, if it is on HDFS; ``path`` is a copy then that goes away with this object.
+    """
 
     path: Path
+    url: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: where it is kept."""
+        return self.url or str(self.path)
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -146,7 +163,7 @@ class Run:
 
     def _broken(self, name: str, why: object) -> SteepestError:
         return SteepestError(
-            f"The run {self.path} is damaged: {name} can't be read ({why}).",
+            f"The run {self.name} is damaged: {name} can't be read ({why}).",
             hint="Fit it again from its settings.toml.",
         )
 
@@ -165,26 +182,45 @@ def _shape_of(leaf: Any) -> tuple[int, ...]:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run's folder.
+    """Open a run's folder, or a copy of one that is on HDFS.
 
     Raises
     ------
     SteepestError
         If there is none, or it is of a format that this version does not know.
     """
-    folder = Path(path)
+    from steepest.data.files import is_url
+
+    run = _fetched(str(path)) if is_url(str(path)) else Run(Path(path))
+    folder = run.path
     if not folder.is_dir():
         raise SteepestError(f"There is no run {folder}.", hint=_known_runs(folder))
     if not is_run(folder):
         raise SteepestError(
-            f"The folder {folder} is no run: it has no record.json.", hint=_known_runs(folder)
+            f"The folder {run.name} is no run: it has no record.json.", hint=_known_runs(folder)
         )
-    run = Run(folder)
     if run.record.get("format") != FORMAT:
         raise SteepestError(
-            f"The run {folder} has the format {run.record.get('format')}; this version reads {FORMAT}.",
+            f"The run {run.name} has the format {run.record.get('format')}; this version reads {FORMAT}.",
             hint="Use the version that wrote it, or run it again from its settings.toml.",
         )
+    return run
+
+
+def _fetched(url: str) -> Run:
+    from steepest.storage import storage_of
+
+    storage, name = storage_of(url)
+    folder = Path(tempfile.mkdtemp(prefix="steepest-"))
+    run = copy_of(url, folder)
+    storage.get(name, run.path)
+    return run
+
+
+def copy_of(url: str, folder: Path) -> Run:
+    """Return a run on HDFS whose copy is, or will be, ``run`` in this folder, which goes away with it."""
+    run = Run(folder / "run", url)
+    weakref.finalize(run, shutil.rmtree, folder, ignore_errors=True)
     return run
 
 
@@ -200,8 +236,8 @@ def open_model(path: str | Path) -> Run:
     failure = run.record["descent"].get("failure")
     if failure:
         raise SteepestError(
-            f"The descent of {run.path} diverged at step {failure['step']:,}: it has no model.",
-            hint=f"{run.path / 'report.html'} shows why; fit again at a lower --learning-rate.",
+            f"The descent of {run.name} diverged at step {failure['step']:,}: it has no model.",
+            hint=f"{run.name}/report.html shows why; fit again at a lower --learning-rate.",
         )
     return run
 

@@ -212,7 +212,7 @@ def print_fit(run: Run) -> None:
     for note in record["notes"]:
         console.print(escape(note))
     print_findings(record["findings"])
-    console.print(f"report: {escape(str(run.path / 'report.html'))}")
+    console.print(f"report: {escape(f'{run.name}/report.html')}")
 
 
 def print_run(run: Run) -> None:
@@ -222,7 +222,7 @@ def print_run(run: Run) -> None:
     hidden = f" with hidden layers of {', '.join(map(str, model['hidden']))} units" if model["hidden"] else ""
     hidden = f" of {', '.join(model['layers'])}" if "layers" in model else hidden
     lines = [
-        f"run: {run.path} (made {record['created']} by steepest {record['steepest']})",
+        f"run: {run.name} (made {record['created']} by steepest {record['steepest']})",
         f"data: {', '.join(data['files'])}, {data['rows']:,} rows",
         *(f"  left out {each['rows']:,} rows: {each['reason']}" for each in data["left_out"]),
         f"split: {record['split']['training_rows']:,} training rows; {record['split']['how']}",
@@ -261,8 +261,8 @@ def summary(run: Run) -> dict[str, Any]:
         "seconds",
     )
     return {
-        "run": str(run.path),
-        "report": str(run.path / "report.html"),
+        "run": run.name,
+        "report": f"{run.name}/report.html",
         **{name: record[name] for name in names},
         "figures": figures,
     }

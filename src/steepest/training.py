@@ -36,11 +36,13 @@ from steepest.trained import DivergenceError, Trained
 from steepest.unfinished import (
     CHECKPOINTS,
     check_out,
-    free_name,
+    folder_of,
     holds_checkpoint,
     in_the_making,
     keep_rate,
+    kept,
     kept_rate,
+    named,
 )
 
 MODELS = ("linear", "mlp")
@@ -91,7 +93,7 @@ def fit(
     """
     began = time.perf_counter()
     check(settings)
-    folder = Path(settings.out) if settings.out else free_name(settings)
+    folder = folder_of(settings)
     check_out(folder, settings, overwrite)
     notify = notifier(callbacks)
 
@@ -107,7 +109,10 @@ def fit(
     if before:
         say(before.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
-    with in_the_making(folder, settings, prepared.key, overwrite) as work, _interruptible(folder, work, say):
+    with (
+        in_the_making(folder, settings, prepared.key, overwrite) as work,
+        _interruptible(named(settings, folder), work, say),
+    ):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
         prepared = brought(prepared, settings.seed)
@@ -125,9 +130,10 @@ def fit(
         prepared.rejected(work)
         _write_report(work / "report.html", record, trained)
         write_json(work / "record.json", record)
+    run = kept(settings, folder)
     if trained.failure:
-        raise _diverged(trained, folder)
-    return Run(folder)
+        raise _diverged(trained, run)
+    return run
 
 
 def _train(
@@ -195,14 +201,14 @@ def with_rate(settings: Settings, search: Mapping[str, Any], say: Callable[[str]
 
 
 @contextmanager
-def _interruptible(folder: Path, work: Path, say: Callable[[str], None]) -> Iterator[None]:
+def _interruptible(run: str, work: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Say how to go on with a run that is interrupted, if something is kept."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if not holds_checkpoint(work):
             raise
-        how = f"interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(str(folder))}"
+        how = f"interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(run)}"
         if isinstance(stop, SystemExit):
             say(how)
             raise
@@ -340,7 +346,7 @@ def _placed(trained: Trained, prepared: Prepared) -> Trained:
     return replace(trained, failure=failure, descended=descended)
 
 
-def _diverged(trained: Trained, folder: Path) -> DivergenceError:
+def _diverged(trained: Trained, run: Run) -> DivergenceError:
     """Return the error for a descent that met a step that was not finite."""
     failure = trained.failure
     assert failure is not None  # noqa: S101 - the caller looked
@@ -352,7 +358,7 @@ def _diverged(trained: Trained, folder: Path) -> DivergenceError:
     return DivergenceError(
         f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
         f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
-        f"{folder / 'report.html'} shows how it came to that.",
+        f"{run.name}/report.html shows how it came to that.",
         hint=f"{lower} or --clip-norm 1; a builder that compiles its model takes a lower rate itself."
         if "keras" in trained.form
         else f"{lower}, --on-divergence back-off, or --clip-norm 1.",

@@ -3,6 +3,9 @@
 So a run's folder is complete or absent, and an interrupted run can be seen, resumed and removed. The folder
 holds the settings, the checkpoints, the learning rate that was found, and in ``begun.json`` the fingerprint
 of the data and whether the run takes the place of an older one; a lock keeps a second process out.
+
+A run that is kept on HDFS is made in the folder for caches, and put there as the last thing before it takes
+its name: until then it is found again, as any interrupted run is.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from steepest.data.cache import to_disk
+from steepest.data.cache import cache_folder, key_of, to_disk
+from steepest.data.files import is_url
 from steepest.errors import SteepestError
-from steepest.run import Run, is_run
+from steepest.run import Run, copy_of, is_run
 from steepest.settings import NAMES, Settings, read_settings, to_toml
+from steepest.storage import storage_of
 
 ENDING = ".unfinished"
 
@@ -52,24 +58,48 @@ def holds_checkpoint(work: Path) -> bool:
     return any(not each.name.startswith("history-") for each in saved)
 
 
-def interrupted(folder: Path) -> Settings:
-    """Return the settings of an interrupted run, of which ``out`` is the run's folder.
+def folder_of(settings: Settings) -> Path:
+    """Return a run's folder; of one that is kept on HDFS, the folder on this machine that it is put from."""
+    return _local(settings.out) if settings.out else free_name(settings)
+
+
+def _local(out: str) -> Path:
+    """Return the local folder of a run that is named so; a URL is far from being a path, so its hash is."""
+    return cache_folder() / "runs" / key_of({"run": out.rstrip("/")}) if is_url(out) else Path(out)
+
+
+def named(settings: Settings, folder: Path) -> str:
+    """Return what a person calls the run of this folder."""
+    return settings.out if settings.out and is_url(settings.out) else str(folder)
+
+
+def kept(settings: Settings, folder: Path) -> Run:
+    """Return the complete run of this folder; of one that is kept on HDFS, a copy that goes away."""
+    if named(settings, folder) == str(folder):
+        return Run(folder)
+    copy = copy_of(named(settings, folder), Path(tempfile.mkdtemp(prefix="copy-", dir=folder.parent)))
+    folder.rename(copy.path)
+    return copy
+
+
+def interrupted(run: str) -> Settings:
+    """Return the settings of an interrupted run, of which ``out`` is the run's name.
 
     Raises
     ------
     SteepestError
         If there is none.
     """
-    work = unfinished_of(folder)
+    work = unfinished_of(_local(run))
     if not (work / SETTINGS).is_file():
-        whole = is_run(folder)
+        whole = is_run(_local(run))
         raise SteepestError(
-            f"The run {folder} is complete." if whole else f"There is no interrupted run {folder}.",
+            f"The run {run} is complete." if whole else f"There is no interrupted run {run}.",
             hint="steepest fit --from RUN goes on with a complete one."
             if whole
             else "steepest fit begins one; an interrupted one has a folder RUN.unfinished.",
         )
-    out = str(work.with_name(work.name.removesuffix(ENDING)))
+    out = run if is_url(run) else str(work.with_name(work.name.removesuffix(ENDING)))
     return replace(Settings(), **{**read_settings(str(work / SETTINGS)), "out": out})
 
 
@@ -107,7 +137,7 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
             hint=f"Choose an --out without {ENDING}.",
         )
     try:
-        exists, _ = folder.exists(), work.exists()
+        folder.exists(), work.exists()
         above = next(each for each in folder.absolute().parents if each.exists())
     except OSError as error:
         raise _unwritable(folder, error.strerror) from None
@@ -115,25 +145,48 @@ def check_out(folder: Path, settings: Settings, overwrite: bool) -> None:
         raise _unwritable(folder, f"{above} is no folder")
     if not os.access(above, os.W_OK):
         raise _unwritable(folder, f"the folder {above} takes no files from you")
-    if exists and not (folder.is_dir() and is_run(folder)):
-        raise SteepestError(
-            f"{folder} exists and is no run; it is left as it is.", hint="Choose another --out."
-        )
     if not _is_ours(work):
         raise SteepestError(
             f"{work} exists and is no interrupted run; it is left as it is.", hint="Choose another --out."
         )
-    going_on = holds_checkpoint(work)
-    if exists and not (overwrite or _diverged(folder) or (going_on and _begun(work).get("overwrite"))):
+    name, going_on = named(settings, folder), holds_checkpoint(work)
+    replaced = overwrite or (going_on and _begun(work).get("overwrite"))
+    if (_stands(folder) if name == str(folder) else _stands_far(name)) and not replaced:
         raise SteepestError(
-            f"The run {folder} exists.",
+            f"The run {name} exists.",
             hint="Choose another --out, add --overwrite, or go on with it: --from RUN --out ANOTHER.",
         )
     if going_on and not overwrite and (differences := _differences(work, settings)):
         raise SteepestError(
             f"{work} is an interrupted run with other settings: {differences}.",
-            hint=f"steepest resume {folder} goes on with it; --overwrite begins anew.",
+            hint=f"steepest resume {name} goes on with it; --overwrite begins anew.",
         )
+
+
+def _stands(folder: Path) -> bool:
+    """Tell whether a run with a model stands there; refuse what is no run."""
+    if not folder.exists():
+        return False
+    if not (folder.is_dir() and is_run(folder)):
+        raise _no_run(str(folder))
+    return not _diverged(folder)
+
+
+def _stands_far(url: str) -> bool:
+    """Tell the same of a run on HDFS; refuse where none can be written."""
+    storage, name = storage_of(url)
+    storage.require_writable()
+    if not storage.exists(name):
+        return False
+    if not storage.exists(f"{name}/record.json"):
+        raise _no_run(url)
+    with tempfile.TemporaryDirectory() as copy:
+        storage.get(f"{name}/record.json", Path(copy, "record.json"))
+        return not _diverged(Path(copy))
+
+
+def _no_run(name: str) -> SteepestError:
+    return SteepestError(f"{name} exists and is no run; it is left as it is.", hint="Choose another --out.")
 
 
 def _diverged(folder: Path) -> bool:
@@ -274,8 +327,9 @@ def forget_checkpoints(work: Path) -> None:
 
 def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> None:
     """Let the run take its name, in place of an older one."""
-    if folder.exists():
-        check_out(folder, settings, overwrite)
+    check_out(folder, settings, overwrite)
+    if named(settings, folder) != str(folder):
+        _put(work, named(settings, folder))
     for name in (LOCK, BEGUN, RATE):
         (work / name).unlink(missing_ok=True)
     to_disk(work)
@@ -285,6 +339,16 @@ def _finish(work: Path, folder: Path, settings: Settings, overwrite: bool) -> No
         folder.rename(old)
     work.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put(work: Path, url: str) -> None:
+    """Put the run on HDFS, whole or not at all; what only an interrupted run needs stays here."""
+    storage, name = storage_of(url)
+    only_here = shutil.ignore_patterns(LOCK, BEGUN, RATE)
+    with tempfile.TemporaryDirectory(dir=work.parent) as folder:
+        whole = Path(folder, "run")
+        shutil.copytree(work, whole, ignore=only_here, copy_function=os.link)
+        storage.put(whole, name, replace=True)
 
 
 def _unwritable(folder: Path, why: object) -> SteepestError:

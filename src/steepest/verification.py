@@ -82,7 +82,7 @@ def verify(run: Run, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     settings = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
     if settings.model not in MODELS:
         raise SteepestError(
-            f"{run.path} has a Keras model; only linear and mlp are verified so.",
+            f"{run.name} has a Keras model; only linear and mlp are verified so.",
             hint="Interrupt a fit of it and compare model.safetensors with this one's.",
         )
     settings = replace(

@@ -35,7 +35,9 @@ def fit(
         ),
     ] = None,
     target: Annotated[str | None, option("The column to predict.")] = None,
-    out: Annotated[str | None, option("The run's folder (default: runs/NAME OF THE DATA).")] = None,
+    out: Annotated[
+        str | None, option("The run's folder, or its URL on HDFS (default: runs/NAME OF THE DATA).")
+    ] = None,
     model: Annotated[
         str, option("linear, mlp, or module:function that builds a Keras model (default: linear).")
     ] = DEFAULT.model,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +27,7 @@ Data = Annotated[
     list[str],
     typer.Argument(help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URL on HDFS.")]
 
 
 def hidden_units(text: str) -> tuple[int, ...]:

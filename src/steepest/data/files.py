@@ -34,10 +34,15 @@ _MARKS = (
 )
 """What file systems call the marks of a file's content."""
 
-_HADOOP = ("hdfs", "viewfs")
+HADOOP = ("hdfs", "viewfs")
+"""Schemes of Hadoop's file system."""
 
 _REACHED_WITHIN = 10.0
 """Seconds in which a name node accepts a connection; hdfs-native itself would try for minutes."""
+
+_REMOTE_ERROR = re.compile(r'RPCError\("[^"]*", "(.*)"\)$', re.DOTALL)
+
+_DENIED = re.compile(r"Permission denied: user=(?P<user>[^,]*), access=(?P<access>[A-Z_]+)")
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -69,7 +74,7 @@ class File:
     @property
     def endings(self) -> list[str]:
         """The endings of the name, in lower case: [".csv", ".gz"]."""
-        plain = self.remote is None or self.remote.protocol in _HADOOP
+        plain = self.remote is None or self.remote.protocol in HADOOP
         return endings(self.name if plain else self.name.split("?")[0])
 
     def open(self) -> Any:
@@ -167,10 +172,9 @@ def _found(pattern: str, readable: Callable[[str], bool]) -> list[File]:
 
 
 def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
-    if pattern.startswith("file://"):
-        pattern = urllib.request.url2pathname(urllib.parse.urlsplit(pattern).path)
-    if _URL.match(pattern):
+    if is_url(pattern):
         return _remote_files(pattern)
+    pattern = local_path(pattern)
     if Path(pattern).is_dir():
         found = sorted(str(path) for path in Path(pattern).rglob("*.parquet") if path.is_file())
         return [_file(path, path, keys) for path, keys in _data_set(pattern, found)]
@@ -185,21 +189,48 @@ def _matching(pattern: str, readable: Callable[[str], bool]) -> list[File]:
     return [_file(path, path) for path in found]
 
 
+def is_url(name: str) -> bool:
+    """Tell whether a name is the address of something on another file system.
+
+    Examples
+    --------
+    >>> is_url("hdfs://namenode:9000/flights.csv"), is_url("file:///flights.csv"), is_url("flights.csv")
+    (True, False, False)
+    """
+    return bool(_URL.match(name)) and not name.startswith("file://")
+
+
+def local_path(name: str) -> str:
+    """Return the path that a name on this machine's file system stands for, be it a ``file://`` URL."""
+    if name.startswith("file://"):
+        return urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    return name
+
+
 def _remote_files(url: str) -> list[File]:
     """Return the files that a URL stands for."""
-    chain = url.split("://", maxsplit=1)[0]
-    scheme = chain.rsplit("::", maxsplit=1)[-1]
-    packages = ("fsspec", "hdfs_native") if scheme in _HADOOP else ("fsspec",)
+    with reaching(url):
+        remote, path = open_remote(url)
+        return [_file(name, each, keys, remote) for name, each, keys in _remote_matches(url, remote, path)]
+
+
+def is_hadoop(url: str) -> bool:
+    """Tell whether a URL is of Hadoop's file system."""
+    return url.split("://", maxsplit=1)[0] in HADOOP
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Turn what goes wrong on another file system into an error for a person; FileNotFoundError passes."""
+    scheme = url.split("://", maxsplit=1)[0].rsplit("::", maxsplit=1)[-1]
+    packages = ("fsspec", "hdfs_native") if scheme in HADOOP else ("fsspec",)
     if not all(map(importlib.util.find_spec, packages)):
         raise SteepestError(
             f"{url} needs a package that is not installed.",
             hint="Install it: pip install 'steepest[remote]'.",
         )
     try:
-        opened = _hadoop if chain in _HADOOP else importlib.import_module("fsspec.core").url_to_fs
-        remote, path = opened(url)
-        found = _remote_matches(url, remote, path)
-        return [_file(name, each, keys, remote) for name, each, keys in found]
+        yield
     except (SteepestError, FileNotFoundError):
         raise
     except ImportError as error:  # of the package for this kind of address, which fsspec names
@@ -207,26 +238,54 @@ def _remote_files(url: str) -> list[File]:
             f"{url} needs a package that is not installed: {error}.", hint="Install it with pip."
         ) from None
     except Exception as error:  # each file system has errors of its own
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0] or type(error).__name__
+        reason = _reason(error)
+        if denied := _DENIED.search(reason):
+            raise SteepestError(
+                f"{url} can't be used: {denied['user']} has no {denied['access']} permission there.",
+                hint="Choose another place, or be another user: HADOOP_USER_NAME or a Kerberos ticket.",
+            ) from error
         raise SteepestError(
-            f"{url} cannot be reached: {reason.rstrip('.')}.", hint="Check the address and your access to it."
+            f"{url} cannot be reached: {reason}.", hint="Check the address and your access to it."
         ) from error
 
 
-def _hadoop(url: str) -> tuple[Any, str]:
-    """Return the file system of a Hadoop URL, and the path in it.
+def _reason(error: Exception) -> str:
+    """Return what an error of a file system says, without the name node's stack."""
+    said = getattr(error, "strerror", None) or str(error).strip()
+    if told := _REMOTE_ERROR.match(said):
+        said = told[1]
+    return re.split(r"\n|\\n", said)[0].rstrip(".") or type(error).__name__
 
-    Where the URL names a name node by its port, that is reached first, so that a wrong one is told at once.
-    In a path ``?``, ``#`` and ``;`` are characters as others are, of a name or a pattern; hdfs-native would
-    end the path there.
+
+def open_remote(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL, and the path in it.
+
+    A Hadoop URL's name node is reached first, so that a wrong one is told at once. In its path ``?``, ``#``
+    and ``;`` are characters as others are, of a name or a pattern; hdfs-native would end the path there.
     """
-    root = "/".join(url.split("/")[:3])
-    node = urllib.parse.urlsplit(root)
-    if node.port:
-        socket.create_connection((node.hostname, node.port), _REACHED_WITHIN).close()
-    remote, _ = importlib.import_module("fsspec.core").url_to_fs(root)
+    url_to_fs = importlib.import_module("fsspec.core").url_to_fs
+    if not is_hadoop(url):
+        opened: tuple[Any, str] = url_to_fs(url)
+        return opened
+    reach(url)
+    remote, _ = url_to_fs(_node(url))
     remote._strip_protocol = _hadoop_path
     return remote, _hadoop_path(url)
+
+
+def reach(url: str) -> None:
+    """See that a Hadoop URL's name node answers: by its port, or, for a name service, by a short question."""
+    node = urllib.parse.urlsplit(_node(url))
+    if node.port:
+        socket.create_connection((node.hostname, node.port), _REACHED_WITHIN).close()
+    else:
+        client = importlib.import_module("hdfs_native").Client
+        client(_node(url), {"dfs.client.failover.max.attempts": "3"}).get_file_info("/")
+
+
+def _node(url: str) -> str:
+    """Return the beginning of a Hadoop URL, up to its path."""
+    return "/".join(url.split("/")[:3])
 
 
 def _hadoop_path(url: str) -> str:
