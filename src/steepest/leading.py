@@ -33,6 +33,9 @@ from steepest.trained import Trained
 ROWS, DESCEND, END = "rows", "descend", "end"
 """What the leading process asks for."""
 
+FOLLOWING = "waiting for the first worker"
+"""What a process is doing that was asked for nothing."""
+
 
 def _ask(group: ProcessGroup, do: str, content: bytes = b"", **what: Any) -> None:
     """Tell the other processes what to do."""

@@ -21,7 +21,7 @@ from steepest.data.gather import Mapped
 from steepest.data.layout import Packed
 from steepest.data.packed import PackedRows
 from steepest.data.rejected import FILE, Rejects
-from steepest.data.rows import MEMORY, Reconsidered
+from steepest.data.rows import MEMORY, SPARK, Reconsidered
 from steepest.data.shared import Shared
 from steepest.data.source import open_source
 from steepest.data.split import check_fraction
@@ -92,7 +92,7 @@ def prepare(
         )
     if settings.validation and not isinstance(settings.validation, str):
         check_fraction(settings.validation)
-    if data is None and settings.data == MEMORY:
+    if data is None and settings.data in (MEMORY, SPARK):
         raise SteepestError(
             "The rows of this run were in memory, and no file has them.",
             hint="Call steepest.fit again with the same data and settings: it goes on where the run stopped.",

@@ -11,7 +11,7 @@ import numpy as np
 
 import steepest
 from steepest.data.rejected import FILE, Rejects
-from steepest.data.rows import MEMORY
+from steepest.data.rows import MEMORY, SPARK
 from steepest.dividing import Table
 from steepest.merging import TRAINING, VALIDATION
 from steepest.passes import Learned
@@ -169,9 +169,10 @@ def command(settings: Settings) -> str:
     words = ["steepest", "fit", *settings.data]
     given = {name: getattr(settings, name) for name in NAMES if name != "data"}
     given = {name: value for name, value in given.items() if value != getattr(default, name)}
-    if settings.data == MEMORY:
+    if settings.data in (MEMORY, SPARK):
         others = [f", {name}={value!r}" for name, value in given.items() if name != "target"]
-        return f"steepest.fit(data, {settings.target!r}{''.join(others)})"
+        call = "steepest.fit(data" if settings.data == MEMORY else "steepest.spark.fit(frame"
+        return f"{call}, {settings.target!r}{''.join(others)})"
     for name, value in given.items():
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":

@@ -23,6 +23,9 @@ STRETCH_BYTES = 16 * 2**20
 MEMORY = ("memory",)
 """The names of rows that come from no file."""
 
+SPARK = ("a Spark DataFrame",)
+"""The names of rows that Spark gives."""
+
 
 class Rejected(NamedTuple):
     """A row that can't be used.

@@ -1,0 +1,269 @@
+"""A fit on Spark: one barrier stage of as many tasks as workers, begun again when a worker is lost.
+
+Spark itself never runs such a stage again (`Could not recover from a failed barrier ResultStage`), so the
+driver does, from the last checkpoint, with as many workers as there is room for then.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from steepest.data.cache import cache_folder, key_of
+from steepest.data.rows import SPARK
+from steepest.errors import SteepestError
+from steepest.run import Run
+from steepest.settings import Settings, settings_to_json
+from steepest.spark.checks import free_slots, require_slots, require_spark
+from steepest.spark.stage import MARK, RESULT, Task, versions
+from steepest.spark.vectors import flattened
+from steepest.storage import Storage, storage_at
+from steepest.training import MODELS, check
+from steepest.unfinished import check_out, folder_of, in_the_making, kept
+from steepest.worker import RUN
+
+ATTEMPTS = 4
+"""How often a fit is begun before it is given up."""
+
+BACKOFF = 2.0
+"""Seconds before the second attempt; before each one after it, twice as many."""
+
+ROOM = 60.0
+"""Seconds to wait for executors to come back."""
+
+STALLED = 600.0
+"""Seconds without progress after which a worker is taken for stuck."""
+
+
+def fit_frame(
+    frame: DataFrame,
+    settings: Settings,
+    *,
+    workers: int,
+    vectors: Mapping[str, tuple[str, ...]] | None = None,
+    shared: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    overwrite: bool = False,
+    stalled: float = STALLED,
+) -> Run:
+    """Fit on the rows of a DataFrame, each worker on those of a partition.
+
+    Parameters
+    ----------
+    frame
+        The rows; it is repartitioned unless it has as many partitions as there are workers.
+    settings
+        What to do. ``out`` may be a local folder or one on HDFS.
+    workers
+        How many tasks take part, all at the same time.
+    vectors
+        Columns that hold arrays of numbers -> the names of the columns that these become.
+    shared
+        A folder that all workers and the driver reach, for checkpoints; ``None`` chooses one.
+    say
+        Is told, in a sentence each, what a reader would want to know on the way.
+    overwrite
+        Whether a run of the same name may be replaced.
+    stalled
+        Seconds without progress after which a worker is taken for stuck, ended, and the fit begun again.
+
+    Returns
+    -------
+    Run
+        The same as on one machine; its record has ``workers`` as well.
+
+    Raises
+    ------
+    SteepestError
+        If the settings, the rows or the cluster can't be used, or a worker was lost each time.
+    """
+    session = frame.sparkSession
+    settings = replace(settings, data=SPARK)
+    names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
+    schema = flattened(frame.limit(0).toArrow(), names).schema
+
+    def stage(task: Task, count: int) -> None:
+        rows = frame if frame.rdd.getNumPartitions() == count else frame.repartition(count)
+        whole = replace(task, vectors=names, schema=schema.serialize().to_pybytes())
+        rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
+
+    return _fit(session, settings, workers, shared, stage, say, overwrite, stalled)
+
+
+def fit_files(
+    session: SparkSession,
+    settings: Settings,
+    *,
+    workers: int,
+    shared: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    overwrite: bool = False,
+    stalled: float = STALLED,
+) -> Run:
+    """Fit on Parquet files that every worker can read, each reading its share of the rows itself.
+
+    The parameters are those of `fit_frame`; the rows are the files of ``settings.data``, in the order in
+    which one machine reads them, so that the run is the same to rounding.
+    """
+
+    def stage(task: Task, count: int) -> None:
+        numbers = session.sparkContext.parallelize(range(count), count)
+        numbers.barrier().mapPartitions(task.on_files).collect()
+
+    return _fit(session, settings, workers, shared, stage, say, overwrite, stalled)
+
+
+Stage = Callable[[Task, int], None]
+
+
+def _fit(
+    session: SparkSession,
+    settings: Settings,
+    workers: int,
+    shared: str | None,
+    stage: Stage,
+    say: Callable[[str], None],
+    overwrite: bool,
+    stalled: float,
+) -> Run:
+    check(settings)
+    if settings.model not in MODELS:
+        raise SteepestError(
+            f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
+        )
+    if settings.from_:
+        raise SteepestError("On Spark a fit can't go on from another run yet.", hint="Leave --from out.")
+    require_spark(session)
+    require_slots(session, workers)
+    folder = folder_of(settings)
+    check_out(folder, settings, overwrite)
+    storage = _shared(session, settings, folder, shared)
+    storage.require_writable()
+    with in_the_making(folder, settings, None, overwrite) as work:
+        task = Task(settings_to_json(settings), storage.url, 0, stalled, versions(), {})
+        _attempts(session, storage, task, workers, stage, say)
+        storage.get(RUN, work / RUN)
+        for path in (work / RUN).iterdir():
+            path.replace(work / path.name)
+        (work / RUN).rmdir()
+    storage.remove("")
+    run = kept(settings, folder)
+    _tell_of_skew(run, say)
+    return run
+
+
+def _shared(session: SparkSession, settings: Settings, folder: Path, shared: str | None) -> Storage:
+    """Return the storage for this fit: another fit has another, the same one finds its own again."""
+    key = key_of({"run": str(folder.absolute()), "settings": settings_to_json(settings)})
+    if shared is None:
+        alone = str(session.sparkContext.master).startswith("local")
+        shared = str(cache_folder() / "spark") if alone else _home(session)
+    return storage_at(f"{shared.rstrip('/')}/{key}")
+
+
+def _home(session: SparkSession) -> str:
+    """Return a folder in the user's home on the cluster's own file system."""
+    jvm: Any = session._jvm
+    hadoop = session._jsparkSession.sessionState().newHadoopConf()
+    files = jvm.org.apache.hadoop.fs.FileSystem.get(hadoop)
+    home = f"{files.getUri()}{files.getHomeDirectory().toUri().getPath()}"
+    if not home.startswith("hdfs://"):
+        raise SteepestError(
+            f"The workers and the driver need a folder that all of them reach; the cluster's own is {home}.",
+            hint="Name one: --shared hdfs://namenode:9000/tmp, or a folder that is mounted everywhere.",
+        )
+    return f"{home}/.steepest"
+
+
+def _attempts(
+    session: SparkSession,
+    storage: Storage,
+    task: Task,
+    workers: int,
+    stage: Stage,
+    say: Callable[[str], None],
+) -> None:
+    """Run the stage until it ends well.
+
+    Raises
+    ------
+    SteepestError
+        If it can't, or did not for the last time.
+    """
+    before = [int(name.rpartition("/")[2]) for name in storage.names("attempts/")]
+    first = max(before, default=-1) + 1
+    for attempt in range(first, first + ATTEMPTS):
+        try:
+            stage(replace(task, attempt=attempt), workers)
+        except Exception as error:  # Spark's errors have no common kind, and tell what happened as text
+            told = told_in(str(error))
+            if told is not None:
+                raise told from None
+            why = reason_in(str(error))
+            if attempt == first + ATTEMPTS - 1:
+                raise SteepestError(
+                    f"The fit failed {ATTEMPTS} times; the last time: {why}.",
+                    hint=f"What was reached is in {storage.url}; the same fit goes on from there.",
+                ) from error
+            pause = BACKOFF * 2 ** (attempt - first)
+            say(f"Attempt {attempt - first + 1} failed: {why}. It is begun again from the last checkpoint.")
+            time.sleep(pause)
+            room = free_slots(session, workers, ROOM)
+            if room < workers:
+                say(f"There is room for {room} workers now; the fit goes on with these.")
+                workers = room
+        else:
+            return
+
+
+def told_in(text: str) -> SteepestError | None:
+    """Return the error for a person that a task told, as Spark passes it on.
+
+    Examples
+    --------
+    >>> text = 'Traceback: RuntimeError: steepest-error:{"error": "no rows.", "hint": "Add some."} at ...'
+    >>> told_in(text).hint, told_in("Connection reset")
+    ('Add some.', None)
+    """
+    at = text.find(f"{MARK}{{")
+    if at < 0:
+        missing = re.search(r"No module named '(steepest[\w.]*|jax|pyarrow)'", text)
+        return missing and SteepestError(
+            f"A worker has no package {missing[1].split('.')[0]!r}.",
+            hint="Ship the driver's environment to all workers: docs/spark.md says how.",
+        )
+    told, _ = json.JSONDecoder().raw_decode(text, at + len(MARK))
+    return SteepestError(told["error"], hint=told["hint"])
+
+
+def reason_in(text: str) -> str:
+    r"""Return what a person can use of the text of Spark's error: the last line that names one.
+
+    Examples
+    --------
+    >>> reason_in("Job aborted.\n  File x\nRuntimeError: worker 1 ended with -9:\n\n  at java...")
+    'worker 1 ended with -9'
+    """
+    named: list[str] = re.findall(r"^\s*(?:[\w.]+Error|[\w.]+Exception): (.+?):?\s*$", text, re.MULTILINE)
+    own = [each for each in named if each.startswith("worker ")]
+    lost = re.search(r"ExecutorLostFailure \(([^)]*\)?[^)]*)\)", text)
+    return (own or ([lost[1]] if lost else []) or named or [text.strip().split("\n")[0]])[-1].rstrip(".")
+
+
+def _tell_of_skew(run: Run, say: Callable[[str], None]) -> None:
+    """Say so where one worker has many more rows than the others, and all wait for it."""
+    rows = [each["rows"] for each in run.record["workers"]]
+    mean = sum(rows) / len(rows)
+    if max(rows) > 1.5 * mean:
+        worst = rows.index(max(rows))
+        say(
+            f"Worker {worst} has {max(rows) / sum(rows):.0%} of the rows, and the others wait for it: "
+            f"frame.repartition({len(rows)}) before the fit gives each as many."
+        )

@@ -1,0 +1,196 @@
+"""What one task of the barrier stage does: it keeps its rows, meets the others, and watches over a worker.
+
+The worker is a process of its own, because JAX joins a group once in a process's life, and ends its process
+when another one of the group is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+import steepest
+from steepest import worker
+from steepest.errors import SteepestError
+from steepest.leading import FOLLOWING
+from steepest.spark.vectors import flattened
+
+MARK = "steepest-error:"
+"""Stands before an error for a person in what Spark says of a failed task."""
+
+SILENT = 30.0
+"""Seconds without a line after which a worker is taken for stopped."""
+
+RESULT = "worker int"
+"""The columns of what a task yields, as Spark writes them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all tasks of an attempt have in common.
+
+    Parameters
+    ----------
+    settings, shared, attempt
+        See `steepest.worker.Job`.
+    vectors, schema
+        Of the rows, if Spark gives them: see `steepest.spark.vectors.flattened`; the schema is serialised.
+    stalled
+        Seconds without any progress after which a worker is taken for stuck.
+    versions
+        Those of the driver.
+    """
+
+    settings: dict[str, Any]
+    shared: str
+    attempt: int
+    stalled: float
+    versions: dict[str, str]
+    vectors: Mapping[str, tuple[str, ...]]
+    schema: bytes | None = None
+
+    def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Fit on the rows that Spark gives: what `pyspark.sql.DataFrame.mapInArrow` calls."""
+        with _told(), tempfile.TemporaryDirectory(prefix="steepest-", dir=_local_folder()) as folder:
+            rows = Path(folder, "rows.arrow")
+            self._keep(batches, rows)
+            rank = self._fit(Path(folder), str(rows))
+        yield pa.RecordBatch.from_pydict({"worker": pa.array([rank], pa.int32())})
+
+    def on_files(self, _: Iterable[int]) -> Iterable[int]:
+        """Fit on a share of the settings' files: what `pyspark.RDDBarrier.mapPartitions` calls."""
+        with _told(), tempfile.TemporaryDirectory(prefix="steepest-", dir=_local_folder()) as folder:
+            yield self._fit(Path(folder), None)
+
+    def _keep(self, batches: Iterator[pa.RecordBatch], path: Path) -> None:
+        """Write the rows to the local disk as they come."""
+        schema = pa.ipc.read_schema(pa.py_buffer(self.schema))
+        with pa.ipc.new_file(str(path), schema) as writer:
+            for batch in batches:
+                if batch.num_rows:
+                    writer.write_table(flattened(pa.Table.from_batches([batch]), self.vectors).cast(schema))
+
+    def _fit(self, folder: Path, rows: str | None) -> int:
+        from pyspark import BarrierTaskContext
+
+        context = BarrierTaskContext.get()
+        rank, addresses = context.partitionId(), context.getTaskInfos()
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        said = {"port": port, "versions": versions()}
+        met = [json.loads(each) for each in context.allGather(json.dumps(said))]
+        self._require_same([each["versions"] for each in met])
+        coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
+        size = len(addresses)
+        job = worker.Job(rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt)
+        (folder / "job.json").write_text(json.dumps(job.to_json()), "utf-8")
+        _run(folder, rank, self.stalled)
+        return rank
+
+    def _require_same(self, met: list[dict[str, str]]) -> None:
+        """Refuse workers whose packages are of other versions than the driver's."""
+        for rank, theirs in enumerate(met):
+            for name, version in self.versions.items():
+                if theirs[name] != version:
+                    raise SteepestError(
+                        f"Worker {rank} has {name} {theirs[name]}; the driver has {version}.",
+                        hint="Ship one environment to all: docs/spark.md says how.",
+                    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that must be the same everywhere."""
+    import jax
+    import numpy as np
+
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {
+        "steepest": steepest.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "python": python,
+    }
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Mark an error for a person, so that the driver finds it in what Spark makes of it."""
+    try:
+        yield
+    except SteepestError as error:
+        told = json.dumps({"error": str(error), "hint": error.hint})
+        raise RuntimeError(f"{MARK}{told}\n") from None
+
+
+def _local_folder() -> str | None:
+    """Return where this executor's files are, which go when it does."""
+    from pyspark import SparkFiles
+
+    folder = Path(SparkFiles.getRootDirectory())
+    return str(folder) if folder.is_dir() else None
+
+
+def _run(folder: Path, rank: int, stalled: float) -> None:
+    """Start the worker, and wait for its end; end it if it is stopped or stuck."""
+    command = [sys.executable, "-m", "steepest.worker", str(folder / "job.json")]
+    environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache")}
+    pipe = subprocess.PIPE
+    with (
+        (folder / "errors").open("wb") as errors,
+        subprocess.Popen(  # noqa: S603 - this package's own module
+            command, stdin=pipe, stdout=pipe, stderr=errors, env=environment
+        ) as process,
+    ):
+        try:
+            said = _watch(process, rank, stalled)
+        finally:
+            process.kill()
+    if "error" in said:
+        raise SteepestError(said["error"], hint=said["hint"])
+    if process.returncode:
+        last = (folder / "errors").read_text("utf-8", "replace")[-4000:]
+        raise RuntimeError(f"worker {rank} ended with {process.returncode}:\n{last}")
+
+
+def _watch(process: subprocess.Popen[bytes], rank: int, stalled: float) -> dict[str, Any]:
+    """Read what the worker says until it ends; return the error that it told, if it did."""
+    lines: queue.Queue[bytes] = queue.Queue()
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    threading.Thread(target=_read, args=[process.stdout, lines], daemon=True).start()
+    count, since = -1, time.monotonic()
+    while True:
+        try:
+            line = lines.get(timeout=SILENT)
+        except queue.Empty:
+            raise RuntimeError(f"worker {rank} said nothing for {SILENT:g} s and was ended") from None
+        if not line:
+            process.wait()
+            return {}
+        said: dict[str, Any] = json.loads(line)
+        if "error" in said:
+            return said
+        if said.get("count", count) != count or said.get("doing") == FOLLOWING:
+            count, since = said.get("count", count), time.monotonic()
+        elif time.monotonic() - since > stalled:
+            raise RuntimeError(f"worker {rank} made no progress for {stalled:g} s ({said.get('doing')})")
+
+
+def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(b"")
