@@ -34,7 +34,7 @@ SETTINGS = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.executor.memory": "1g",
     "spark.sql.shuffle.partitions": "4",
-    # The session begins when all executors are there; a stage that asks for more fails in 2 s, not 10 minutes.
+    # The session begins when all executors are there; a stage that asks for more fails in 2 s.
     "spark.scheduler.minRegisteredResourcesRatio": "1.0",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
     "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "2",
@@ -46,7 +46,7 @@ YARN = {
     "spark.executor.cores": "1",
     # The machine that runs the tests is every node: nothing need be copied to reach Spark's own 460 MB.
     "spark.yarn.jars": f"local:{Path(pyspark.__file__).parent}/jars/*",
-    "spark.yarn.submit.waitAppCompletion": "true",
+    "spark.yarn.scheduler.heartbeat.interval-ms": "500",
     **{f"spark.yarn.appMasterEnv.{name}": value for name, value in PYTHON.items()},
 }
 """Two executors of one core, on a YARN of `hadoop_cluster`."""
@@ -75,7 +75,7 @@ def spark(master: str, hadoop: Path | None = None, **conf: str) -> Iterator[Spar
     Parameters
     ----------
     master
-        ``local[N]``, ``local-cluster[2,1,2048]`` (executors, cores of each, MiB of each), or ``yarn`` with two
+        ``local-cluster[2,1,2048]`` (executors, cores and MiB of each), ``local[N]``, or ``yarn`` with two
         executors of one core.
     hadoop
         As in `spark_environment`; ``yarn`` needs it.

@@ -317,6 +317,9 @@ def test_spark_decides_what_is_overwritten(session, model, tmp_path):
     model.save(place)
     with pytest.raises(Exception, match="already exists"):
         model.write().save(place)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(Exception, match="already exists"):
+        model.write().save(str(tmp_path / "notes"))
     (tmp_path / "model" / "run" / "stale").touch()
     model.write().overwrite().save(place)
     assert not (tmp_path / "model" / "run" / "stale").exists()
