@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -317,6 +318,9 @@ def test_spark_decides_what_is_overwritten(session, model, tmp_path):
     model.save(place)
     with pytest.raises(Exception, match="already exists"):
         model.write().save(place)
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(Exception, match="already exists"):
+        model.write().save(str(tmp_path / "notes"))
     (tmp_path / "model" / "run" / "stale").touch()
     model.write().overwrite().save(place)
     assert not (tmp_path / "model" / "run" / "stale").exists()
@@ -569,7 +573,8 @@ def test_a_run_stays_where_it_was_wanted_and_else_goes_with_the_model(fits, fram
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_a_descent_that_diverged_leaves_its_report(session, frame):
+def test_a_descent_that_diverged_leaves_its_report(frame, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     regressor = DescentRegressor(optimizer="sgd", learningRate=1e30, epochs=3)
     with pytest.raises(SteepestError, match="diverged at step") as raised:
         regressor.fit(frame.select("label", "distance"))

@@ -1,4 +1,4 @@
-"""A Spark ML model that was fitted on several executors, loaded by another process."""
+"""Spark ML models that are loaded elsewhere than they were fitted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import functions as sql
 
+from hadoop_cluster import hadoop
 from real_data import flights
 from spark_sessions import SOURCES, spark
-from steepest.spark import DescentClassifier
+from steepest.spark import DescentClassificationModel, DescentClassifier
 
 AGAIN = """
 import sys
@@ -43,3 +45,19 @@ def test_a_cluster_and_a_fresh_session_give_the_same_bytes(tmp_path):
     subprocess.run([sys.executable, "-c", AGAIN, model, rows, again], check=True, env=environment)
     assert pq.read_table(first).equals(pq.read_table(again))
     assert pq.read_table(first).num_rows == len(known)
+
+
+@pytest.mark.slow
+def test_a_model_is_saved_to_hdfs_and_loaded_from_it(tmp_path):
+    with hadoop(tmp_path) as cluster, spark("local[2]", cluster.conf) as session:
+        frame = session.range(500).select((sql.col("id") % 7).alias("x"), (sql.col("id") % 2).alias("label"))
+        model = DescentClassifier(learningRate=0.1, epochs=1).fit(frame)
+        place = f"{cluster.url.rstrip('/')}/models/with spaces"
+        model.save(place)
+        with pytest.raises(Exception, match="already exists"):
+            model.save(place)
+        model.write().overwrite().save(place)
+        loaded = DescentClassificationModel.load(place)
+        assert loaded.transform(frame).collect() == model.transform(frame).collect()
+        model.save("models/late")  # on the default file system, which is HDFS
+        assert DescentClassificationModel.load("models/late").run.record == model.run.record
