@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow bench lock clean
+.PHONY: demo test test-slow bench hadoop lock clean
 
 demo: $(INSTALLED)  ## train on the flights and write runs/demo/report.html
 	$(BIN)/python examples/flights.py data/flights.csv
@@ -21,6 +21,9 @@ bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; install
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target .venv/keras-nightly keras-nightly
 	$(BIN)/python benchmarks/run.py
+
+hadoop: $(INSTALLED)  ## run a real HDFS and YARN on this machine until Ctrl-C (needs Java 17 and Maven)
+	$(BIN)/python tests/hadoop_cluster.py
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \

@@ -11,6 +11,8 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,11 +22,11 @@ from typing import Any
 from pyarrow import fs
 
 from steepest.data.cache import to_disk
-from steepest.data.files import is_hadoop, is_url, local_path, open_remote, reach, reaching
+from steepest.data.files import IMPATIENT, is_hadoop, is_url, local_path, open_remote, reach, reaching
 from steepest.errors import SteepestError
 
-_WRITES = 2
-"""A write that a data node's death has spoilt is begun again; the name node then knows of it."""
+_WAITS = (1, 4, 16)
+"""Seconds before a write is begun again: the name node has to notice that a data node has died."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,20 @@ class Storage:
 
     def _sent(self, source: Path, name: str) -> str:
         """Write a local file or folder aside; return where."""
-        for write in range(1, _WRITES + 1):
+        waits = list(_WAITS) if is_url(self.url) else []
+        while True:
             aside = self._aside(name)
             try:
                 self._copy_in(source, aside)
-                break
             except Exception:
                 with suppress(Exception):
                     self._delete(aside)
-                if write == _WRITES:
+                if not waits:
                     raise
-        return aside
+                reach(self.url)
+                time.sleep(waits.pop(0))
+            else:
+                return aside
 
     def _copy_in(self, source: Path, place: str) -> None:
         fs.copy_files(str(source), place, fs.LocalFileSystem(), self.system)
@@ -248,7 +253,8 @@ def storage_at(url: str) -> Storage:
             hint="Name a local folder, or one on HDFS: hdfs://namenode:9000/runs/flights.",
         )
     with reaching(url):
-        remote, path = open_remote(url)
+        # A name service may change from one name node to the other, which takes time.
+        remote, path = open_remote(url, **(IMPATIENT if urllib.parse.urlsplit(url).port else {}))
         return Storage(url, path, fs.PyFileSystem(_Hadoop(remote)))
 
 

@@ -59,6 +59,7 @@ public class Cluster {
     static Configuration startYarn(File folder, String url) throws Exception {
         YarnConfiguration settings = new YarnConfiguration();
         settings.set("fs.defaultFS", url);
+        settings.set("yarn.node-attribute.fs-store.root-dir", url + "/yarn/attributes");
         settings.set("yarn.resourcemanager.hostname", "127.0.0.1");
         for (String name : List.of("", ".scheduler", ".resource-tracker", ".admin", ".webapp")) {
             settings.set("yarn.resourcemanager" + name + ".address", ANY_PORT);

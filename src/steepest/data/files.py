@@ -38,7 +38,10 @@ HADOOP = ("hdfs", "viewfs")
 """Schemes of Hadoop's file system."""
 
 _REACHED_WITHIN = 10.0
-"""Seconds in which a name node accepts a connection; hdfs-native itself would try for minutes."""
+"""Seconds in which a name node accepts a connection."""
+
+IMPATIENT = {"dfs.client.failover.max.attempts": "3"}
+"""Lets hdfs-native give up on a name node after 6 s; it would try for three minutes."""
 
 _REMOTE_ERROR = re.compile(r'RPCError\("[^"]*", "(.*)"\)$', re.DOTALL)
 
@@ -257,7 +260,7 @@ def _reason(error: Exception) -> str:
     return re.split(r"\n|\\n", said)[0].rstrip(".") or type(error).__name__
 
 
-def open_remote(url: str) -> tuple[Any, str]:
+def open_remote(url: str, **options: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL, and the path in it.
 
     A Hadoop URL's name node is reached first, so that a wrong one is told at once. In its path ``?``, ``#``
@@ -265,10 +268,10 @@ def open_remote(url: str) -> tuple[Any, str]:
     """
     url_to_fs = importlib.import_module("fsspec.core").url_to_fs
     if not is_hadoop(url):
-        opened: tuple[Any, str] = url_to_fs(url)
+        opened: tuple[Any, str] = url_to_fs(url, **options)
         return opened
     reach(url)
-    remote, _ = url_to_fs(_node(url))
+    remote, _ = url_to_fs(_node(url), **options)
     remote._strip_protocol = _hadoop_path
     return remote, _hadoop_path(url)
 
@@ -280,7 +283,7 @@ def reach(url: str) -> None:
         socket.create_connection((node.hostname, node.port), _REACHED_WITHIN).close()
     else:
         client = importlib.import_module("hdfs_native").Client
-        client(_node(url), {"dfs.client.failover.max.attempts": "3"}).get_file_info("/")
+        client(_node(url), IMPATIENT).get_file_info("/")
 
 
 def _node(url: str) -> str:
