@@ -31,7 +31,8 @@ def together(function: str, size: int, folder: Path, *arguments: object, timeout
         end = time.monotonic() + timeout
         while any(process.poll() is None for process in started):
             failed = [each for each, process in zip(folders, started, strict=True) if process.poll()]
-            assert not failed and time.monotonic() < end, "\n".join(_read(each) for each in failed or folders)
+            assert not failed, "\n".join(map(_read, failed))
+            assert time.monotonic() < end, "\n".join(map(_read, folders))
             time.sleep(0.05)
         assert not any(process.returncode for process in started), "\n".join(map(_read, folders))
     finally:

@@ -137,15 +137,15 @@ def account(prepared: Prepared, trained: Trained) -> list[dict[str, Any]] | None
 def _account(together: Together, trained: Trained) -> list[dict[str, Any]]:
     group = together.group
     first, end = _arrays(together)["training.target"].firsts[group.rank :][:2]
-    alone = trained.seconds_alone
+    epochs, alone = len(trained.epochs), trained.seconds_alone
+    last = float(trained.epochs["seconds"].iloc[-1]) if epochs else 0.0
     own = {
         "worker": group.rank,
         "host": socket.gethostname(),
         "process": os.getpid(),
         "rows": end - first,
-        "seconds": trained.seconds,
-        "seconds_alone": alone,
-        "waiting": None if alone is None else max(0.0, 1 - alone / trained.seconds),
+        "rows_per_second": (end - first) / last if last else None,
+        "waiting": max(0.0, 1 - alone / epochs / last) if alone and last else None,
     }
     return [json.loads(each) for each in group.exchange(json.dumps(own).encode())]
 

@@ -65,6 +65,7 @@ def fit(
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
     group: ProcessGroup | None = None,
+    told: Settings | None = None,
 ) -> Run:
     """Train on data of any size and write a run's folder; go on where the same run was interrupted.
 
@@ -83,6 +84,8 @@ def fit(
     group
         The processes among which the rows are divided; this one leads, and the others call
         `steepest.leading.follow`.
+    told
+        The settings as the record tells them; ``None``: as they are.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def fit(
         trained = _placed(trained, prepared)
         prepared = brought(prepared, settings.seed)
         workers = account(prepared, trained)
-        record = record_of(settings, prepared, trained, epochs_of(settings, prepared))
+        record = record_of(told or settings, prepared, trained, epochs_of(settings, prepared))
         record |= {"learning_rate": search} | ({"workers": workers} if workers else {})
         judging = time.perf_counter()
         record |= NOT_JUDGED if trained.failure else _judge(settings, prepared, trained)
@@ -132,7 +135,7 @@ def fit(
         write_json(work / "record.json", record)
     run = kept(settings, folder)
     if trained.failure:
-        raise _diverged(trained, run)
+        raise _diverged(trained, (told or settings).out or run.name)
     return run
 
 
@@ -346,7 +349,7 @@ def _placed(trained: Trained, prepared: Prepared) -> Trained:
     return replace(trained, failure=failure, descended=descended)
 
 
-def _diverged(trained: Trained, run: Run) -> DivergenceError:
+def _diverged(trained: Trained, run: str) -> DivergenceError:
     """Return the error for a descent that met a step that was not finite."""
     failure = trained.failure
     assert failure is not None  # noqa: S101 - the caller looked
@@ -358,7 +361,7 @@ def _diverged(trained: Trained, run: Run) -> DivergenceError:
     return DivergenceError(
         f"The descent diverged at step {failure.step:,} (epoch {failure.epoch}): "
         f"the {failure.cause.what} was not finite at a learning rate of {rate:g}.{grew} "
-        f"{run.name}/report.html shows how it came to that.",
+        f"{run}/report.html shows how it came to that.",
         hint=f"{lower} or --clip-norm 1; a builder that compiles its model takes a lower rate itself."
         if "keras" in trained.form
         else f"{lower}, --on-divergence back-off, or --clip-norm 1.",

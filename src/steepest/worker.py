@@ -25,6 +25,7 @@ from steepest.callbacks import Callback
 from steepest.errors import SteepestError
 from steepest.settings import Settings, settings_from_json, to_toml
 from steepest.storage import Storage, storage_at
+from steepest.trained import DivergenceError
 from steepest.unfinished import CHECKPOINTS, RATE, SETTINGS, unfinished_of
 
 BEAT = 2.0
@@ -101,7 +102,7 @@ def main() -> None:
     try:
         _work(Job(**json.loads(Path(sys.argv[1]).read_text("utf-8"))), progress)
     except SteepestError as error:
-        _tell(error=str(error), hint=error.hint)
+        _tell(error=str(error), hint=error.hint, diverged=isinstance(error, DivergenceError))
         os._exit(2)
     except BaseException:
         traceback.print_exc()
@@ -148,8 +149,12 @@ def _work(job: Job, progress: Progress) -> None:
     work = unfinished_of(place)
     _restore(storage, job.attempt, work, settings)
     with Mirror(storage, f"{ATTEMPTS}/{job.attempt:04}", work):
-        settings = replace(settings, out=str(place))
-        training.fit(settings, rows, callbacks=[progress], say=_say, group=group)
+        here = replace(settings, out=str(place))
+        try:
+            training.fit(here, rows, callbacks=[progress], say=_say, group=group, told=settings)
+        except DivergenceError:
+            storage.put(place, RUN, replace=True)  # its report shows why
+            raise
     storage.put(place, RUN, replace=True)
 
 

@@ -14,19 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from steepest.data.cache import cache_folder, key_of
 from steepest.data.rows import SPARK
 from steepest.errors import SteepestError
 from steepest.run import Run
-from steepest.settings import Settings, settings_to_json
+from steepest.settings import Settings, settings_to_json, to_toml
 from steepest.spark.checks import free_slots, require_slots, require_spark
+from steepest.spark.frames import zone_of
 from steepest.spark.stage import MARK, RESULT, Task, versions
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
+from steepest.trained import DivergenceError
 from steepest.training import MODELS, check
-from steepest.unfinished import check_out, folder_of, in_the_making, kept
+from steepest.unfinished import SETTINGS, check_out, folder_of, in_the_making, kept, named
 from steepest.worker import RUN
 
 ATTEMPTS = 4
@@ -87,14 +92,29 @@ def fit_frame(
     session = frame.sparkSession
     settings = replace(settings, data=SPARK)
     names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
-    schema = flattened(frame.limit(0).toArrow(), names).schema
+    schema = _arriving(flattened(frame.limit(0).toArrow(), names).schema, zone_of(frame))
 
     def stage(task: Task, count: int) -> None:
-        rows = frame if frame.rdd.getNumPartitions() == count else frame.repartition(count)
-        whole = replace(task, vectors=names, schema=schema.serialize().to_pybytes())
+        # Spark takes a dot in a name for a part of a column.
+        rows = frame.toDF(*(f"column {place}" for place in range(len(frame.columns))))
+        if rows.rdd.getNumPartitions() != count:
+            rows = rows.repartition(count)
+        whole = replace(
+            task, columns=tuple(frame.columns), vectors=names, schema=schema.serialize().to_pybytes()
+        )
         rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
     return _fit(session, settings, workers, shared, stage, say, overwrite, stalled)
+
+
+def _arriving(schema: pa.Schema, zone: str) -> pa.Schema:
+    """Return the columns as a worker gets them: times by the session's clock, not as UTC."""
+    return pa.schema(
+        field.with_type(pa.timestamp(field.type.unit, zone))
+        if pa.types.is_timestamp(field.type) and field.type.tz
+        else field
+        for field in schema
+    )
 
 
 def fit_files(
@@ -146,14 +166,21 @@ def _fit(
     check_out(folder, settings, overwrite)
     storage = _shared(session, settings, folder, shared)
     storage.require_writable()
+    settings, failure = replace(settings, out=named(settings, folder)), None
     with in_the_making(folder, settings, None, overwrite) as work:
-        task = Task(settings_to_json(settings), storage.url, 0, stalled, versions(), {})
-        _attempts(session, storage, task, workers, stage, say)
+        task = Task(settings_to_json(settings), storage.url, 0, stalled, versions())
+        try:
+            _attempts(session, storage, task, workers, stage, say)
+        except DivergenceError as error:
+            failure = error
         storage.get(RUN, work / RUN)
         for path in (work / RUN).iterdir():
             path.replace(work / path.name)
         (work / RUN).rmdir()
+        (work / SETTINGS).write_text(to_toml(settings), "utf-8")
     storage.remove("")
+    if failure is not None:
+        raise failure
     run = kept(settings, folder)
     _tell_of_skew(run, say)
     return run
@@ -202,7 +229,7 @@ def _attempts(
     for attempt in range(first, first + ATTEMPTS):
         try:
             stage(replace(task, attempt=attempt), workers)
-        except Exception as error:  # Spark's errors have no common kind, and tell what happened as text
+        except (Py4JJavaError, PythonException) as error:  # what happened is told as text
             told = told_in(str(error))
             if told is not None:
                 raise told from None
@@ -240,7 +267,8 @@ def told_in(text: str) -> SteepestError | None:
             hint="Ship the driver's environment to all workers: docs/spark.md says how.",
         )
     told, _ = json.JSONDecoder().raw_decode(text, at + len(MARK))
-    return SteepestError(told["error"], hint=told["hint"])
+    kind = DivergenceError if told.get("diverged") else SteepestError
+    return kind(told["error"], hint=told["hint"])
 
 
 def reason_in(text: str) -> str:

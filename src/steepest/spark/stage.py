@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from steepest import worker
 from steepest.errors import SteepestError
 from steepest.leading import FOLLOWING
 from steepest.spark.vectors import flattened
+from steepest.trained import DivergenceError
 
 MARK = "steepest-error:"
 """Stands before an error for a person in what Spark says of a failed task."""
@@ -47,8 +48,9 @@ class Task:
     ----------
     settings, shared, attempt
         See `steepest.worker.Job`.
-    vectors, schema
-        Of the rows, if Spark gives them: see `steepest.spark.vectors.flattened`; the schema is serialised.
+    columns, vectors, schema
+        Of the rows, if Spark gives them: names in order, see `steepest.spark.vectors.flattened`, and what
+        comes of it, serialised.
     stalled
         Seconds without any progress after which a worker is taken for stuck.
     versions
@@ -60,7 +62,8 @@ class Task:
     attempt: int
     stalled: float
     versions: dict[str, str]
-    vectors: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...] = ()
+    vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: bytes | None = None
 
     def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -82,7 +85,8 @@ class Task:
         with pa.ipc.new_file(str(path), schema) as writer:
             for batch in batches:
                 if batch.num_rows:
-                    writer.write_table(flattened(pa.Table.from_batches([batch]), self.vectors).cast(schema))
+                    rows = pa.Table.from_batches([batch]).rename_columns(self.columns)
+                    writer.write_table(flattened(rows, self.vectors).cast(schema))
 
     def _fit(self, folder: Path, rows: str | None) -> int:
         from pyspark import BarrierTaskContext
@@ -133,7 +137,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except SteepestError as error:
-        told = json.dumps({"error": str(error), "hint": error.hint})
+        diverged = isinstance(error, DivergenceError)
+        told = json.dumps({"error": str(error), "hint": error.hint, "diverged": diverged})
         raise RuntimeError(f"{MARK}{told}\n") from None
 
 
@@ -161,7 +166,8 @@ def _run(folder: Path, rank: int, stalled: float) -> None:
         finally:
             process.kill()
     if "error" in said:
-        raise SteepestError(said["error"], hint=said["hint"])
+        kind = DivergenceError if said["diverged"] else SteepestError
+        raise kind(said["error"], hint=said["hint"])
     if process.returncode:
         last = (folder / "errors").read_text("utf-8", "replace")[-4000:]
         raise RuntimeError(f"worker {rank} ended with {process.returncode}:\n{last}")
