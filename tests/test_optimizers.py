@@ -330,3 +330,40 @@ def test_rules_by_name() -> None:
 def test_errors(make, message) -> None:
     with pytest.raises(SteepestError, match=message):
         make()
+
+
+def test_lbfgs_finds_the_minimum_that_scikit_learn_finds():
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    features, target = load_breast_cancer(return_X_y=True)
+    features = StandardScaler().fit_transform(features)
+    strength = 0.01
+    theirs = LogisticRegression(C=1 / (2 * strength * len(target)), tol=1e-8, max_iter=1000)
+    theirs.fit(features, target)
+
+    def loss(parameters, batch):
+        score = batch["features"] @ parameters["weights"] + parameters["bias"]
+        return jnp.logaddexp(0, score) - batch["target"] * score
+
+    result = steepest.minimize(
+        loss,
+        {"weights": np.zeros(features.shape[1], np.float32), "bias": np.float32(0)},
+        {"features": features.astype(np.float32), "target": target.astype(np.float32)},
+        optimizer=steepest.LBFGS(),
+        batch_size="all",
+        epochs=100,
+        l2={"weights": strength, "bias": 0.0},
+        tolerance=1e-5,
+    )
+    assert result.converged
+    assert result.steps < 60
+    np.testing.assert_allclose(result.parameters["weights"], theirs.coef_[0], atol=2e-3)
+
+
+def test_lbfgs_refuses_batches():
+    with pytest.raises(SteepestError, match="L-BFGS needs the loss of all rows"):
+        steepest.minimize(
+            lambda p, x: (x - p) ** 2, 0.0, np.arange(9.0), optimizer="lbfgs", batch_size=3, epochs=1
+        )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import steepest
 from ranks import together
+from steepest.data.order import epoch_order
 from steepest.data.shared import Shared, share_of
 
 ROWS, FEATURES = 1_003, 7
@@ -48,6 +53,8 @@ def settings(case):
     common = {"optimizer": steepest.Adam(rate), "batch_size": 32, "epochs": 10, "seed": 3, "l2": 0.001}
     if case == "whole":
         return common | {"optimizer": steepest.SGD(0.3), "batch_size": "all"}
+    if case == "line search":
+        return common | {"optimizer": steepest.LBFGS(), "batch_size": "all", "epochs": 20}
     if case == "clipped":
         return common | {"optimizer": steepest.SGD(0.1, momentum=0.9, clip_norm=0.2), "l1": 0.001}
     return common
@@ -83,11 +90,16 @@ def descend(group, folder, case, division):
 
 @pytest.mark.parametrize(
     ("case", "division"),
-    [("plain", "even"), ("plain", "uneven"), ("plain", "four"), ("whole", "uneven"), ("clipped", "empty")],
+    [
+        ("plain", "even"),
+        ("plain", "uneven"),
+        ("plain", "four"),
+        ("whole", "uneven"),
+        ("clipped", "empty"),
+        ("line search", "uneven"),
+    ],
 )
 def test_the_same_descent_as_one_process(case, division, tmp_path):
-    import pandas as pd
-
     alone = minimised(case, lambda values, rows=ROWS: values)
     folders = together("test_process_group:descend", len(FIRSTS[division]), tmp_path, case, division)
     for folder in folders:
@@ -101,6 +113,51 @@ def test_the_same_descent_as_one_process(case, division, tmp_path):
             epochs, alone.epochs.drop(columns=["seconds", "rows_per_second"]), rtol=1e-4, atol=1e-5
         )
         assert folder.joinpath("parameters.npz").read_bytes() == (folders[0] / "parameters.npz").read_bytes()
+
+
+def own_steps(group, folder):
+    """Plain descent in batches of 8 over 35 rows, of which the first process has 20."""
+    features, target, firsts = line()
+    group = replace(group, local_steps=3)
+    rows = [
+        Shared(each[firsts[group.rank] : firsts[group.rank + 1]], firsts, group)
+        for each in (features, target)
+    ]
+    result = steepest.minimize(
+        lambda slope, batch: (batch[0] @ slope - batch[1]) ** 2, np.zeros(2, np.float32), tuple(rows),
+        optimizer=steepest.SGD(0.05), batch_size=8, epochs=4, tolerance=0.0, seed=2,
+    )  # fmt: skip
+    np.save(folder / "slope.npy", result.parameters)
+    result.history.to_parquet(folder / "history.parquet")
+
+
+def line():
+    draws = np.random.Generator(np.random.Philox(7))
+    features = draws.normal(size=(35, 2)).astype(np.float32)
+    return features, (features @ [1, -2] + draws.normal(size=35)).astype(np.float32), (0, 20, 35)
+
+
+def test_processes_that_average_now_and_then(tmp_path):
+    features, target, firsts = line()
+    slope, losses = np.zeros(2), []
+    for epoch in range(4):
+        order = np.concatenate(list(epoch_order(2, epoch, 35)))
+        own = [slope, slope]
+        for step in range(5):
+            batch = order[8 * step : 8 * step + 8]
+            parts = [batch[(batch >= first) & (batch < end)] for first, end in itertools.pairwise(firsts)]
+            errors = [features[part] @ each - target[part] for part, each in zip(parts, own, strict=True)]
+            losses.append(np.concatenate(errors) @ np.concatenate(errors) / len(batch))
+            own = [
+                each - 0.05 * 2 * error @ features[part] / len(part) if len(part) else each
+                for part, each, error in zip(parts, own, errors, strict=True)
+            ]
+            if step in (2, 4):  # after three steps, and at the window's end
+                own = [sum(own) / 2] * 2
+        slope = own[0]
+    for folder in together("test_process_group:own_steps", 2, tmp_path):
+        np.testing.assert_allclose(np.load(folder / "slope.npy"), slope, rtol=1e-4)
+        np.testing.assert_allclose(pd.read_parquet(folder / "history.parquet")["loss"], losses, rtol=1e-4)
 
 
 def messages(group, folder):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from steepest.descent.failure import Failure as Failure
     from steepest.descent.loop import Interrupted as Interrupted
     from steepest.descent.loop import StopDescent as StopDescent
+    from steepest.descent.optimizers import LBFGS as LBFGS
     from steepest.descent.optimizers import SGD as SGD
     from steepest.descent.optimizers import AdaGrad as AdaGrad
     from steepest.descent.optimizers import Adam as Adam
@@ -59,6 +60,7 @@ _WHERE = {
     "AdaGrad": "descent.optimizers",
     "Adam": "descent.optimizers",
     "AdamW": "descent.optimizers",
+    "LBFGS": "descent.optimizers",
     "Momentum": "descent.optimizers",
     "Nesterov": "descent.optimizers",
     "Optimizer": "descent.optimizers",

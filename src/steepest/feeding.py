@@ -128,7 +128,7 @@ def batches(
         "shuffle": shuffle,
         "windows": count,
         "data": digest((*arrays, blocks.weights)),
-    }
+    } | ({"local steps": group.local_steps} if group and group.local_steps > 1 else {})
 
     def shaped(window: Window) -> Window:
         return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))

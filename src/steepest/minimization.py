@@ -41,7 +41,7 @@ from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
 from steepest.descent.epoch import Constants, Program, alone
 from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
-from steepest.descent.optimizers import Optimizer, as_optimizer
+from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
 from steepest.descent.room import make_room
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
@@ -293,7 +293,7 @@ def _descend_together(
     """Run the descent on the devices of all processes of a group."""
     descent = replace(
         descent,
-        program=descent.program._replace(mesh=group.mesh),
+        program=descent.program._replace(mesh=group.mesh, local_steps=group.local_steps),
         constants=group.place(descent.constants),
     )
     outcome = _descend_alone(descent, standing.with_states(group.place), feed, checkpoints)
@@ -347,6 +347,11 @@ def compile_parts(
     Rules that work element by element run on one flat vector: fewer and larger operations a step.
     """
     make_room()
+    if rule.name == LINE_SEARCH and not pace.whole:
+        raise SteepestError(
+            "L-BFGS needs the loss of all rows at each step; a batch has only some.",
+            hint="Add --batch-size all, or take another optimizer.",
+        )
     first, second = strengths("l1", l1, start), strengths("l2", l2, start)
     if first is not None and rule.preconditioner is None:
         raise SteepestError(

@@ -34,9 +34,12 @@ class ProcessGroup:
     ----------
     mesh
         Their devices, one of each, on the axis `steepest.descent.epoch.RANKS`.
+    local_steps
+        See `steepest.descent.epoch.Program`.
     """
 
     mesh: Mesh
+    local_steps: int = 1
 
     @property
     def rank(self) -> int:
@@ -140,7 +143,7 @@ def seconds_of_step(program: Program, constants: Constants, state: State, window
     """
     data, weights = alone((window.arrays, window.weights))
     batches = Batches(data, weights, np.zeros(len(weights), np.float32))
-    program, constants = program._replace(mesh=None), alone(constants)
+    program, constants = program.for_one(), alone(constants)
     seconds = 0.0
     for _ in range(2):  # the first time it is compiled
         began = time.perf_counter()

@@ -74,6 +74,9 @@ class Settings:
         Whether the loss's curvature is measured after epochs: see `steepest.minimize`.
     on_divergence
         ``"stop"`` or ``"back-off"``: see `steepest.minimize`.
+    local_steps
+        On Spark, the steps that each worker takes on its own rows before all of them average where they
+        stand; 1 adds up the gradients of each step, which is what one machine does.
     memory
         What the process may use, such as ``"4GB"``; ``None`` is a quarter of what is free.
     checkpoint_every
@@ -114,6 +117,7 @@ class Settings:
     monitor: str = "validation_loss"
     curvature: bool = False
     on_divergence: str = "stop"
+    local_steps: int = 1
     memory: str | None = None
     checkpoint_every: float = 60.0
     from_: str | None = None
@@ -153,6 +157,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "select": (int, str),
     "epochs": (int,),
     "patience": (int,),
+    "local_steps": (int,),
     "seed": (int,),
     "dropout": (int, float),
     "learning_rate": (int, float, str),

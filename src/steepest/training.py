@@ -18,7 +18,7 @@ from steepest import networks
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
 from steepest.descent.losses import loss_by_name
-from steepest.descent.optimizers import default_rate, optimizer_by_name
+from steepest.descent.optimizers import LINE_SEARCH, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosing import evidence_of
 from steepest.diagnosis.findings import findings
@@ -258,6 +258,8 @@ def _check_numbers(settings: Settings) -> None:
         raise SteepestError(f"A batch size is a whole number from 1, or 'all', not {settings.batch_size!r}.")
     if settings.epochs is not None and settings.epochs < 1:
         raise SteepestError(f"A fit needs at least one epoch, not {settings.epochs}.")
+    if settings.local_steps < 1:
+        raise SteepestError(f"A worker takes at least one step by itself, not {settings.local_steps}.")
     if not 0 <= settings.max_rejected <= 1:
         raise SteepestError(
             f"--max-rejected is a share of the rows, between 0 and 1, not {settings.max_rejected}."
@@ -296,6 +298,8 @@ def _trained_by(settings: Settings) -> ModuleType:
 
 def _takes_rate(settings: Settings, prepared: Prepared) -> bool:
     """Tell whether the model leaves the learning rate to the settings."""
+    if settings.optimizer == LINE_SEARCH:
+        return False
     return settings.model in MODELS or bool(_trained_by(settings).takes_rate(settings, prepared))
 
 

@@ -133,8 +133,8 @@ def _work(job: Job, progress: Progress) -> None:
     from steepest.preparation import prepare
     from steepest.process_group import join
 
-    group = join(job.coordinator, job.rank, job.size)
     settings, folder = settings_from_json(job.settings), Path(job.folder)
+    group = replace(join(job.coordinator, job.rank, job.size), local_steps=settings.local_steps)
     rows = _rows(job, settings)
 
     def seen(doing: str, rows: int, of: int | None) -> None:

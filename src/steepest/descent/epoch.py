@@ -43,6 +43,9 @@ class Program(NamedTuple):
         From `State.parameters` to the parameters that the objective takes.
     mesh
         The devices among which the rows of a batch are divided, on the axis `RANKS`; ``None`` for one.
+    local_steps
+        Steps that each device takes on its own rows before the parameters are averaged; with 1, the gradients
+        are, at each step.
     """
 
     objective: Callable[..., jax.Array]
@@ -50,6 +53,11 @@ class Program(NamedTuple):
     preconditioner: Preconditioner | None
     unravel: Callable[[Any], Any]
     mesh: Mesh | None = None
+    local_steps: int = 1
+
+    def for_one(self) -> Program:
+        """Return the same for one device that has all rows of a batch."""
+        return self._replace(mesh=None, local_steps=1)
 
 
 class Constants(NamedTuple):
@@ -303,12 +311,53 @@ def take_sure_step(
 def _scan(
     step: Callable[..., Any], program: Program, constants: Constants, state: State, batches: Batches
 ) -> tuple[State, Record]:
+    if program.local_steps > 1:
+        return _scan_locally(program, constants, state, batches)
     totals = totals_of(program, batches.weights)
     batches = batches._replace(weights=shares_of(batches.weights, totals))
     # Steps on one row are short enough for the loop itself to cost a quarter of the time.
     unroll = 4 if batches.weights.shape[1] == 1 else 1
     state, record = jax.lax.scan(partial(step, program, constants), state, batches, unroll=unroll)
     return state, record._replace(weight=totals)
+
+
+def _scan_locally(
+    program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    """Let each device take steps on its own rows; average where they stand now and then, and at the end.
+
+    Source: S. Stich, *Local SGD Converges Fast and Communicates Little*, 2019. A step's loss is the mean over
+    all rows of the batch, each at its own device's parameters; its gradient's norm is the devices' mean.
+    """
+    alone = program.for_one()
+    constants = constants._replace(key=jax.random.fold_in(constants.key, jax.lax.axis_index(RANKS)))
+    weights = batches.weights.astype(jnp.result_type(float)).sum(axis=-1)
+    batches = batches._replace(weights=shares_of(batches.weights))
+    steps = len(weights)
+
+    def step(state: State, item: tuple[Batches, jax.Array]) -> tuple[State, Record]:
+        batch, number = item
+        state, record = take_step(alone, constants, state, batch)
+        last = (number % program.local_steps == 0) | (number == steps)
+        return jax.lax.cond(last, averaged, lambda same: same, state), record
+
+    state, record = jax.lax.scan(step, state, (batches, 1 + jnp.arange(steps)))
+    seen = [jnp.where(weights > 0, each * weights, 0) for each in (record.loss, record.gradient_norm)]
+    losses, norms, totals = over_all(program, (*seen, weights))
+    known = jnp.where(totals > 0, totals, 1)
+    return state, Record(losses / known, norms / known, totals)
+
+
+def averaged(state: State) -> State:
+    """Return the mean of where the devices stand; counts and the status are the greatest."""
+
+    def one(leaf: jax.Array) -> jax.Array:
+        number = jnp.issubdtype(leaf.dtype, jnp.floating)
+        joined: jax.Array = jax.lax.pmean(leaf, RANKS) if number else jax.lax.pmax(leaf, RANKS)
+        return joined
+
+    together: State = jax.tree.map(one, state)
+    return together
 
 
 @partial(jax.jit, static_argnames="program")

@@ -294,7 +294,7 @@ def _apart(
         return descent.program, descent.constants, state, jax.tree.map(lambda array: array[at], batches)
     data, weights = descent.fetch(np.maximum(rows, 0))
     batch = Batches(data, weights * (rows >= 0), batches.rates[at])
-    return descent.program._replace(mesh=None), alone(descent.constants), alone(state), batch
+    return descent.program.for_one(), alone(descent.constants), alone(state), batch
 
 
 def _finite(losses: Floats, norms: Floats) -> npt.NDArray[np.bool_]:

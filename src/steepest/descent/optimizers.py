@@ -54,13 +54,16 @@ class Optimizer:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+LINE_SEARCH = "lbfgs"
+"""The rule that finds the rate of each step by itself."""
+
 LearningRate = float | Schedule
 
 
 def _optimizer(
     name: str,
     learning_rate: LearningRate,
-    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner],
+    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner | None],
     clip_norm: float | None,
     **settings: Any,
 ) -> Optimizer:
@@ -283,6 +286,42 @@ def AdamW(  # noqa: N802
     return _optimizer("adamw", learning_rate, rule, clip_norm, weight_decay=weight_decay, **settings)
 
 
+@lru_cache
+def _lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
+    if memory < 1:
+        raise SteepestError(f"L-BFGS remembers at least one step, not {memory}.")
+    return optax.with_extra_args_support(optax.lbfgs(memory_size=memory))
+
+
+def LBFGS(  # noqa: N802
+    learning_rate: LearningRate = 1.0, *, memory: int = 10, clip_norm: float | None = None
+) -> Optimizer:
+    """L-BFGS for batch descent: the direction of Newton's method as the last steps suggest it.
+
+    How far each step goes is found by a line search (Optax's zoom), which evaluates the loss of all rows some
+    more times. There is no clipping, and no L1.
+
+    Source: D. C. Liu and J. Nocedal, *On the limited memory BFGS method for large scale optimization*, 1989.
+
+    Parameters
+    ----------
+    learning_rate
+        What the length that the line search finds is multiplied by.
+    memory
+        Steps that are remembered, each as two vectors like the parameters.
+    clip_norm
+        Must be ``None``: the line search sees the gradients as they are.
+
+    Examples
+    --------
+    >>> LBFGS().name
+    'lbfgs'
+    """
+    if clip_norm is not None:
+        raise SteepestError("L-BFGS takes gradients as they are.", hint="Leave --clip-norm out.")
+    return _optimizer(LINE_SEARCH, learning_rate, (_lbfgs(memory), None), None, memory=memory)
+
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -291,6 +330,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": RMSProp,
     "adam": Adam,
     "adamw": AdamW,
+    "lbfgs": LBFGS,
 }
 
 

@@ -31,7 +31,7 @@ from steepest.arguments import (
 )
 from steepest.descent import state as states
 from steepest.descent.epoch import Batches, Constants, Program, penalty, weighted_mean
-from steepest.descent.optimizers import Optimizer, as_optimizer
+from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
 from steepest.descent.schedules import Schedule
 from steepest.descent.sweep import sweep
 from steepest.diagnosis.curvature import largest_curvature, stability
@@ -109,6 +109,8 @@ def find_learning_rate(
     else:
         feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
         planned = feed.pace.steps_per_epoch * epochs
+    if rule.name == LINE_SEARCH:
+        return RateSearch(None, "L-BFGS finds the rate of each step by a line search", planned_steps=planned)
     if planned < FEWEST_STEPS:
         return too_short(planned)
     program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
