@@ -55,6 +55,17 @@ def test_rows_beyond_a_window(small_windows, rows) -> None:
     assert len(orders) == 20
 
 
+@pytest.mark.parametrize("rows", [13, 36, 37, 361])
+def test_a_window_is_like_the_whole(small_windows, rows) -> None:
+    """Of the four parts of the data a window has a block each, but for the last one, which has what is left."""
+    parts = np.arange(5) * -(-rows // 3) // 4
+    for epoch in range(5):
+        *windows, _ = epoch_order(3, epoch, rows)
+        for window in windows:
+            of_parts = np.histogram(np.unique(window // 3), parts - 0.5)[0]
+            assert (of_parts == 1).all() or window is windows[-1]
+
+
 def test_every_block_comes_into_every_window(small_windows) -> None:
     firsts = [set(next(epoch_order(0, epoch, 36)) // 3) for epoch in range(40)]
     assert set.union(*firsts) == set(range(12))

@@ -1,8 +1,10 @@
 """THE order of rows: which rows an epoch visits, as a pure function of seed, epoch and number of rows.
 
-Up to `WINDOW` rows an epoch's order is a uniform permutation of all of them. Beyond that, blocks of
-`BLOCK` consecutive rows are permuted, and the rows are shuffled within windows of several blocks, so that
-data larger than memory is read in long runs. The draws come from NumPy's Philox.
+Up to `WINDOW` rows an epoch's order is a uniform permutation of all of them. Beyond that, the rows are
+shuffled within windows of several blocks of `BLOCK` consecutive rows, so that data larger than memory is read
+in long runs. A window has a block from each part of the data, drawn at random: so it is like the whole also
+where the data is sorted, and of several processes, each with a part, all have as much to do. The draws come
+from NumPy's Philox.
 """
 
 from __future__ import annotations
@@ -69,11 +71,24 @@ def epoch_order(seed: int, epoch: int, rows: int) -> Iterator[Rows]:
     if rows <= WINDOW:
         yield permutation(bits, rows)
         return
-    blocks = permutation(bits, -(-rows // BLOCK))
-    for group in np.split(blocks, range(WINDOW // BLOCK, len(blocks), WINDOW // BLOCK)):
+    for group in _groups(bits, -(-rows // BLOCK)):
         members = (group[:, None] * BLOCK + np.arange(BLOCK)).ravel()
         members = members[members < rows]
         yield members[permutation(bits, len(members))]
+
+
+def _groups(bits: np.random.BitGenerator, blocks: int) -> list[Rows]:
+    """Divide blocks into groups of at most as many as a window has parts, each with one of each part at most.
+
+    The parts are runs of blocks, of equal length to one block.
+    """
+    parts = WINDOW // BLOCK
+    begins = np.arange(parts + 1) * blocks // parts
+    drawn = permutation(bits, blocks)
+    drawn = drawn[np.argsort(np.searchsorted(begins, drawn, side="right"), kind="stable")]
+    turns = np.arange(blocks) - np.repeat(begins[:-1], np.diff(begins))
+    order = np.argsort(turns, kind="stable")
+    return np.split(drawn[order], np.flatnonzero(np.diff(turns[order])) + 1)
 
 
 def in_order(rows: int) -> Iterator[Rows]:
