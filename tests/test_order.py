@@ -57,7 +57,7 @@ def test_rows_beyond_a_window(small_windows, rows) -> None:
 
 @pytest.mark.parametrize("rows", [13, 36, 37, 361])
 def test_a_window_is_like_the_whole(small_windows, rows) -> None:
-    """Of the four parts of the data a window has a block each, but for the last one, which has what is left."""
+    """Of the four parts of the data a window has a block each; the last one has what is left."""
     parts = np.arange(5) * -(-rows // 3) // 4
     for epoch in range(5):
         *windows, _ = epoch_order(3, epoch, rows)
