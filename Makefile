@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow bench hadoop lock clean
+.PHONY: demo test test-slow bench bench-spark hadoop lock clean
 
 demo: $(INSTALLED)  ## train on the flights and write runs/demo/report.html
 	$(BIN)/python examples/flights.py data/flights.csv
@@ -24,6 +24,10 @@ bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; install
 
 hadoop: $(INSTALLED)  ## run a real HDFS and YARN on this machine until Ctrl-C (needs Java 17 and Maven)
 	$(BIN)/python tests/hadoop_cluster.py
+
+bench-spark: $(INSTALLED)  ## the part of it that is about Spark, and how far it scales
+	$(BIN)/python benchmarks/run.py together spark
+	$(BIN)/python benchmarks/scaling.py --out docs/scaling.png
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else \
