@@ -39,7 +39,8 @@ def measure(group: Any | None, hidden: int) -> dict[str, float]:
     from jax.sharding import PartitionSpec
 
     import steepest
-    from steepest.descent.epoch import RANKS, Batches, Constants, Program, try_window
+    from steepest.descent.epoch import Batches, Constants, Program, try_window
+    from steepest.descent.ranks import RANKS
     from steepest.descent.state import start
 
     size = group.size if group else 1

@@ -39,9 +39,10 @@ from steepest.arguments import (
 from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program, alone
+from steepest.descent.epoch import Constants, Program
 from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
 from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
+from steepest.descent.ranks import alone
 from steepest.descent.room import make_room
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience

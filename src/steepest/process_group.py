@@ -17,7 +17,8 @@ import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from steepest.data.blocks import Window
-from steepest.descent.epoch import RANKS, Batches, Constants, Program, alone, try_window
+from steepest.descent.epoch import Batches, Constants, Program, try_window
+from steepest.descent.ranks import RANKS, alone
 from steepest.descent.state import State
 
 Array = npt.NDArray[Any]
@@ -33,7 +34,7 @@ class ProcessGroup:
     Parameters
     ----------
     mesh
-        Their devices, one of each, on the axis `steepest.descent.epoch.RANKS`.
+        Their devices, one of each, on the axis `steepest.descent.ranks.RANKS`.
     local_steps
         See `steepest.descent.epoch.Program`.
     """

@@ -15,14 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from steepest.descent.optimizers import Preconditioner
+from steepest.descent.ranks import RANKS, added_up, averaged, over_all, over_ranks
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
-
-RANKS = "ranks"
-"""The axis of a mesh along which the rows of each batch are divided among processes."""
 
 PATIENCE = 5
 """Steps (epochs, if an epoch has several steps) in a row without change before a loss has converged."""
@@ -106,54 +103,9 @@ class Record(NamedTuple):
     weight: jax.Array | None = None
 
 
-def over_ranks(program: Program, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, whose last argument is `Batches`, on all of a program's devices.
-
-    Each device has its part of the batches' rows, and all of the other arguments. What the function returns
-    must be the same on each.
-    """
-    if program.mesh is None:
-        return function(*arguments)
-    rows, same = PartitionSpec(None, RANKS), PartitionSpec()
-    specs = (*(same for _ in arguments[:-1]), Batches(rows, rows, same))
-    spread = jax.shard_map(function, mesh=program.mesh, in_specs=specs, out_specs=same, check_vma=False)
-    return spread(*arguments)
-
-
-def over_all(program: Program, value: Any) -> Any:
-    """Return the sum of a value over all devices."""
-    return value if program.mesh is None else jax.lax.psum(value, RANKS)
-
-
-def added_up(function: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]:
-    """Return the sum over all devices of a function of the parameters.
-
-    Its value and its gradient come from one reduction of one flat vector: three cost three times as much.
-    """
-
-    @jax.custom_vjp
-    def total(parameters: Any) -> Any:
-        return jax.lax.psum(function(parameters), RANKS)
-
-    def forward(parameters: Any) -> Any:
-        flat, unravel = ravel_pytree(jax.value_and_grad(function)(parameters))
-        return unravel(jax.lax.psum(flat, RANKS))
-
-    def backward(gradient: Any, cotangent: Any) -> Any:
-        return (jax.tree.map(lambda each: cotangent.astype(each.dtype) * each, gradient),)
-
-    total.defvjp(forward, backward)
-    return total
-
-
-def alone(tree: Any) -> Any:
-    """Return arrays that are the same on all devices as arrays of this process alone."""
-    return jax.tree.map(lambda each: each.addressable_data(0) if isinstance(each, jax.Array) else each, tree)
-
-
 def totals_of(program: Program, weights: jax.Array) -> jax.Array:
     """Return the weight of each batch, all devices' parts together."""
-    total: jax.Array = over_all(program, weights.astype(jnp.result_type(float)).sum(axis=-1))
+    total: jax.Array = over_all(program.mesh, weights.astype(jnp.result_type(float)).sum(axis=-1))
     return total
 
 
@@ -281,7 +233,7 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
     still, status = converged(constants, state, record.loss, record.gradient_norm)
     status = jnp.where(finite, status, NOT_FINITE)
-    counts = (state.status == RUNNING) & (over_all(program, batch.weights.sum()) > 0)
+    counts = (state.status == RUNNING) & (over_all(program.mesh, batch.weights.sum()) > 0)
     moves = counts & (status == RUNNING)
 
     def choose(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -343,21 +295,9 @@ def _scan_locally(
 
     state, record = jax.lax.scan(step, state, (batches, 1 + jnp.arange(steps)))
     seen = [jnp.where(weights > 0, each * weights, 0) for each in (record.loss, record.gradient_norm)]
-    losses, norms, totals = over_all(program, (*seen, weights))
+    losses, norms, totals = over_all(program.mesh, (*seen, weights))
     known = jnp.where(totals > 0, totals, 1)
     return state, Record(losses / known, norms / known, totals)
-
-
-def averaged(state: State) -> State:
-    """Return the mean of where the devices stand; counts and the status are the greatest."""
-
-    def one(leaf: jax.Array) -> jax.Array:
-        number = jnp.issubdtype(leaf.dtype, jnp.floating)
-        joined: jax.Array = jax.lax.pmean(leaf, RANKS) if number else jax.lax.pmax(leaf, RANKS)
-        return joined
-
-    together: State = jax.tree.map(one, state)
-    return together
 
 
 @partial(jax.jit, static_argnames="program")
@@ -366,7 +306,7 @@ def run_window(
 ) -> tuple[State, Record]:
     """Run the descent over a window of batches in one compiled program; the state before it stays."""
     ran: tuple[State, Record] = over_ranks(
-        program, partial(_scan, take_step, program), constants, state, batches
+        program.mesh, partial(_scan, take_step, program), constants, state, batches
     )
     return ran
 
@@ -381,7 +321,7 @@ def try_window(
     finds the last good one.
     """
     ran: tuple[State, Record] = over_ranks(
-        program, partial(_scan, take_sure_step, program), constants, state, batches
+        program.mesh, partial(_scan, take_sure_step, program), constants, state, batches
     )
     return ran
 
@@ -396,7 +336,7 @@ def evaluate(
 ) -> tuple[jax.Array, ...]:
     """Return the loss, penalties included, and the metrics' weighted means over a window, without descent."""
     measured: tuple[jax.Array, ...] = over_ranks(
-        program, partial(_evaluate, program, metrics), constants, parameters, batches
+        program.mesh, partial(_evaluate, program, metrics), constants, parameters, batches
     )
     return measured
 
@@ -426,5 +366,5 @@ def _evaluate(
 
     zero = jnp.zeros((), jnp.result_type(float))
     means = jax.lax.scan(add, (zero,) * len(functions), (batches, totals))[0]
-    loss, *others = over_all(program, means)
+    loss, *others = over_all(program.mesh, means)
     return (loss + sum(penalty(constants, parameters)), *others)

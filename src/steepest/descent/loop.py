@@ -22,12 +22,12 @@ from steepest.descent.epoch import (
     Constants,
     Program,
     Record,
-    alone,
     run_window,
     try_window,
 )
 from steepest.descent.failure import Failure, cause_of
 from steepest.descent.history import Figures, Floats, Steps
+from steepest.descent.ranks import alone
 from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steepest.descent.epoch import Batches, Constants, Program, move, over_ranks, shares_of, totals_of
+from steepest.descent.epoch import Batches, Constants, Program, move, shares_of, totals_of
+from steepest.descent.ranks import over_ranks
 from steepest.descent.state import State
 
 EVERY = 1024
@@ -80,7 +81,7 @@ def look(program: Program, constants: Constants, state: State, batches: Batches)
 
 @partial(jax.jit, static_argnames="program")
 def _look(program: Program, constants: Constants, state: State, batches: Batches) -> Seen:
-    seen: Seen = over_ranks(program, partial(_seen, program), constants, state, batches)
+    seen: Seen = over_ranks(program.mesh, partial(_seen, program), constants, state, batches)
     return seen
 
 
