@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from steepest.callbacks import Callback
+from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
 from steepest.settings import Settings, settings_from_json, to_toml
 from steepest.storage import Storage, storage_at
@@ -35,6 +36,26 @@ RUN = "run"
 """The name of the complete run in the shared storage."""
 
 ATTEMPTS = "attempts"
+
+ERRORS = {each.__name__: each for each in (SteepestError, DivergenceError, OtherDescentError)}
+"""The errors for a person that are told from one process to another, by their names."""
+
+
+def as_told(error: SteepestError) -> dict[str, str]:
+    """Return an error for a person as plain JSON."""
+    kind = next(name for name, each in reversed(ERRORS.items()) if isinstance(error, each))
+    return {"error": error.what, "hint": error.hint, "kind": kind}
+
+
+def from_told(told: dict[str, str]) -> SteepestError:
+    """Return the error that `as_told` wrote.
+
+    Examples
+    --------
+    >>> from_told(as_told(SteepestError("there are no rows.", hint="Add some.")))
+    SteepestError('there are no rows. Add some.')
+    """
+    return ERRORS[told["kind"]](told["error"], hint=told["hint"])
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,7 @@ def main() -> None:
     try:
         _work(Job(**json.loads(Path(sys.argv[1]).read_text("utf-8"))), progress)
     except SteepestError as error:
-        _tell(error=str(error), hint=error.hint, diverged=isinstance(error, DivergenceError))
+        _tell(**as_told(error))
         os._exit(2)
     except BaseException:
         traceback.print_exc()
@@ -216,6 +237,7 @@ class Mirror:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        self._bring()  # the last window before another worker was lost
 
     def _go_on(self) -> None:
         try:
