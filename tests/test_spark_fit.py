@@ -23,8 +23,6 @@ from steepest.settings import Settings
 from steepest.spark import checks
 from steepest.spark.fitting import fit_files, fit_frame
 
-ROWS = 8_000
-
 COLUMNS = ("sin(id) a", "cos(id * 3) b", "cast(id % 7 as string) c", "sin(id) + cos(id * 3) > 0.3 late")
 
 ASKED = {
@@ -35,13 +33,10 @@ ASKED = {
     "schedule": "cosine",
     "learning_rate": 0.003,
     "batch_size": 64,
-    "epochs": 10,
+    "epochs": 60,
     "checkpoint_every": 0.0,
 }
-"""1,000 steps."""
-
-LONG = ASKED | {"epochs": 60, "model": "linear"}
-"""Long enough for something to be lost on the way."""
+"""6,000 steps: long enough for something to be lost on the way."""
 
 GIVES_UP = 100.0
 """Seconds after which a test has waited long enough."""
@@ -53,16 +48,17 @@ def session() -> Iterator[SparkSession]:
         yield found
 
 
-def rows(session: SparkSession, *ends: int) -> DataFrame:
-    """Return rows in as many partitions as there are ends, each of which is the first row of the next one."""
-    parts = [session.range(first, end, numPartitions=1) for first, end in zip((0, *ends), ends, strict=False)]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.union(part)
-    return whole.selectExpr(*COLUMNS)
+def rows(session: SparkSession, *counts: int) -> DataFrame:
+    """Return so many rows in each partition."""
+    most = max(counts)
+    mine = " or ".join(
+        f"id >= {part * most} and id < {part * most + count}" for part, count in enumerate(counts)
+    )
+    whole = session.range(0, most * len(counts), numPartitions=len(counts))
+    return whole.where(mine).selectExpr(*COLUMNS)
 
 
-EVEN, UNEVEN, EMPTY = (ROWS // 2, ROWS), (ROWS * 9 // 10, ROWS), (ROWS, ROWS)
+EVEN, UNEVEN, EMPTY = (4_000, 4_000), (7_200, 800), (0, 8_000)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +66,11 @@ def fitted(session, tmp_path_factory) -> Callable[..., Run]:
     """Give what fits each frame by each settings once, undisturbed."""
     found: dict[str, Run] = {}
 
-    def fit(ends: tuple[int, ...], asked: dict[str, object], workers: int = 2) -> Run:
-        key = f"{ends} {asked} {workers}"
+    def fit(counts: tuple[int, ...], asked: dict[str, object], workers: int = 2) -> Run:
+        key = f"{counts} {asked} {workers}"
         if key not in found:
             folder = tmp_path_factory.mktemp("undisturbed")
-            found[key] = on_spark(rows(session, *ends), asked, folder, workers=workers)
+            found[key] = on_spark(rows(session, *counts), asked, folder, workers=workers)
         return found[key]
 
     return fit
@@ -92,13 +88,13 @@ def weights(run: Run) -> dict[str, np.ndarray]:
 def require_close(run: Run, alone: Run) -> None:
     for name, values in weights(alone).items():
         assert np.abs(weights(run)[name] - values).max() < 1e-5, name
-    np.testing.assert_allclose(run.history["loss"], alone.history["loss"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(run.steps["loss"], alone.steps["loss"], rtol=1e-4, atol=1e-5)
 
 
 def require_same(run: Run, undisturbed: Run) -> None:
     for name, values in weights(undisturbed).items():
         assert weights(run)[name].tobytes() == values.tobytes(), name
-    assert run.history["loss"].tolist() == undisturbed.history["loss"].tolist()
+    assert run.steps["loss"].tolist() == undisturbed.steps["loss"].tolist()
 
 
 def by_one_process(frame: DataFrame, asked: dict[str, object], folder: Path) -> Run:
@@ -108,10 +104,10 @@ def by_one_process(frame: DataFrame, asked: dict[str, object], folder: Path) -> 
 # --- the weights of one process
 
 
-def same_as_one_process(fitted, session, ends, folder):
-    run = fitted(ends, ASKED)
-    alone = by_one_process(rows(session, *ends), ASKED, folder)
-    assert alone.record["descent"]["steps"] == 1_000
+def same_as_one_process(fitted, session, counts, folder):
+    run = fitted(counts, ASKED)
+    alone = by_one_process(rows(session, *counts), ASKED, folder)
+    assert alone.record["descent"]["steps"] == 6_000
     require_close(run, alone)
     assert [each["worker"] for each in run.record["workers"]] == [0, 1]
 
@@ -121,16 +117,16 @@ def test_uneven_partitions(fitted, session, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ends", [EVEN, EMPTY])
-def test_other_partitions(ends, fitted, session, tmp_path):
-    same_as_one_process(fitted, session, ends, tmp_path)
-    require_same(on_spark(rows(session, *ends), ASKED, tmp_path), fitted(ends, ASKED))
+@pytest.mark.parametrize("counts", [EVEN, EMPTY])
+def test_other_partitions(counts, fitted, session, tmp_path):
+    same_as_one_process(fitted, session, counts, tmp_path)
+    require_same(on_spark(rows(session, *counts), ASKED, tmp_path), fitted(counts, ASKED))
 
 
 @pytest.mark.slow
 def test_files(session, tmp_path):
     table = str(tmp_path / "table")
-    rows(session, 1_000, 5_000, ROWS).write.parquet(table)
+    rows(session, 1_000, 4_000, 3_000).write.parquet(table)
     asked = ASKED | {"data": tuple(sorted(map(str, Path(table).glob("*.parquet"))))}
     runs = [
         fit_files(
@@ -214,7 +210,7 @@ def gone(numbers: list[int]) -> bool:
 
 def disturbed(session, fitted, folder, victims, how=signal.SIGKILL, **more) -> list[str]:
     """Fit while processes are lost, and return what was said: the weights are those without it."""
-    said, before, undisturbed = [], [], fitted(EVEN, LONG)
+    said, before, undisturbed = [], [], fitted(UNEVEN, ASKED)
 
     def act() -> None:
         before.extend(children())
@@ -229,13 +225,14 @@ def disturbed(session, fitted, folder, victims, how=signal.SIGKILL, **more) -> l
             said.append(text)
             said_at.append(time.monotonic())
 
-        run = on_spark(rows(session, *EVEN), LONG, folder, say=say, **more)
+        run = on_spark(rows(session, *UNEVEN), ASKED, folder, say=say, **more)
     print(
         f"lost after {when[0] - began:.1f} s, known {said_at[0] - when[0]:.1f} s later, "
         f"over {time.monotonic() - when[0]:.1f} s later: {said}"
     )
     assert said[0].startswith("Attempt 1 failed: ")
     assert said[0].endswith(". It is begun again from the last checkpoint.")
+    assert len([each for each in said if each.startswith("Attempt")]) == 1
     require_same(run, undisturbed)
     wait_for(lambda: gone(before), 10)
     assert not children()

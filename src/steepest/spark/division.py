@@ -8,6 +8,8 @@ frame had at first, one after the other.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sql
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType, VariantType
@@ -28,7 +30,7 @@ def divided(frame: DataFrame, parts: int, workers: int) -> DataFrame:
     workers
         How many there are now, at most as many.
     """
-    if frame.rdd.getNumPartitions() != parts:
+    if not _one_task_each(_rdd(frame), parts):
         frame = frame.repartition(parts)
     hashed = [f"`{field.name}`" for field in frame.schema if _has_hash(field.dataType)]
     if hashed and not _comes_in_order(frame):
@@ -40,10 +42,32 @@ def divided(frame: DataFrame, parts: int, workers: int) -> DataFrame:
     return numbered.repartitionById(workers, worker.cast("int")).sortWithinPartitions(PART).drop(PART)
 
 
+def _rdd(frame: DataFrame) -> Any:
+    return frame._jdf.queryExecution().toRdd()
+
+
+def _one_task_each(rdd: Any, parts: int) -> bool:
+    """Tell whether there are so many partitions, and each is computed by one task from its first rows on.
+
+    Spark refuses barrier stages with unions, or in which partitions are joined.
+    """
+    waiting, seen = [rdd], set()
+    while waiting:
+        each = waiting.pop()
+        if each.getNumPartitions() != parts:
+            return False
+        depends = each.dependencies()
+        for dependency in map(depends.apply, range(depends.size())):
+            before = dependency.rdd()
+            if not dependency.getClass().getName().endswith("ShuffleDependency") and before.id() not in seen:
+                seen.add(before.id())
+                waiting.append(before)
+    return True
+
+
 def _comes_in_order(frame: DataFrame) -> bool:
     """Tell whether Spark gives the same rows in the same order whenever it is asked."""
-    level = frame._jdf.queryExecution().toRdd().outputDeterministicLevel()
-    return str(level.toString()) == "DETERMINATE"
+    return str(_rdd(frame).outputDeterministicLevel().toString()) == "DETERMINATE"
 
 
 def _has_hash(kind: DataType) -> bool:

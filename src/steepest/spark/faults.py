@@ -75,7 +75,7 @@ def reason_in(text: str) -> str:
     >>> reason_in("Job aborted.\n  File x\nsteepest.spark.stage.WorkerError: worker 1 was ended by SIGKILL\n")
     'worker 1 was ended by SIGKILL'
     """
-    named: list[str] = re.findall(r"^\s*(?:[\w.]+Error|[\w.]+Exception): (.+?):?\s*$", text, re.MULTILINE)
+    named: list[str] = re.findall(r"^[\s:]*(?:[\w.]+Error|[\w.]+Exception): (.+?):?\s*$", text, re.MULTILINE)
     lost = re.search(r"ExecutorLostFailure \(([^)]*\)?[^)]*)\)", text)
     own = OWN.search(text)
     found = [own[1]] if own else [lost[1]] if lost else named or [text.strip().split("\n")[0]]
