@@ -258,6 +258,23 @@ def test_a_killed_executor(session, fitted, tmp_path):
     disturbed(session, fitted, tmp_path, lambda: executors()[1:])
 
 
+@pytest.mark.slow
+def test_a_cancelled_fit_ends_and_the_same_one_goes_on(session, fitted, tmp_path):
+    undisturbed, said = fitted(UNEVEN, ASKED), []
+    with (
+        once_kept(tmp_path, session.sparkContext.cancelAllJobs) as when,
+        pytest.raises(
+            SteepestError, match=r"The fit was cancelled in Spark\. The same fit goes on where it was"
+        ),
+    ):
+        on_spark(rows(session, *UNEVEN), ASKED, tmp_path, say=said.append)
+    assert time.monotonic() - when[0] < 20
+    assert not said
+    wait_for(lambda: not children(), 10)
+    run = on_spark(rows(session, *UNEVEN), ASKED, tmp_path)
+    require_same(run, undisturbed)
+
+
 # --- what is wrong from the start
 
 

@@ -15,6 +15,9 @@ OWN = re.compile(r"WorkerError: (worker .+?)\.?$", re.MULTILINE)
 GONE = re.compile(r"SparkContext was shut ?down|stopped SparkContext|SparkContext has been shutdown")
 """What Spark says when there is no session any more."""
 
+CANCELLED = re.compile(r"SPARK_JOB_CANCELLED|Job \d+ cancelled|killed via the Web UI")
+"""What Spark says when somebody has ended the job."""
+
 
 def told_in(text: str) -> SteepestError | None:
     r"""Return the error for a person in the text of Spark's; ``None`` where another attempt may go better.
@@ -37,16 +40,23 @@ def told_in(text: str) -> SteepestError | None:
             hint="Ship the driver's environment to all workers: docs/spark.md says how.",
         )
     if GONE.search(text):
-        return SteepestError(
-            "The Spark session was stopped during the fit.",
-            hint="The same fit in another session goes on from the last checkpoint.",
-        )
+        return session_gone()
+    if CANCELLED.search(text):
+        return SteepestError("The fit was cancelled in Spark.", hint="The same fit goes on where it was.")
     wrong = _wrong_rows(text)
     if wrong:
         return SteepestError(
             f"Spark can't compute the rows: {wrong}.", hint="Correct them, or what the frame makes of them."
         )
     return None
+
+
+def session_gone() -> SteepestError:
+    """Return the error about a session that has ended, or whose JVM has."""
+    return SteepestError(
+        "The Spark session ended during the fit.",
+        hint="The same fit in another session goes on from the last checkpoint.",
+    )
 
 
 def _wrong_rows(text: str) -> str | None:
@@ -68,15 +78,24 @@ def other_rows() -> SteepestError:
 
 
 def reason_in(text: str) -> str:
-    r"""Return what a person can use of the text of Spark's error: the last line that names one.
+    r"""Return what a person can use of the text of Spark's error, without the stack.
 
     Examples
     --------
     >>> reason_in("Job aborted.\n  File x\nsteepest.spark.stage.WorkerError: worker 1 was ended by SIGKILL\n")
     'worker 1 was ended by SIGKILL'
+    >>> reason_in("ExecutorLostFailure (executor 0 exited) Reason: Command exited with code 137")
+    'executor 0 was lost: Command exited with code 137'
+    >>> reason_in(": org.apache.spark.SparkException: Job 7 cancelled \n\tat org.apache...")
+    'Job 7 cancelled'
     """
-    named: list[str] = re.findall(r"^[\s:]*(?:[\w.]+Error|[\w.]+Exception): (.+?):?\s*$", text, re.MULTILINE)
-    lost = re.search(r"ExecutorLostFailure \(([^)]*\)?[^)]*)\)", text)
-    own = OWN.search(text)
-    found = [own[1]] if own else [lost[1]] if lost else named or [text.strip().split("\n")[0]]
-    return found[-1].rstrip(".")
+    if own := OWN.search(text):
+        return own[1]
+    if lost := re.search(r"ExecutorLostFailure \((executor \S+) .*?Reason: (.+?)\.?$", text, re.MULTILINE):
+        return f"{lost[1]} was lost: {lost[2]}"
+    if "Python worker exited unexpectedly" in text:
+        return "the Python process of a worker's task ended unexpectedly"
+    named: list[str] = re.findall(
+        r"^[\s:]*(?:[\w.]+Error|[\w.]+Exception): (.+?)[.:]?\s*$", text, re.MULTILINE
+    )
+    return (named or [text.strip().split("\n")[0]])[-1]

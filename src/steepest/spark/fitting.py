@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -25,7 +25,7 @@ from steepest.run import Run
 from steepest.settings import Settings, settings_to_json, to_toml
 from steepest.spark.checks import free_slots, require_slots, require_spark
 from steepest.spark.division import divided
-from steepest.spark.faults import other_rows, reason_in, told_in
+from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.frames import zone_of
 from steepest.spark.stage import RESULT, Task, versions
 from steepest.spark.vectors import flattened
@@ -232,6 +232,8 @@ def _attempts(
     for attempt in range(first, first + ATTEMPTS):
         try:
             stage(replace(task, attempt=attempt), workers)
+        except Py4JNetworkError as error:
+            raise session_gone() from error
         except (Py4JJavaError, PySparkException) as error:  # what happened is told as text
             told = told_in(str(error))
             if isinstance(told, OtherDescentError):
