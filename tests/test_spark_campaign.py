@@ -136,7 +136,7 @@ def test_other_versions(session, marks, tmp_path):
 
 
 def test_rows_that_cannot_be_computed(session, tmp_path):
-    def broken(number: int) -> float:
+    def broken(number):
         return 1.0 / (1_500 - number)
 
     frame = numbered(session).withColumn("z", sql.udf(broken, "double")("id"))

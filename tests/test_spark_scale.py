@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +15,8 @@ import pytest
 
 import steepest
 from hadoop_cluster import hadoop
-from spark_sessions import spark
+from spark_sessions import SOURCES, spark
+from steepest.run import open_run
 from steepest.settings import Settings
 from steepest.spark.fitting import fit_files
 from test_spark_campaign import imports_first
@@ -21,7 +25,10 @@ from test_spark_fit import (
     by_one_process,
     children,
     executors,
+    gone,
     on_spark,
+    once_kept,
+    processes,
     refused,
     require_close,
     require_same,
@@ -122,3 +129,31 @@ def test_a_lost_data_node(tmp_path):
         alone = steepest.fit(**asked, out=str(tmp_path / "alone"))
         require_close(run, alone)
         assert np.isfinite(run.steps["loss"]).all()
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from spark_sessions import SOURCES, spark
+from steepest.run import open_run
+from test_spark_fit import ASKED, UNEVEN, on_spark, rows
+with spark("local-cluster[2,1,1024]") as session:
+    on_spark(rows(session, *UNEVEN), ASKED, Path(sys.argv[1]))
+"""
+
+
+def test_a_killed_driver(tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    with subprocess.Popen(command, env=environment) as driver, once_kept(tmp_path, driver.kill) as when:
+        wait_for(children)
+        before = sorted(processes())
+        driver.wait()
+    wait_for(lambda: gone(before), 30)
+    print(f"all {len(before)} processes had ended {time.monotonic() - when[0]:.1f} s later")
+    subprocess.run(command, env=environment, check=True)
+    with spark("local[1]") as session:
+        alone = by_one_process(rows(session, *UNEVEN), ASKED, tmp_path)
+    run = open_run(tmp_path / "run")
+    require_close(run, alone)
+    assert not list(tmp_path.glob("shared/*"))

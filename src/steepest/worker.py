@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,10 @@ from steepest.unfinished import CHECKPOINTS, RATE, SETTINGS, unfinished_of
 
 BEAT = 2.0
 """Seconds between two lines."""
+
+LAST = 1.0
+"""Seconds that a process waits before it ends for want of another one, which is to be heard first: it is the
+one that knows why."""
 
 RUN = "run"
 """The name of the complete run in the shared storage."""
@@ -128,6 +133,7 @@ def main() -> None:
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
+        time.sleep(LAST)
         os._exit(1)
 
 
@@ -232,12 +238,14 @@ class Mirror:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
         if self._error is not None:
             raise self._error
-        self._bring()  # the last window before another worker was lost
+        if error is not None:
+            with suppress(SteepestError):
+                self._bring()  # the last window before another worker was lost
 
     def _go_on(self) -> None:
         try:
@@ -251,6 +259,8 @@ class Mirror:
         found = {path.name: path for path in (self.work / CHECKPOINTS).glob("[!.]*.safetensors")}
         if (self.work / RATE).is_file():
             found[RATE] = self.work / RATE
+        if not found:
+            return  # nothing was kept yet, or the run has taken its name
         for name in sorted(found, key=lambda name: (name.startswith("checkpoint-"), name)):
             if name not in self._put and self._copied(found[name]):
                 self._put.add(name)
