@@ -22,6 +22,7 @@ from steepest.spark.fitting import fit_files
 from test_spark_campaign import imports_first
 from test_spark_fit import (
     ASKED,
+    UNEVEN,
     by_one_process,
     children,
     executors,
