@@ -310,3 +310,15 @@ def test_more_workers_than_room(session, tmp_path, monkeypatch):
         "The fit asks for 5 workers at the same time; the cluster has room for 2. "
         "Ask for 2, or add executors (spark.executor.instances, spark.executor.cores)."
     )
+
+
+def test_executors_that_spark_may_take_away(session, tmp_path):
+    conf = session.sparkContext._conf
+    conf.set("spark.dynamicAllocation.enabled", "true")
+    try:
+        assert refused(numbered(session), ASKED, tmp_path) == (
+            "All workers of a fit must run at once; with dynamic allocation Spark may take executors away. "
+            "Set spark.dynamicAllocation.enabled=false and spark.executor.instances."
+        )
+    finally:
+        conf.set("spark.dynamicAllocation.enabled", "false")
