@@ -37,7 +37,10 @@ from test_spark_fit import (
     wait_for,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings(r"ignore:os.fork\(\) was called:RuntimeWarning"),  # PySpark forks for a JVM
+]
 
 LACKING = """
 import sys
@@ -106,6 +109,7 @@ def test_ten_million_rows(tmp_path):
 
 
 def test_a_lost_data_node(tmp_path):
+    (tmp_path / "hadoop").mkdir()
     with hadoop(tmp_path / "hadoop") as cluster, spark("local-cluster[2,1,1024]", cluster.conf) as session:
         url = f"{cluster.url}/flights"
         session.range(0, 1_000_000, numPartitions=4).selectExpr(
