@@ -284,7 +284,7 @@ def refused(frame, asked, folder, **more) -> str:
         on_spark(frame, asked, folder, say=said.append, **more)
     assert not said
     assert time.monotonic() - began < 30
-    assert not children()
+    wait_for(lambda: not children(), 10)
     return str(error.value)
 
 
