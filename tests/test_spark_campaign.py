@@ -141,7 +141,7 @@ def test_rows_that_cannot_be_computed(session, tmp_path):
 
     frame = numbered(session).withColumn("z", sql.udf(broken, "double")("id"))
     assert refused(frame, ASKED, tmp_path).startswith(
-        "Spark can't compute the rows: ZeroDivisionError: division by zero. "
+        "Spark can't compute the rows: ZeroDivisionError: float division by zero. "
     )
     frame = numbered(session).withColumn("z", sql.expr("cast(if(id = 1500, 'x', '1') as int)"))
     said = refused(frame, ASKED, tmp_path)
