@@ -50,6 +50,10 @@ GOOD = "good/"
 """Stands before the names of the arrays of the place that a descent goes back to."""
 
 
+class OtherDescentError(SteepestError):
+    """A checkpoint is of another descent than the one that was to go on from it."""
+
+
 class Part(NamedTuple):
     """A part of the history, in a file of its own: the steps and the epochs ``first`` to ``last - 1``."""
 
@@ -354,8 +358,8 @@ def _filled(name: str, template: Any, arrays: Arrays) -> Any:
     return jax.tree_util.tree_map_with_path(one, template)
 
 
-def _of_another(path: Path, what: str) -> SteepestError:
-    return SteepestError(
+def _of_another(path: Path, what: str) -> OtherDescentError:
+    return OtherDescentError(
         f"The checkpoint {path} is of another descent: {what}.",
         hint="Go on as it was begun, or choose another folder.",
     )

@@ -17,11 +17,13 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from steepest.callbacks import Callback
+from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
 from steepest.settings import Settings, settings_from_json, to_toml
 from steepest.storage import Storage, storage_at
@@ -31,10 +33,34 @@ from steepest.unfinished import CHECKPOINTS, RATE, SETTINGS, unfinished_of
 BEAT = 2.0
 """Seconds between two lines."""
 
+LAST = 1.0
+"""Seconds that a process waits before it ends for want of another one, which is to be heard first: it is the
+one that knows why."""
+
 RUN = "run"
 """The name of the complete run in the shared storage."""
 
 ATTEMPTS = "attempts"
+
+ERRORS = {each.__name__: each for each in (SteepestError, DivergenceError, OtherDescentError)}
+"""The errors for a person that are told from one process to another, by their names."""
+
+
+def as_told(error: SteepestError) -> dict[str, str]:
+    """Return an error for a person as plain JSON."""
+    kind = next(name for name, each in reversed(ERRORS.items()) if isinstance(error, each))
+    return {"error": error.what, "hint": error.hint, "kind": kind}
+
+
+def from_told(told: dict[str, str]) -> SteepestError:
+    """Return the error that `as_told` wrote.
+
+    Examples
+    --------
+    >>> from_told(as_told(SteepestError("there are no rows.", hint="Add some.")))
+    SteepestError('there are no rows. Add some.')
+    """
+    return ERRORS[told["kind"]](told["error"], hint=told["hint"])
 
 
 @dataclass(frozen=True)
@@ -102,11 +128,12 @@ def main() -> None:
     try:
         _work(Job(**json.loads(Path(sys.argv[1]).read_text("utf-8"))), progress)
     except SteepestError as error:
-        _tell(error=str(error), hint=error.hint, diverged=isinstance(error, DivergenceError))
+        _tell(**as_told(error))
         os._exit(2)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
+        time.sleep(LAST)
         os._exit(1)
 
 
@@ -211,11 +238,14 @@ class Mirror:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
         if self._error is not None:
             raise self._error
+        if error is not None:
+            with suppress(SteepestError):
+                self._bring()  # the last window before another worker was lost
 
     def _go_on(self) -> None:
         try:
@@ -229,6 +259,8 @@ class Mirror:
         found = {path.name: path for path in (self.work / CHECKPOINTS).glob("[!.]*.safetensors")}
         if (self.work / RATE).is_file():
             found[RATE] = self.work / RATE
+        if not found:
+            return  # nothing was kept yet, or the run has taken its name
         for name in sorted(found, key=lambda name: (name.startswith("checkpoint-"), name)):
             if name not in self._put and self._copied(found[name]):
                 self._put.add(name)

@@ -6,8 +6,6 @@ driver does, from the last checkpoint, with as many workers as there is room for
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,18 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PythonException
+from py4j.protocol import Py4JJavaError, Py4JNetworkError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from steepest.checkpoints import OtherDescentError
 from steepest.data.cache import cache_folder, key_of
 from steepest.data.rows import SPARK
 from steepest.errors import SteepestError
 from steepest.run import Run
 from steepest.settings import Settings, settings_to_json, to_toml
 from steepest.spark.checks import free_slots, require_slots, require_spark
+from steepest.spark.division import divided
+from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.frames import zone_of
-from steepest.spark.stage import MARK, RESULT, Task, versions
+from steepest.spark.stage import RESULT, Task, versions
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
 from steepest.trained import DivergenceError
@@ -97,14 +98,14 @@ def fit_frame(
     def stage(task: Task, count: int) -> None:
         # Spark takes a dot in a name for a part of a column.
         rows = frame.toDF(*(f"column {place}" for place in range(len(frame.columns))))
-        if rows.rdd.getNumPartitions() != count:
-            rows = rows.repartition(count)
         whole = replace(
             task, columns=tuple(frame.columns), vectors=names, schema=schema.serialize().to_pybytes()
         )
+        rows = divided(rows, workers, count)
         rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
-    return _fit(session, settings, workers, shared, stage, say, overwrite, stalled)
+    asked = {"settings": settings_to_json(settings), "parts": workers}
+    return _fit(session, settings, asked, workers, shared, stage, say, overwrite, stalled)
 
 
 def _arriving(schema: pa.Schema, zone: str) -> pa.Schema:
@@ -137,7 +138,8 @@ def fit_files(
         numbers = session.sparkContext.parallelize(range(count), count)
         numbers.barrier().mapPartitions(task.on_files).collect()
 
-    return _fit(session, settings, workers, shared, stage, say, overwrite, stalled)
+    asked = {"settings": settings_to_json(settings)}
+    return _fit(session, settings, asked, workers, shared, stage, say, overwrite, stalled)
 
 
 Stage = Callable[[Task, int], None]
@@ -146,6 +148,7 @@ Stage = Callable[[Task, int], None]
 def _fit(
     session: SparkSession,
     settings: Settings,
+    asked: dict[str, Any],
     workers: int,
     shared: str | None,
     stage: Stage,
@@ -164,7 +167,7 @@ def _fit(
     require_slots(session, workers)
     folder = folder_of(settings)
     check_out(folder, settings, overwrite)
-    storage = _shared(session, settings, folder, shared)
+    storage = _shared(session, asked, folder, shared)
     storage.require_writable()
     settings, failure = replace(settings, out=named(settings, folder)), None
     with in_the_making(folder, settings, None, overwrite) as work:
@@ -186,9 +189,9 @@ def _fit(
     return run
 
 
-def _shared(session: SparkSession, settings: Settings, folder: Path, shared: str | None) -> Storage:
-    """Return the storage for this fit: another fit has another, the same one finds its own again."""
-    key = key_of({"run": str(folder.absolute()), "settings": settings_to_json(settings)})
+def _shared(session: SparkSession, asked: dict[str, Any], folder: Path, shared: str | None) -> Storage:
+    """Return the storage for what was asked: another fit has another, the same one finds its own again."""
+    key = key_of({"run": str(folder.absolute()), **asked})
     if shared is None:
         alone = str(session.sparkContext.master).startswith("local")
         shared = str(cache_folder() / "spark") if alone else _home(session)
@@ -229,8 +232,13 @@ def _attempts(
     for attempt in range(first, first + ATTEMPTS):
         try:
             stage(replace(task, attempt=attempt), workers)
-        except (Py4JJavaError, PythonException) as error:  # what happened is told as text
+        except Py4JNetworkError as error:
+            raise session_gone() from error
+        except (Py4JJavaError, PySparkException) as error:  # what happened is told as text
             told = told_in(str(error))
+            if isinstance(told, OtherDescentError):
+                storage.remove("")
+                raise other_rows() from None
             if told is not None:
                 raise told from None
             why = reason_in(str(error))
@@ -248,41 +256,6 @@ def _attempts(
                 workers = room
         else:
             return
-
-
-def told_in(text: str) -> SteepestError | None:
-    """Return the error for a person that a task told, as Spark passes it on.
-
-    Examples
-    --------
-    >>> text = 'Traceback: RuntimeError: steepest-error:{"error": "no rows.", "hint": "Add some."} at ...'
-    >>> told_in(text).hint, told_in("Connection reset")
-    ('Add some.', None)
-    """
-    at = text.find(f"{MARK}{{")
-    if at < 0:
-        missing = re.search(r"No module named '(steepest[\w.]*|jax|pyarrow)'", text)
-        return missing and SteepestError(
-            f"A worker has no package {missing[1].split('.')[0]!r}.",
-            hint="Ship the driver's environment to all workers: docs/spark.md says how.",
-        )
-    told, _ = json.JSONDecoder().raw_decode(text, at + len(MARK))
-    kind = DivergenceError if told.get("diverged") else SteepestError
-    return kind(told["error"], hint=told["hint"])
-
-
-def reason_in(text: str) -> str:
-    r"""Return what a person can use of the text of Spark's error: the last line that names one.
-
-    Examples
-    --------
-    >>> reason_in("Job aborted.\n  File x\nRuntimeError: worker 1 ended with -9:\n\n  at java...")
-    'worker 1 ended with -9'
-    """
-    named: list[str] = re.findall(r"^\s*(?:[\w.]+Error|[\w.]+Exception): (.+?):?\s*$", text, re.MULTILINE)
-    own = [each for each in named if each.startswith("worker ")]
-    lost = re.search(r"ExecutorLostFailure \(([^)]*\)?[^)]*)\)", text)
-    return (own or ([lost[1]] if lost else []) or named or [text.strip().split("\n")[0]])[-1].rstrip(".")
 
 
 def _tell_of_skew(run: Run, say: Callable[[str], None]) -> None:

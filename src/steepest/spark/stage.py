@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,6 @@ from steepest import worker
 from steepest.errors import SteepestError
 from steepest.leading import FOLLOWING
 from steepest.spark.vectors import flattened
-from steepest.trained import DivergenceError
 
 MARK = "steepest-error:"
 """Stands before an error for a person in what Spark says of a failed task."""
@@ -38,6 +38,10 @@ SILENT = 30.0
 
 RESULT = "worker int"
 """The columns of what a task yields, as Spark writes them."""
+
+
+class WorkerError(RuntimeError):
+    """A worker was lost, which says nothing against the rows: the fit may be begun again."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,19 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Mark an error for a person, so that the driver finds it in what Spark makes of it."""
+    """Mark an error, so that the driver finds it in what Spark makes of it."""
     try:
         yield
     except SteepestError as error:
-        diverged = isinstance(error, DivergenceError)
-        told = json.dumps({"error": str(error), "hint": error.hint, "diverged": diverged})
-        raise RuntimeError(f"{MARK}{told}\n") from None
+        raise RuntimeError(f"{MARK}{json.dumps(worker.as_told(error))}\n") from None
+    except WorkerError:
+        raise
+    except Exception as error:
+        from pyspark import TaskContext
+
+        context: Any = TaskContext.get()
+        rank = context.partitionId()
+        raise WorkerError(f"worker {rank} failed: {type(error).__name__}: {error}") from error
 
 
 def _local_folder() -> str | None:
@@ -166,11 +176,17 @@ def _run(folder: Path, rank: int, stalled: float) -> None:
         finally:
             process.kill()
     if "error" in said:
-        kind = DivergenceError if said["diverged"] else SteepestError
-        raise kind(said["error"], hint=said["hint"])
+        raise worker.from_told(said)
     if process.returncode:
-        last = (folder / "errors").read_text("utf-8", "replace")[-4000:]
-        raise RuntimeError(f"worker {rank} ended with {process.returncode}:\n{last}")
+        raise WorkerError(f"worker {rank} {_ended(process.returncode, folder / 'errors')}")
+
+
+def _ended(code: int, errors: Path) -> str:
+    """Say in one line how a worker ended."""
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    lines = errors.read_text("utf-8", "replace").strip().split("\n")
+    return f"ended with {code}: {lines[-1][:500]}"
 
 
 def _watch(process: subprocess.Popen[bytes], rank: int, stalled: float) -> dict[str, Any]:
@@ -183,7 +199,7 @@ def _watch(process: subprocess.Popen[bytes], rank: int, stalled: float) -> dict[
         try:
             line = lines.get(timeout=SILENT)
         except queue.Empty:
-            raise RuntimeError(f"worker {rank} said nothing for {SILENT:g} s and was ended") from None
+            raise WorkerError(f"worker {rank} said nothing for {SILENT:g} s and was ended") from None
         if not line:
             process.wait()
             return {}
@@ -193,7 +209,7 @@ def _watch(process: subprocess.Popen[bytes], rank: int, stalled: float) -> dict[
         if said.get("count", count) != count or said.get("doing") == FOLLOWING:
             count, since = said.get("count", count), time.monotonic()
         elif time.monotonic() - since > stalled:
-            raise RuntimeError(f"worker {rank} made no progress for {stalled:g} s ({said.get('doing')})")
+            raise WorkerError(f"worker {rank} made no progress for {stalled:g} s ({said.get('doing')})")
 
 
 def _read(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
