@@ -1,0 +1,70 @@
+"""The Spark session of a fit that the command line begins."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkConf
+from pyspark.sql import SparkSession
+
+from steepest.errors import SteepestError
+from steepest.settings import Settings
+from steepest.spark.java import require_java
+
+QUIET = Path(__file__).with_name("log4j2.properties")
+"""Lets Spark write errors only, from its first line on."""
+
+
+@contextmanager
+def session_for(settings: Settings) -> Iterator[SparkSession]:
+    """Give the session that is there, or begin one and end it.
+
+    Where the settings name no master, Spark's own rules say which: that of ``spark-submit``, of
+    ``spark-defaults.conf``, of the variable ``MASTER``, else ``local[*]``.
+
+    Raises
+    ------
+    SteepestError
+        If there is no Java, or no session can be begun.
+    """
+    found = SparkSession.getActiveSession()
+    if found is not None:
+        yield found
+        return
+    require_java()
+    session = _begun(settings)
+    try:
+        session.sparkContext.setLogLevel("ERROR")
+        yield session
+    finally:
+        session.stop()
+
+
+def _begun(settings: Settings) -> SparkSession:
+    """Begin a session with room for as many workers as are asked for."""
+    conf = SparkConf()
+    if settings.master:
+        conf.setMaster(settings.master)
+    conf.setIfMissing("spark.app.name", f"steepest fit --target {settings.target}")
+    conf.setIfMissing("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={QUIET.as_uri()}")
+    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
+    # All workers run at once: the session begins when all executors are there, and with enough of them.
+    conf.setIfMissing("spark.scheduler.minRegisteredResourcesRatio", "1.0")
+    cores = int(conf.get("spark.executor.cores", "1") or 1)
+    conf.setIfMissing("spark.executor.instances", str(-(-(settings.workers or 1) // cores)))
+    try:
+        session = SparkSession.builder.config(conf=conf).getOrCreate()
+    except Exception as error:  # Spark has errors of many kinds, the JVM's among them
+        why = str(error).strip().split("\n")[0].rstrip(".:")
+        raise SteepestError(
+            f"Spark did not start: {why}.",
+            hint="Check --master, and that the cluster can be reached from this machine.",
+        ) from error
+    context = session.sparkContext
+    if str(context.master).startswith("local") and "PYSPARK_PYTHON" not in os.environ:
+        context.pythonExec = sys.executable  # python3 need not be one that has this package
+    return session
