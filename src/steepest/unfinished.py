@@ -229,7 +229,7 @@ def in_the_making(
     settings: Settings,
     data: str | None,
     overwrite: bool,
-    holds: Callable[[Path], bool] = holds_checkpoint,
+    holds: Callable[[], bool] | None = None,
 ) -> Iterator[Path]:
     """Give a folder to make a run in; it takes the run's name only once all is written.
 
@@ -247,7 +247,7 @@ def in_the_making(
     overwrite
         Whether a complete or an interrupted run may be replaced.
     holds
-        Tells of the folder whether there is something to go on from.
+        Tells whether there is something to go on from; ``None``: whether the folder has a checkpoint.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def in_the_making(
                 yield work
                 _finish(work, folder, settings, overwrite)
             except BaseException:
-                if not holds(work):
+                if not (holds() if holds else holds_checkpoint(work)):
                     shutil.rmtree(work, ignore_errors=True)
                 raise
     except OSError as error:

@@ -37,7 +37,7 @@ from steepest.spark.telling import Listener, listening
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
 from steepest.trained import DivergenceError
-from steepest.training import MODELS, check
+from steepest.training import MODELS, check, interruptible
 from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
 from steepest.worker import ATTEMPTS as ATTEMPTED
 from steepest.worker import RUN
@@ -191,8 +191,39 @@ def _fit(
     data: str | None = None,
 ) -> Run:
     """Fit by stages of Spark, whose rows are first brought to the shared storage where they must be."""
+    _require_possible(session, settings)
+    folder = folder_of(settings)
+    check_out(folder, settings, overwrite)
+    storage = _shared(session, settings, folder, data)
+    storage.require_writable()
+    settings, failure = replace(settings, out=named(settings, folder)), None
+    holds = partial(_goes_on, storage)
+    with (
+        in_the_making(folder, settings, None, overwrite, holds) as work,
+        interruptible(named(settings, folder), holds, say),
+    ):
+        bring(storage)
+        task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions())
+        try:
+            _attempts(session, storage, task, settings.workers or 1, stage, listener, say)
+        except DivergenceError as error:
+            failure = error
+        storage.get(RUN, work / RUN)
+        for path in (work / RUN).iterdir():
+            path.replace(work / path.name)
+        (work / RUN).rmdir()
+        (work / SETTINGS).write_text(to_toml(settings), "utf-8")
+    storage.remove("")
+    if failure is not None:
+        raise failure
+    run = kept(settings, folder)
+    _tell_of_skew(run, say)
+    return run
+
+
+def _require_possible(session: SparkSession, settings: Settings) -> None:
+    """Refuse what can't be done on Spark, or not on this cluster, before anything is read."""
     check(settings)
-    workers = settings.workers or 1
     if settings.model not in MODELS:
         raise SteepestError(
             f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
@@ -208,30 +239,7 @@ def _fit(
             hint="Hold out a share (--validation 0.2), or those of which --validation-column says true.",
         )
     require_spark(session)
-    require_slots(session, workers)
-    folder = folder_of(settings)
-    check_out(folder, settings, overwrite)
-    storage = _shared(session, settings, folder, data)
-    storage.require_writable()
-    settings, failure = replace(settings, out=named(settings, folder)), None
-    with in_the_making(folder, settings, None, overwrite, lambda _: _goes_on(storage)) as work:
-        bring(storage)
-        task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions())
-        try:
-            _attempts(session, storage, task, workers, stage, listener, say)
-        except DivergenceError as error:
-            failure = error
-        storage.get(RUN, work / RUN)
-        for path in (work / RUN).iterdir():
-            path.replace(work / path.name)
-        (work / RUN).rmdir()
-        (work / SETTINGS).write_text(to_toml(settings), "utf-8")
-    storage.remove("")
-    if failure is not None:
-        raise failure
-    run = kept(settings, folder)
-    _tell_of_skew(run, say)
-    return run
+    require_slots(session, settings.workers or 1)
 
 
 def _shared(session: SparkSession, settings: Settings, folder: Path, data: str | None) -> Storage:
