@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from steepest.errors import SteepestError
@@ -76,18 +76,11 @@ def _interrupts_as(before: Any) -> Iterator[None]:
 
 def _begun(settings: Settings) -> SparkSession:
     """Begin a session with room for as many workers as are asked for."""
-    conf = SparkConf()
-    if settings.master:
-        conf.setMaster(settings.master)
-    conf.setIfMissing("spark.app.name", f"steepest fit --target {settings.target}")
-    conf.setIfMissing("spark.driver.extraJavaOptions", f"-Dlog4j2.configurationFile={QUIET.as_uri()}")
-    conf.setIfMissing("spark.ui.showConsoleProgress", "false")
-    # All workers run at once: the session begins when all executors are there, and with enough of them.
-    conf.setIfMissing("spark.scheduler.minRegisteredResourcesRatio", "1.0")
-    cores = int(conf.get("spark.executor.cores", "1") or 1)
-    conf.setIfMissing("spark.executor.instances", str(-(-(settings.workers or 1) // cores)))
+    options = [f"-Dlog4j2.configurationFile={QUIET.as_uri()}", os.environ.get("SPARK_SUBMIT_OPTS", "")]
+    os.environ["SPARK_SUBMIT_OPTS"] = " ".join(filter(None, options))
     try:
-        session = SparkSession.builder.config(conf=conf).getOrCreate()
+        SparkContext._ensure_initialized(conf=_asked(settings))  # so that what Spark is set to can be seen
+        session = SparkSession.builder.config(conf=_completed(settings, SparkConf())).getOrCreate()
     except Exception as error:  # Spark has errors of many kinds, the JVM's among them
         why = str(error).strip().split("\n")[0].rstrip(".:")
         raise SteepestError(
@@ -98,3 +91,17 @@ def _begun(settings: Settings) -> SparkSession:
     if str(context.master).startswith("local") and "PYSPARK_PYTHON" not in os.environ:
         context.pythonExec = sys.executable  # python3 need not be one that has this package
     return session
+
+
+def _asked(settings: Settings) -> SparkConf:
+    conf = SparkConf().setAppName(f"steepest fit --target {settings.target}")
+    conf.set("spark.ui.showConsoleProgress", "false")
+    return conf.setMaster(settings.master) if settings.master else conf
+
+
+def _completed(settings: Settings, conf: SparkConf) -> SparkConf:
+    """Return what Spark is set to, with what a fit needs where nothing is said of it."""
+    # All workers run at once: the session begins when all executors are there, and with enough of them.
+    conf.setIfMissing("spark.scheduler.minRegisteredResourcesRatio", "1.0")
+    cores = int(str(conf.get("spark.executor.cores", "1")))
+    return conf.setIfMissing("spark.executor.instances", str(-(-(settings.workers or 1) // cores)))
