@@ -239,7 +239,7 @@ class Mirror:
 
     def __init__(self, storage: Storage, attempt: int, work: Path, progress: Progress) -> None:
         self.storage, self.name, self.work = storage, f"{ATTEMPTS}/{attempt:04}", work
-        self.progress, self._progress_name, self._told = progress, progress_of(attempt), -1
+        self.progress, self._progress_name, self._told = progress, progress_of(attempt), 0
         self._over = threading.Event()
         self._put: set[str] = set()
         self._error: SteepestError | None = None

@@ -51,6 +51,9 @@ BACKOFF = 2.0
 ROOM = 60.0
 """Seconds to wait for executors to come back."""
 
+BARRED = "SPARK-24820"
+"""What Spark calls its refusal of a barrier stage on the partitions of a union or of `coalesce`."""
+
 STALLED = Settings().stalled
 """Seconds without progress after which a worker is taken for stuck."""
 
@@ -110,7 +113,12 @@ def fit_frame(
         whole = replace(
             task, columns=tuple(frame.columns), vectors=names, schema=schema.serialize().to_pybytes()
         )
-        rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
+        try:
+            rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
+        except Py4JJavaError as error:
+            if BARRED not in str(error):
+                raise
+            rows.repartition(count).mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
     return _fit(session, settings, stage, Listener((), say), say, overwrite)
 
