@@ -52,9 +52,10 @@ def test_a_listener_hears_each_thing_once_and_all_of_it_again_in_the_next_attemp
     assert [event for event, *_ in heard.events] == names
     assert heard.events[0] == ("rows", "learning", 100, 200)
     assert heard.events[-1] == ("window", 1, 200, 0.5)
-    listener.begin()
+    listener.begin(2)
     listener.hear(told(progress))
-    assert [event for event, *_ in heard.events] == names * 2
+    assert [event for event, *_ in heard.events] == [*names, "rows", *names]
+    assert heard.events[4] == ("rows", "starting 2 workers", 0, None)
     assert said == ["'late' is learned.", "The rate is 0.1."]
 
 
@@ -63,13 +64,13 @@ def test_what_a_worker_tells_reaches_the_driver_through_the_storage(tmp_path, mo
     heard, said, progress = Heard(), [], Progress()
     storage, work = storage_at(str(tmp_path / "shared")), tmp_path / "run.unfinished"
     work.mkdir()
-    with listening(storage, 3, Listener([heard], said.append)), Mirror(storage, 3, work, progress):
+    with listening(storage, 3, 2, Listener([heard], said.append)), Mirror(storage, 3, work, progress):
         progress.on_descent_begin(2, 10)
         progress.on_window_end(1, 10, 0.25)
         end = time.monotonic() + 20
-        while not heard.events and time.monotonic() < end:
+        while len(heard.events) < 3 and time.monotonic() < end:
             time.sleep(0.05)
-        assert heard.events == [("descent", 2, 10), ("window", 1, 10, 0.25)]
+        assert heard.events[1:] == [("descent", 2, 10), ("window", 1, 10, 0.25)]
         progress.say("It is over.")
     assert said == ["It is over."], "the last words are heard, too"
     assert storage.names("progress/") == [progress_of(3)]

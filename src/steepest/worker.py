@@ -116,6 +116,7 @@ class Progress(Callback):
 
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Remember how much there is to do."""
+        self.count += 1
         self._last["descent_begin"] = {"epochs": epochs, "rows": rows}
 
     def on_window_end(self, epoch: int, rows: int, loss: float) -> None:
@@ -125,6 +126,7 @@ class Progress(Callback):
 
     def on_epoch_end(self, figures: dict[str, float]) -> None:
         """Remember an epoch's figures."""
+        self.count += 1
         self._last["epoch_end"] = {"figures": {name: float(value) for name, value in figures.items()}}
 
 

@@ -308,7 +308,7 @@ def _attempts(
     first = max(before, default=-1) + 1
     for attempt in range(first, first + ATTEMPTS):
         try:
-            with listening(storage, attempt, listener):
+            with listening(storage, attempt, workers, listener):
                 stage(replace(task, attempt=attempt), workers)
         except (Py4JJavaError, PythonException) as error:  # what happened is told as text
             told = told_in(str(error))

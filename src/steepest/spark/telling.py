@@ -43,9 +43,10 @@ class Listener:
         self._heard: dict[str, Any] = {}
         self._said: set[str] = set()
 
-    def begin(self) -> None:
-        """Expect another attempt."""
+    def begin(self, workers: int) -> None:
+        """Expect another attempt, by so many workers."""
         self._heard = {}
+        self._notify("rows_seen", doing=f"starting {workers} workers", rows=0, of=None)
 
     def hear(self, told: dict[str, Any]) -> None:
         """Take what `steepest.worker.Progress.told` returned."""
@@ -61,9 +62,9 @@ class Listener:
 
 
 @contextmanager
-def listening(storage: Storage, attempt: int, listener: Listener) -> Iterator[None]:
+def listening(storage: Storage, attempt: int, workers: int, listener: Listener) -> Iterator[None]:
     """Let somebody hear what the first worker of an attempt tells, as long as the context lasts."""
-    listener.begin()
+    listener.begin(workers)
     over = threading.Event()
     thread = threading.Thread(target=_go_on, args=[storage, attempt, listener, over], daemon=True)
     thread.start()
