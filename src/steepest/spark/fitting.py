@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
+from pyspark import InheritableThread
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -309,7 +310,7 @@ def _attempts(
     for attempt in range(first, first + ATTEMPTS):
         try:
             with listening(storage, attempt, workers, listener):
-                stage(replace(task, attempt=attempt), workers)
+                _waited_for(partial(stage, replace(task, attempt=attempt), workers))
         except (Py4JJavaError, PythonException) as error:  # what happened is told as text
             told = told_in(str(error))
             if told is not None:
@@ -329,6 +330,26 @@ def _attempts(
                 workers = room
         else:
             return
+
+
+def _waited_for(stage: Callable[[], None]) -> None:
+    """Run a stage in a thread, so that a signal finds this one free to speak to Spark.
+
+    Py4J has a connection for each thread; one that is interrupted while it waits for an answer is of no use.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            stage()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = InheritableThread(run, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 def told_in(text: str) -> SteepestError | None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
@@ -40,38 +36,13 @@ def session_for(settings: Settings) -> Iterator[SparkSession]:
         yield found
         return
     require_java()
-    before = signal.getsignal(signal.SIGINT)
     session = _begun(settings)
-    with _interrupts_as(before):
-        try:
-            session.sparkContext.setLogLevel("ERROR")
-            yield session
-        finally:
-            session.sparkContext.setLogLevel("OFF")  # tasks that are ended with it would be told as errors
-            session.stop()
-
-
-@contextmanager
-def _interrupts_as(before: Any) -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt and nothing else, and then again what it was before the session.
-
-    PySpark would cancel all jobs there, over the very connection whose answer is waited for, and Py4J
-    would write a traceback. The end of the session cancels them, too.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        logging.disable()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        session.sparkContext.setLogLevel("ERROR")
+        yield session
     finally:
-        signal.signal(signal.SIGINT, before)
-        logging.disable(logging.NOTSET)
+        session.sparkContext.setLogLevel("OFF")  # tasks that are ended with it would be told as errors
+        session.stop()
 
 
 def _begun(settings: Settings) -> SparkSession:
