@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -21,6 +23,8 @@ from steepest.spark import fit
 
 # JAX is there when a session's JVM is started.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")
+
+CODE = "from steepest.cli import main; main()"
 
 MLP = ("--model", "mlp", "--hidden", "8", "--learning-rate", "0.01", "--batch-size", "256", "--epochs", "2")
 
@@ -43,10 +47,9 @@ def table(tmp_path_factory):
 
 
 def command(words, cwd, **environment):
-    code = "from steepest.cli import main; main()"
     with spark_environment() as own:
         return subprocess.run(
-            [sys.executable, "-c", code, *map(str, words)],
+            [sys.executable, "-c", CODE, *map(str, words)],
             env={**os.environ, **own, **environment},
             check=False,
             capture_output=True,
@@ -88,6 +91,46 @@ def test_the_command_line_on_executors_writes_the_run_of_one_process(table, tmp_
     assert "time spent waiting" in ran.stdout
     assert "time spent waiting" in (run.path / "report.html").read_text("utf-8")
     assert not any(Path(os.environ["STEEPEST_CACHE"], "spark").iterdir()), "what was shared stays"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ending", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_driver_that_ends_early_goes_on_from_the_last_checkpoint(ending, status, table, tmp_path):
+    options = [*MLP[:-1], "40", "--batch-size", "32", "--checkpoint-every", "0.5"]
+    on = ["--on", "spark", "--workers", "2", "--master", "local[2]"]
+    words = ["fit", table, "--target", "late", *options, *on, "--out", "run"]
+    shared = Path(os.environ["STEEPEST_CACHE"], "spark")
+    with spark_environment() as own:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CODE, *map(str, words)],
+            env={**os.environ, **own},
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+        end = time.monotonic() + 120
+        while not any(shared.glob("*/attempts/*/checkpoint-*")) and time.monotonic() < end:
+            time.sleep(0.2)
+        process.send_signal(ending)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == status
+    assert "Traceback" not in said
+    assert ("steepest resume run" in said) == (ending != signal.SIGKILL)
+    assert any(shared.glob("*/attempts/*/checkpoint-*"))
+    ran = command(["resume", "run"], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert not any(shared.iterdir())
+    alone = steepest.fit(
+        table,
+        "late",
+        **{"model": "mlp", "hidden": (8,), "learning_rate": 0.01, "batch_size": 32, "epochs": 40},
+        out=str(tmp_path / "alone"),
+    )
+    run = open_run(tmp_path / "run")
+    assert len(run.steps) == len(alone.steps)
+    np.testing.assert_allclose(run.steps["loss"], alone.steps["loss"], atol=1e-3)
 
 
 @pytest.mark.parametrize(
