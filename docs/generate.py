@@ -42,14 +42,19 @@ of it go to disk; those of files stay in the cache for further epochs and runs: 
 
 Rows that can't be used (too many fields, no number, bad encoding) are listed in `RUN/rejected.csv` with
 file, line and reason. More than `--max-rejected` of all rows are an error; 0 accepts none.
+
+`--on spark --workers 8` descends on a cluster; the run is that of one machine, to rounding. What a fit on
+Spark needs, how it works and what it does about failures is said in [spark.md](spark.md).
 """,
     "resume": """\
 RUN is the name that the run is to have; `RUN.unfinished` is understood as well. Data that has changed
-since is refused, and so is a run that another process is making.
+since is refused, and so is a run that another process is making. A run that was begun on Spark goes on
+there, from the last checkpoint in the storage that its workers share; if that is gone, from the beginning.
 """,
     "verify": """\
 A few hundred steps are trained twice, once interrupted at a random place: parameters, the update rule's
 memory, counters and history are compared. Linear and mlp models only. The run itself is left as it is.
+The descent that is verified runs on this machine, also where the run was made on Spark.
 """,
     "cache": """\
 The cache is `steepest` in your folder for caches, or the folder that `STEEPEST_CACHE` names. What it

@@ -77,7 +77,7 @@ def test_settings_that_are_none_are_left_out():
     written = tomllib.loads(to_toml(Settings(data=("a.csv",), target="y")))
     assert set(NAMES) - set(written) == {
         "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
-        "patience", "memory", "from_", "select",
+        "patience", "memory", "from_", "select", "validation_column", "workers", "master", "shared",
     }  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from steepest import training
 from steepest.callbacks import Callback
 from steepest.data.rows import MEMORY
+from steepest.errors import SteepestError
 from steepest.run import Run
-from steepest.settings import checked, combine
+from steepest.settings import HERE, Settings, checked, combine
 
 
 def fit(
@@ -65,7 +66,47 @@ def fit(
     names = _names(data)
     given = checked(settings, "steepest.fit sets")
     wanted = combine(None, {**given, "data": names or MEMORY, "target": target})
-    return training.fit(wanted, None if names else data, callbacks=callbacks, say=say, overwrite=overwrite)
+    return carry_out(wanted, None if names else data, callbacks=callbacks, say=say, overwrite=overwrite)
+
+
+def carry_out(
+    settings: Settings,
+    data: Any = None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    say: Callable[[str], None] = lambda _: None,
+    overwrite: bool = False,
+) -> Run:
+    """Fit where the settings say: in this process, or on Spark.
+
+    The parameters are those of `steepest.training.fit`.
+
+    Raises
+    ------
+    SteepestError
+        As that does, or if Spark can't be used.
+    """
+    if settings.on == HERE:
+        return training.fit(settings, data, callbacks=callbacks, say=say, overwrite=overwrite)
+    if data is not None:
+        raise SteepestError(
+            "Workers on Spark can't reach rows that are in this process's memory.",
+            hint="Name files, or fit a Spark DataFrame by steepest.spark.fit(model, frame, target, ...).",
+        )
+    from steepest.spark.fitting import fit_files
+    from steepest.spark.sessions import session_for
+
+    with session_for(settings) as session:
+        return fit_files(
+            session,
+            settings,
+            workers=settings.workers or 1,
+            shared=settings.shared,
+            stalled=settings.stalled,
+            callbacks=callbacks,
+            say=say,
+            overwrite=overwrite,
+        )
 
 
 def _names(data: Any) -> tuple[str, ...] | None:

@@ -92,11 +92,8 @@ def prepare(
         )
     if settings.validation and not isinstance(settings.validation, str):
         check_fraction(settings.validation)
-    if data is None and settings.data in (MEMORY, SPARK):
-        raise SteepestError(
-            "The rows of this run were in memory, and no file has them.",
-            hint="Call steepest.fit again with the same data and settings: it goes on where the run stopped.",
-        )
+    if data is None:
+        require_files(settings)
     table = _open(settings, list(settings.data) if data is None else data, roles)
     held = None
     if isinstance(settings.validation, str):
@@ -310,6 +307,26 @@ def named(settings: Settings) -> dict[str, str]:
         if name:
             roles[name] = role
     return roles
+
+
+def require_files(settings: Settings) -> None:
+    """Refuse data that only the caller had.
+
+    Raises
+    ------
+    SteepestError
+        With how to go on.
+    """
+    if settings.data == MEMORY:
+        raise SteepestError(
+            "The rows of this run were in memory, and no file has them.",
+            hint="Call steepest.fit again with the same data and settings: it goes on where the run stopped.",
+        )
+    if settings.data == SPARK:
+        raise SteepestError(
+            "The rows of this run were those of a Spark DataFrame, and no file has them.",
+            hint="Fit the same frame with the same settings again: what was interrupted goes on.",
+        )
 
 
 def require_columns(known: Sequence[str], roles: Mapping[str, str], files: Sequence[str]) -> None:

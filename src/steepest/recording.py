@@ -164,15 +164,18 @@ def command(settings: Settings) -> str:
     "steepest fit 'my data.csv' --target y --epochs 3"
     >>> command(Settings(data=("memory",), target="y", epochs=3))
     "steepest.fit(data, 'y', epochs=3)"
+    >>> command(Settings(data=SPARK, target="y", model="mlp", epochs=3, on="spark", workers=2))
+    "steepest.spark.fit('mlp', frame, 'y', epochs=3, workers=2)"
     """
     default = Settings()
     words = ["steepest", "fit", *settings.data]
     given = {name: getattr(settings, name) for name in NAMES if name != "data"}
     given = {name: value for name, value in given.items() if value != getattr(default, name)}
-    if settings.data in (MEMORY, SPARK):
-        others = [f", {name}={value!r}" for name, value in given.items() if name != "target"]
-        call = "steepest.fit(data" if settings.data == MEMORY else "steepest.spark.fit(frame"
-        return f"{call}, {settings.target!r}{''.join(others)})"
+    if settings.data == MEMORY:
+        return _call("steepest.fit(data", settings.target, given, but=("target",))
+    if settings.data == SPARK:
+        call = f"steepest.spark.fit({settings.model!r}, frame"
+        return _call(call, settings.target, given, but=("target", "model", "on"))
     for name, value in given.items():
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
@@ -182,3 +185,8 @@ def command(settings: Settings) -> str:
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
     return shlex.join(words)
+
+
+def _call(begin: str, target: str, given: Mapping[str, Any], but: tuple[str, ...]) -> str:
+    others = [f", {name}={value!r}" for name, value in given.items() if name not in but]
+    return f"{begin}, {target!r}{''.join(others)})"

@@ -13,6 +13,12 @@ from steepest.errors import SteepestError, nearest
 AUTO = "auto"
 """The learning rate that is found before the descent."""
 
+HERE, ON_SPARK = "here", "spark"
+"""Where a fit runs: in this process, or as tasks of Spark."""
+
+OF_SPARK = ("workers", "master", "shared", "stalled")
+"""Settings that only a fit on Spark has."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -87,6 +93,16 @@ class Settings:
         Decides every random draw.
     out
         The run's folder; ``None`` names it after the data.
+    on
+        ``"here"``, or ``"spark"``.
+    workers
+        On Spark: how many tasks descend together.
+    master
+        On Spark: the cluster's address; ``None`` is what Spark is set to.
+    shared
+        On Spark: a folder that all workers and the driver reach; ``None`` chooses one.
+    stalled
+        On Spark: seconds without progress after which a worker is taken for stuck.
     """
 
     data: tuple[str, ...] = ()
@@ -123,6 +139,11 @@ class Settings:
     from_: str | None = None
     seed: int = 0
     out: str | None = None
+    on: str = HERE
+    workers: int | None = None
+    master: str | None = None
+    shared: str | None = None
+    stalled: float = 600.0
 
     @property
     def holds_out(self) -> bool:
@@ -152,12 +173,16 @@ KINDS: dict[str, tuple[type, ...]] = {
     "from_": (str,),
     "memory": (str,),
     "out": (str,),
+    "on": (str,),
+    "master": (str,),
+    "shared": (str,),
     "batch_size": (int, str),
     "validation": (int, float, str),
     "select": (int, str),
     "epochs": (int,),
     "patience": (int,),
     "local_steps": (int,),
+    "workers": (int,),
     "seed": (int,),
     "dropout": (int, float),
     "learning_rate": (int, float, str),
@@ -167,6 +192,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "l2": (int, float),
     "max_rejected": (int, float),
     "checkpoint_every": (int, float),
+    "stalled": (int, float),
 }
 """What each setting may be in a settings file."""
 
@@ -262,7 +288,10 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
     if "from_" in named:
         before = read_settings(str(Path(named["from_"]) / "settings.toml"))
         named = {name: value for name, value in before.items() if name not in ("from_", "out")} | named
+    if given.get("on") == HERE:
+        named = {name: value for name, value in named.items() if name in given or name not in OF_SPARK}
     settings = replace(Settings(), **named)
+    _check_place(settings)
     if not settings.data:
         raise SteepestError(
             "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN."
@@ -270,3 +299,23 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
     if not settings.target:
         raise SteepestError("No target was named.", hint="Name the column to predict: --target COLUMN.")
     return settings
+
+
+def _check_place(settings: Settings) -> None:
+    """Refuse settings that have no meaning where the fit is to run."""
+    if settings.on not in (HERE, ON_SPARK):
+        raise SteepestError(
+            f"A fit runs here or on spark, not on {settings.on!r}.",
+            hint=nearest(settings.on, (HERE, ON_SPARK)),
+        )
+    without = Settings()
+    for name in OF_SPARK if settings.on == HERE else ():
+        if getattr(settings, name) != getattr(without, name):
+            raise SteepestError(f"--{name} is for a fit on Spark.", hint=f"Add --on {ON_SPARK}.")
+    if settings.on == ON_SPARK and settings.workers is None:
+        raise SteepestError(
+            "A fit on Spark needs to know how many workers are to take part.",
+            hint="Say so: --workers 8; one for each free core is the most that helps.",
+        )
+    if not settings.stalled > 0:
+        raise SteepestError(f"--stalled is a number of seconds above 0, not {settings.stalled:g}.")

@@ -105,6 +105,8 @@ class Storage:
                     raise SteepestError(
                         f"there is no {posixpath.join(self.url, name)}.", hint=self._known(name)
                     )
+                if self._kind(self._place(name)) == fs.FileType.Directory:
+                    aside.mkdir()
                 fs.copy_files(self._place(name), str(aside), self.system, fs.LocalFileSystem())
             aside.replace(to)
         finally:
@@ -160,6 +162,8 @@ class Storage:
                 return aside
 
     def _copy_in(self, source: Path, place: str) -> None:
+        if source.is_dir():
+            self.system.create_dir(place)  # PyArrow makes folders within a folder, but not that folder
         fs.copy_files(str(source), place, fs.LocalFileSystem(), self.system)
         if isinstance(self.system, fs.LocalFileSystem):
             to_disk(Path(place))

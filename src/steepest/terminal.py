@@ -197,6 +197,29 @@ def _judged(run: Run) -> tuple[dict[str, Any], str]:
     return figures["training"], f"on the {figures['training']['rows']:,} training rows (none were held out)"
 
 
+def print_workers(workers: list[dict[str, Any]]) -> None:
+    """Print what each worker of a fit by several had to do."""
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (
+        ("worker", "left"),
+        ("on", "left"),
+        ("rows", "right"),
+        ("rows/s", "right"),
+        ("time spent waiting", "right"),
+    ):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for each in workers:
+        speed, waiting = each["rows_per_second"], each["waiting"]
+        table.add_row(
+            f"{each['worker']}",
+            escape(each["host"]),
+            f"{each['rows']:,}",
+            "-" if speed is None else f"{speed:,.0f}",
+            "-" if waiting is None else f"{waiting:.0%}",
+        )
+    Console(highlight=False).print(table)
+
+
 def print_fit(run: Run) -> None:
     """Print what a fit reached."""
     record = run.record
@@ -207,6 +230,8 @@ def print_fit(run: Run) -> None:
         f"{descent['steps']:,} steps in {record['seconds']['descent']:.2f} s"
         f"{f' ({speed:,.0f} rows/s)' if speed else ''}; {escape(descent['why_it_stopped'])}."
     )
+    if "workers" in record:
+        print_workers(record["workers"])
     if not descent["failure"]:
         print_figures(*_judged(run))
     for note in record["notes"]:
@@ -263,6 +288,6 @@ def summary(run: Run) -> dict[str, Any]:
     return {
         "run": run.name,
         "report": f"{run.name}/report.html",
-        **{name: record[name] for name in names},
+        **{name: record[name] for name in (*names, "workers") if name in record},
         "figures": figures,
     }

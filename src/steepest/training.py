@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -114,7 +115,7 @@ def fit(
     threading.Thread(target=_import_ahead, daemon=True).start()
     with (
         in_the_making(folder, settings, prepared.key, overwrite) as work,
-        _interruptible(named(settings, folder), work, say),
+        interruptible(named(settings, folder), partial(holds_checkpoint, work), say),
     ):
         trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
@@ -204,12 +205,12 @@ def with_rate(settings: Settings, search: Mapping[str, Any], say: Callable[[str]
 
 
 @contextmanager
-def _interruptible(run: str, work: Path, say: Callable[[str], None]) -> Iterator[None]:
+def interruptible(run: str, holds: Callable[[], bool], say: Callable[[str], None]) -> Iterator[None]:
     """Say how to go on with a run that is interrupted, if something is kept."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not holds_checkpoint(work):
+        if not holds():
             raise
         how = f"interrupted; what was reached is kept. Go on with: steepest resume {shlex.quote(run)}"
         if isinstance(stop, SystemExit):

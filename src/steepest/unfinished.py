@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from steepest.data.cache import cache_folder, key_of, to_disk
 from steepest.data.files import is_url
 from steepest.errors import SteepestError
 from steepest.run import Run, copy_of, is_run
-from steepest.settings import NAMES, Settings, read_settings, to_toml
+from steepest.settings import NAMES, OF_SPARK, Settings, read_settings, to_toml
 from steepest.storage import storage_of
 
 ENDING = ".unfinished"
@@ -37,7 +37,7 @@ SETTINGS, BEGUN, LOCK, RATE = "settings.toml", "begun.json", "lock", "learning_r
 BARE = {BEGUN, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, BEGUN, CHECKPOINTS))}
 """What a folder may have that a process was killed in before it had settings, or while it was removed."""
 
-MAY_DIFFER = ("out", "memory", "checkpoint_every")
+MAY_DIFFER = ("out", "memory", "checkpoint_every", *OF_SPARK)
 """Settings that do not change what a run ends with."""
 
 
@@ -224,7 +224,13 @@ def _differences(work: Path, settings: Settings) -> str:
 
 
 @contextmanager
-def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite: bool) -> Iterator[Path]:
+def in_the_making(
+    folder: Path,
+    settings: Settings,
+    data: str | None,
+    overwrite: bool,
+    holds: Callable[[], bool] | None = None,
+) -> Iterator[Path]:
     """Give a folder to make a run in; it takes the run's name only once all is written.
 
     What was interrupted there is found again. When it is interrupted anew, or fails, the folder stays if it
@@ -240,6 +246,8 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
         A fingerprint of the data; ``None`` where there is none.
     overwrite
         Whether a complete or an interrupted run may be replaced.
+    holds
+        Tells whether there is something to go on from; ``None``: whether the folder has a checkpoint.
 
     Raises
     ------
@@ -256,7 +264,7 @@ def in_the_making(folder: Path, settings: Settings, data: str | None, overwrite:
                 yield work
                 _finish(work, folder, settings, overwrite)
             except BaseException:
-                if not holds_checkpoint(work):
+                if not (holds() if holds else holds_checkpoint(work)):
                     shutil.rmtree(work, ignore_errors=True)
                 raise
     except OSError as error:

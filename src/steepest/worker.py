@@ -101,20 +101,58 @@ _told: IO[str] = sys.stdout
 """What is told goes there."""
 
 
+def progress_of(attempt: int) -> str:
+    """Return the name, in the shared storage, of how far an attempt is."""
+    return f"progress/{attempt:04}.json"
+
+
 class Progress(Callback):
-    """Counts what happens, so that a process that is stuck can be told from one that is slow."""
+    """Counts what happens, so that a process that is stuck can be told from one that is slow.
+
+    Attributes
+    ----------
+    count
+        Changes with every progress.
+    doing
+        What is being done, for a person.
+    said
+        What was said.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.doing = "starting"
+        self.said: list[str] = []
+        self._last: dict[str, dict[str, Any]] = {}
 
-    def on_rows_seen(self, doing: str, rows: int, of: int | None) -> None:  # noqa: ARG002 - a hook's
+    def say(self, text: str) -> None:
+        """Keep a sentence for a person."""
+        self.count += 1
+        self.said.append(text)
+
+    def told(self) -> dict[str, Any]:
+        """Return the last call of each hook, by name, and all that was said, as plain JSON."""
+        return {"said": [*self.said], **self._last}
+
+    def on_rows_seen(self, doing: str, rows: int, of: int | None) -> None:
         """Count a stretch of rows."""
         self.count, self.doing = self.count + 1, doing
+        self._last["rows_seen"] = {"doing": doing, "rows": rows, "of": of}
 
-    def on_window_end(self, epoch: int, rows: int, loss: float) -> None:  # noqa: ARG002 - a hook's
+    def on_descent_begin(self, epochs: int, rows: int) -> None:
+        """Remember how much there is to do."""
+        self.count += 1
+        self._last["descent_begin"] = {"epochs": epochs, "rows": rows}
+
+    def on_window_end(self, epoch: int, rows: int, loss: float) -> None:
         """Count a window of steps."""
         self.count, self.doing = self.count + 1, f"epoch {epoch}"
+        self._last["window_end"] = {"epoch": epoch, "rows": rows, "loss": float(loss)}
+
+    def on_epoch_end(self, figures: dict[str, float]) -> None:
+        """Remember an epoch's figures."""
+        self.count += 1
+        self._last["epoch_end"] = {"figures": {name: float(value) for name, value in figures.items()}}
 
 
 def main() -> None:
@@ -175,29 +213,27 @@ def _work(job: Job, progress: Progress) -> None:
     storage, place = storage_at(job.shared), folder / RUN
     work = unfinished_of(place)
     _restore(storage, job.attempt, work, settings)
-    with Mirror(storage, f"{ATTEMPTS}/{job.attempt:04}", work):
+    with Mirror(storage, job.attempt, work, progress):
         here = replace(settings, out=str(place))
         try:
-            training.fit(here, rows, callbacks=[progress], say=_say, group=group, told=settings)
+            training.fit(here, rows, callbacks=[progress], say=progress.say, group=group, told=settings)
         except DivergenceError:
             storage.put(place, RUN, replace=True)  # its report shows why
             raise
     storage.put(place, RUN, replace=True)
 
 
-def _say(text: str) -> None:
-    _tell(say=text)
-
-
 def _rows(job: Job, settings: Settings) -> Any:
     """Open the rows of this process."""
+    from steepest.copies import copied_rows
     from steepest.data.sliced import SlicedSource, share_of_rows
     from steepest.data.source import open_source
     from steepest.data.spooled import ArrowFile
 
     if job.rows is not None:
         return ArrowFile(Path(job.rows), settings.data)
-    source = open_source(list(settings.data))
+    copied = copied_rows(storage_at(job.shared), Path(job.folder))
+    source = copied or open_source(list(settings.data))
     assert source.rows is not None  # noqa: S101 - the files are Parquet
     return SlicedSource(source, *share_of_rows(source.rows, job.rank, job.size))
 
@@ -217,18 +253,21 @@ def _restore(storage: Storage, attempt: int, work: Path, settings: Settings) -> 
 
 
 class Mirror:
-    """Brings new checkpoints to a storage, in a thread, as long as the context lasts.
+    """Brings new checkpoints and the progress to a storage, in a thread, as long as the context lasts.
 
     Parameters
     ----------
-    storage, name
-        Where they go.
+    storage, attempt
+        Where they go: to the attempt's own names.
     work
         The run in the making that they are of.
+    progress
+        What is told of it.
     """
 
-    def __init__(self, storage: Storage, name: str, work: Path) -> None:
-        self.storage, self.name, self.work = storage, name, work
+    def __init__(self, storage: Storage, attempt: int, work: Path, progress: Progress) -> None:
+        self.storage, self.name, self.work = storage, f"{ATTEMPTS}/{attempt:04}", work
+        self.progress, self._progress_name, self._told = progress, progress_of(attempt), 0
         self._over = threading.Event()
         self._put: set[str] = set()
         self._error: SteepestError | None = None
@@ -241,6 +280,7 @@ class Mirror:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._tell()
         if self._error is not None:
             raise self._error
         if error is not None:
@@ -250,9 +290,20 @@ class Mirror:
     def _go_on(self) -> None:
         try:
             while not self._over.wait(1.0):
+                self._tell()
                 self._bring()
         except SteepestError as error:
             self._error = error
+
+    def _tell(self) -> None:
+        """Put the progress if there is any."""
+        if self.progress.count == self._told:
+            return
+        self._told = self.progress.count
+        aside = self.work.with_name(f"{self.work.name}.progress")
+        aside.write_text(json.dumps(self.progress.told()), "utf-8")
+        with suppress(SteepestError):  # a fit does not fail because nobody hears of it
+            self.storage.put(aside, self._progress_name, replace=True)
 
     def _bring(self) -> None:
         """Put what is new, parts of the history before the checkpoints that list them; remove the rest."""

@@ -93,6 +93,9 @@ def fit(
             metavar="SHARE|FILE",
         ),
     ] = str(DEFAULT.validation),
+    validation_column: Annotated[
+        str | None, option("Hold out the rows of which this column says true.", metavar="COLUMN")
+    ] = None,
     split_by: Annotated[str | None, option("Hold whole values of this column out.", metavar="COLUMN")] = None,
     weights: Annotated[str | None, option("A column of row weights.", metavar="COLUMN")] = None,
     class_weight: Annotated[
@@ -143,6 +146,28 @@ def fit(
             "Settings from a file, such as a run's settings.toml; options override it.", metavar="FILE.toml"
         ),
     ] = None,
+    on: Annotated[str, option("here, or spark (default: here).", metavar="PLACE")] = DEFAULT.on,
+    workers: Annotated[
+        int | None, option("On Spark: tasks that descend together; one for each free core at most.", min=1)
+    ] = None,
+    master: Annotated[
+        str | None,
+        option("On Spark: yarn, spark://HOST:PORT, local[N] (default: as Spark is set up, else local[*])."),
+    ] = None,
+    shared: Annotated[
+        str | None,
+        option(
+            "On Spark: a folder that all workers reach (default: in your home on the cluster's file system).",
+            metavar="URL",
+        ),
+    ] = None,
+    stalled: Annotated[
+        float,
+        option(
+            "On Spark: without progress for so long, a worker is taken for stuck (default: 600).",
+            metavar="SECONDS",
+        ),
+    ] = DEFAULT.stalled,
     overwrite: Annotated[bool, option("Replace a run of the same name.", "--overwrite")] = False,
     json_: Json = False,
     debug: Debug = False,
@@ -203,11 +228,11 @@ def cache(
 def _train(wanted: Settings, overwrite: bool, json_: bool) -> None:
     """Fit, and print what came of it."""
     from steepest import terminal
-    from steepest.training import fit as train
+    from steepest.fitting import carry_out
 
     try:
         with terminal.Progress() as progress:
-            run = train(wanted, callbacks=[progress], say=terminal.say, overwrite=overwrite)
+            run = carry_out(wanted, callbacks=[progress], say=terminal.say, overwrite=overwrite)
     except KeyboardInterrupt as interruption:
         if not interruption.args:
             raise

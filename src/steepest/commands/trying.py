@@ -131,7 +131,7 @@ def _settings(context: typer.Context, options: dict[str, Any], data: list[str]) 
     """Return the settings that were given by fit's options; of a run, they override the run's own."""
     from steepest import terminal
     from steepest.run import is_run
-    from steepest.settings import combine
+    from steepest.settings import HERE, combine
 
     path, given = options["settings"], {"data": tuple(data)}
     if len(data) == 1 and is_run(Path(data[0])):
@@ -139,4 +139,4 @@ def _settings(context: typer.Context, options: dict[str, Any], data: list[str]) 
     values = options | {"drop": tuple(options["drop"] or ())}
     given |= {name: values[name] for name in terminal.given_names(context) if name in values}
     given.pop("settings", None)
-    return combine(path, given)
+    return combine(path, {**given, "on": HERE})

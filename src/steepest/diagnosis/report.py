@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from steepest.diagnosis import plots
-from steepest.diagnosis.pages import TABLE_ROWS, duration, number, render, sentence
+from steepest.diagnosis.pages import DASH, TABLE_ROWS, duration, number, render, sentence
 from steepest.diagnosis.svg import svg
 from steepest.evaluation import SCORE_NAMES
 
@@ -112,6 +112,7 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
+        workers=_workers(record.get("workers", [])),
     )
     path.write_text(page, encoding="utf-8", newline="\n")
 
@@ -217,6 +218,22 @@ def _scores(record: Mapping[str, Any]) -> pd.DataFrame:
         for name in evaluation.get("scores", {})
     ]
     return pd.DataFrame(rows, columns=["score", *columns, "better"], dtype=object)
+
+
+def _workers(workers: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Lay out what each worker of a fit by several had to do."""
+    rows = [
+        [
+            each["worker"],
+            each["host"],
+            each["rows"],
+            None if each["rows_per_second"] is None else round(each["rows_per_second"]),
+            DASH if each["waiting"] is None else f"{each['waiting']:.0%}",
+        ]
+        for each in workers
+    ]
+    columns = ["worker", "machine", "training rows", "rows per second", "time spent waiting"]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _picture(title: str, figure: Figure, caption: str, table: pd.DataFrame) -> Picture:

@@ -1,4 +1,4 @@
-"""Spark ML estimators over the same descent: `DescentClassifier`, `DescentRegressor` and their models.
+"""The same descent on Spark: `fit`, and Spark ML's estimators `DescentClassifier` and `DescentRegressor`.
 
 The names are loaded when they are first used.
 """
@@ -24,12 +24,14 @@ if tuple(map(int, pyspark.__version__.split(".")[:2])) < (4, 1):
     )
 
 if TYPE_CHECKING:
+    from steepest.spark.calls import fit as fit
     from steepest.spark.estimators import DescentClassifier as DescentClassifier
     from steepest.spark.estimators import DescentRegressor as DescentRegressor
     from steepest.spark.models import DescentClassificationModel as DescentClassificationModel
     from steepest.spark.models import DescentRegressionModel as DescentRegressionModel
 
 _WHERE = {
+    "fit": "calls",
     "DescentClassifier": "estimators",
     "DescentRegressor": "estimators",
     "DescentClassificationModel": "models",

@@ -7,32 +7,41 @@ driver does, from the last checkpoint, with as many workers as there is room for
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError, Py4JNetworkError
+from pyspark import InheritableThread
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import OtherDescentError
+from steepest.copies import copy_rows, read_by_all
 from steepest.data.cache import cache_folder, key_of
 from steepest.data.rows import SPARK
+from steepest.data.source import open_source
 from steepest.errors import SteepestError
+from steepest.preparation import named as named_columns
+from steepest.preparation import require_columns, require_files
 from steepest.run import Run
-from steepest.settings import Settings, settings_to_json, to_toml
+from steepest.settings import ON_SPARK, Settings, settings_to_json, to_toml
 from steepest.spark.checks import free_slots, require_slots, require_spark
 from steepest.spark.division import divided
 from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.frames import zone_of
 from steepest.spark.stage import RESULT, Task, versions
+from steepest.spark.telling import Listener, listening
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
 from steepest.trained import DivergenceError
-from steepest.training import MODELS, check
-from steepest.unfinished import SETTINGS, check_out, folder_of, in_the_making, kept, named
+from steepest.training import MODELS, check, interruptible
+from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
+from steepest.worker import ATTEMPTS as ATTEMPTED
 from steepest.worker import RUN
 
 ATTEMPTS = 4
@@ -44,7 +53,7 @@ BACKOFF = 2.0
 ROOM = 60.0
 """Seconds to wait for executors to come back."""
 
-STALLED = 600.0
+STALLED = Settings().stalled
 """Seconds without progress after which a worker is taken for stuck."""
 
 
@@ -91,7 +100,7 @@ def fit_frame(
         If the settings, the rows or the cluster can't be used, or a worker was lost each time.
     """
     session = frame.sparkSession
-    settings = replace(settings, data=SPARK)
+    settings = replace(settings, data=SPARK, on=ON_SPARK, workers=workers, shared=shared, stalled=stalled)
     names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
     schema = _arriving(flattened(frame.limit(0).toArrow(), names).schema, zone_of(frame))
 
@@ -104,8 +113,7 @@ def fit_frame(
         rows = divided(rows, workers, count)
         rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
-    asked = {"settings": settings_to_json(settings), "parts": workers}
-    return _fit(session, settings, asked, workers, shared, stage, say, overwrite, stalled)
+    return _fit(session, settings, stage, Listener((), say), say, overwrite, data=f"in {workers} parts")
 
 
 def _arriving(schema: pa.Schema, zone: str) -> pa.Schema:
@@ -127,19 +135,47 @@ def fit_files(
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
     stalled: float = STALLED,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Fit on Parquet files that every worker can read, each reading its share of the rows itself.
+    """Fit on files: the run is that of one machine, to rounding.
 
-    The parameters are those of `fit_frame`; the rows are the files of ``settings.data``, in the order in
-    which one machine reads them, so that the run is the same to rounding.
+    Each worker reads its share of the rows of Parquet files that it reaches. All other files are read here,
+    as on one machine, and their rows are brought to the shared storage.
+
+    Parameters
+    ----------
+    session
+        Where to fit.
+    settings
+        What to do; the rows are the files of ``settings.data``, in the order in which one machine reads them.
+    callbacks
+        See `steepest.Callback`; they are told of the progress about once a second, and of no end.
+    workers, shared, say, overwrite, stalled
+        See `fit_frame`.
     """
+    settings = replace(settings, on=ON_SPARK, workers=workers, shared=shared, stalled=stalled)
+    check(settings)
+    require_files(settings)
+    source = open_source(list(settings.data), drop=settings.drop, max_rejected=settings.max_rejected)
+    require_columns(source.schema.names, named_columns(settings), source.names)
+    seen = partial(notifier(callbacks), "rows_seen")
+
+    def bring(storage: Storage) -> None:
+        if not read_by_all(source, elsewhere=not _alone(session)):
+            copy_rows(
+                source,
+                storage,
+                drop=settings.drop,
+                say=say,
+                seen=lambda doing, rows, of: seen(doing=doing, rows=rows, of=of),
+            )
 
     def stage(task: Task, count: int) -> None:
         numbers = session.sparkContext.parallelize(range(count), count)
         numbers.barrier().mapPartitions(task.on_files).collect()
 
-    asked = {"settings": settings_to_json(settings)}
-    return _fit(session, settings, asked, workers, shared, stage, say, overwrite, stalled)
+    listener, print_ = Listener(callbacks, say), source.fingerprint()
+    return _fit(session, settings, stage, listener, say, overwrite, bring, print_)
 
 
 Stage = Callable[[Task, int], None]
@@ -148,32 +184,29 @@ Stage = Callable[[Task, int], None]
 def _fit(
     session: SparkSession,
     settings: Settings,
-    asked: dict[str, Any],
-    workers: int,
-    shared: str | None,
     stage: Stage,
+    listener: Listener,
     say: Callable[[str], None],
     overwrite: bool,
-    stalled: float,
+    bring: Callable[[Storage], None] = lambda _: None,
+    data: str | None = None,
 ) -> Run:
-    check(settings)
-    if settings.model not in MODELS:
-        raise SteepestError(
-            f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
-        )
-    if settings.from_:
-        raise SteepestError("On Spark a fit can't go on from another run yet.", hint="Leave --from out.")
-    require_spark(session)
-    require_slots(session, workers)
+    """Fit by stages of Spark, whose rows are first brought to the shared storage where they must be."""
+    _require_possible(session, settings)
     folder = folder_of(settings)
     check_out(folder, settings, overwrite)
-    storage = _shared(session, asked, folder, shared)
+    storage = _shared(session, settings, folder, data)
     storage.require_writable()
     settings, failure = replace(settings, out=named(settings, folder)), None
-    with in_the_making(folder, settings, None, overwrite) as work:
-        task = Task(settings_to_json(settings), storage.url, 0, stalled, versions())
+    holds = partial(_goes_on, storage)
+    with (
+        in_the_making(folder, settings, None, overwrite, holds) as work,
+        interruptible(named(settings, folder), holds, say),
+    ):
+        bring(storage)
+        task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions())
         try:
-            _attempts(session, storage, task, workers, stage, say)
+            _attempts(session, storage, task, settings.workers or 1, stage, listener, say)
         except DivergenceError as error:
             failure = error
         storage.get(RUN, work / RUN)
@@ -189,13 +222,49 @@ def _fit(
     return run
 
 
-def _shared(session: SparkSession, asked: dict[str, Any], folder: Path, shared: str | None) -> Storage:
-    """Return the storage for what was asked: another fit has another, the same one finds its own again."""
-    key = key_of({"run": str(folder.absolute()), **asked})
-    if shared is None:
-        alone = str(session.sparkContext.master).startswith("local")
-        shared = str(cache_folder() / "spark") if alone else _home(session)
+def _require_possible(session: SparkSession, settings: Settings) -> None:
+    """Refuse what can't be done on Spark, or not on this cluster, before anything is read."""
+    check(settings)
+    if settings.model not in MODELS:
+        raise SteepestError(
+            f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
+        )
+    if settings.from_:
+        raise SteepestError(
+            "On Spark a fit can't go on from another run yet.",
+            hint="Leave --from out, or go on on this machine: --on here.",
+        )
+    if isinstance(settings.validation, str):
+        raise SteepestError(
+            "On Spark the rows to judge by can't be in a file of their own yet.",
+            hint="Hold out a share (--validation 0.2), or those of which --validation-column says true.",
+        )
+    require_spark(session)
+    require_slots(session, settings.workers or 1)
+
+
+def _shared(session: SparkSession, settings: Settings, folder: Path, data: str | None) -> Storage:
+    """Return the storage for this fit: another fit has another, the same one finds its own again."""
+    decides = {name: value for name, value in asdict(settings).items() if name not in MAY_DIFFER}
+    key = key_of({"run": str(folder.absolute()), "settings": decides, "data": data})
+    shared = settings.shared or (str(cache_folder() / "spark") if _alone(session) else _home(session))
     return storage_at(f"{shared.rstrip('/')}/{key}")
+
+
+def _alone(session: SparkSession) -> bool:
+    """Tell whether all workers run on this machine."""
+    return str(session.sparkContext.master).startswith("local")
+
+
+def _goes_on(storage: Storage) -> bool:
+    """Tell whether a fit that ended before its time can go on; if not, nothing of it stays."""
+    try:
+        if any(storage.names(f"{attempt}/") for attempt in storage.names(f"{ATTEMPTED}/")):
+            return True
+        storage.remove("")
+    except SteepestError:
+        return True  # nobody knows
+    return False
 
 
 def _home(session: SparkSession) -> str:
@@ -218,6 +287,7 @@ def _attempts(
     task: Task,
     workers: int,
     stage: Stage,
+    listener: Listener,
     say: Callable[[str], None],
 ) -> None:
     """Run the stage until it ends well.
@@ -231,7 +301,8 @@ def _attempts(
     first = max(before, default=-1) + 1
     for attempt in range(first, first + ATTEMPTS):
         try:
-            stage(replace(task, attempt=attempt), workers)
+            with listening(storage, attempt, workers, listener):
+                _waited_for(partial(stage, replace(task, attempt=attempt), workers))
         except Py4JNetworkError as error:
             raise session_gone() from error
         except (Py4JJavaError, PySparkException) as error:  # what happened is told as text
@@ -256,6 +327,26 @@ def _attempts(
                 workers = room
         else:
             return
+
+
+def _waited_for(stage: Callable[[], None]) -> None:
+    """Run a stage in a thread, so that a signal finds this one free to speak to Spark.
+
+    Py4J has a connection for each thread; one that is interrupted while it waits for an answer is of no use.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            stage()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = InheritableThread(run, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _tell_of_skew(run: Run, say: Callable[[str], None]) -> None:

@@ -125,12 +125,24 @@ def features_of(
     if not chosen:
         raise SteepestError("There is no column to learn from.", hint="Name at least one in inputCols.")
     for name in chosen:
-        if not is_vector(frame, name) and _arrow_type(frame, name) is None:
-            raise SteepestError(
-                f"The column {name!r} holds {type_name(frame, name)} values, which can't be learned from.",
-                hint="Turn it into a number first, or name the columns to learn from in inputCols.",
-            )
+        hint = "Turn it into a number first, or name the columns to learn from in inputCols."
+        require_learnable(frame, name, hint)
     return chosen
+
+
+def require_learnable(frame: DataFrame, name: str, hint: str) -> None:
+    """Refuse a column of a type that can't be learned from.
+
+    Raises
+    ------
+    SteepestError
+        With a hint.
+    """
+    if not is_vector(frame, name) and _arrow_type(frame, name) is None:
+        raise SteepestError(
+            f"The column {name!r} holds {type_name(frame, name)} values, which can't be learned from.",
+            hint=hint,
+        )
 
 
 def _implied(frame: DataFrame, others: Collection[str]) -> list[str]:

@@ -8,7 +8,12 @@ from typing import Any, get_type_hints
 
 import typer.core
 
-NOT_SHARED = ("context", "data", "out", "from_", "overwrite", "checkpoint_every", "json_", "debug")
+from steepest.settings import OF_SPARK
+
+NOT_SHARED = (
+    *("context", "data", "out", "from_", "overwrite", "checkpoint_every", "json_", "debug"),
+    *("on", *OF_SPARK),
+)
 """Parameters of ``fit`` that only make sense there, or that each command has for itself."""
 
 

@@ -1,0 +1,123 @@
+"""Front end: `steepest.spark.fit`, what `steepest.fit` is, for the rows of a Spark DataFrame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as sql
+
+from steepest.data.rows import SPARK
+from steepest.errors import SteepestError
+from steepest.run import Run
+from steepest.settings import ON_SPARK, Settings, checked, combine
+from steepest.spark.fitting import fit_frame
+from steepest.spark.frames import (
+    FOLDS,
+    require_columns,
+    require_frame,
+    require_learnable,
+    vectors_of,
+    with_arrays,
+)
+
+NOT_HERE = ("data", "on", "master")
+"""Settings whose place the frame and its session take."""
+
+
+def fit(
+    model: str,
+    frame: DataFrame,
+    target: str,
+    *,
+    workers: int,
+    shared: str | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    **settings: Any,
+) -> Run:
+    """Train on the rows of a DataFrame, on its cluster, and write a run's folder.
+
+    A fit that was interrupted goes on when it is called again with the same frame and settings.
+
+    Parameters
+    ----------
+    model
+        ``"linear"`` or ``"mlp"``.
+    frame
+        The rows, with any columns that `steepest.fit` takes; an element of a column of Spark ML's vectors is
+        a column of its own.
+    target
+        The column to predict.
+    workers
+        How many tasks descend together, all at the same time: at most one for each free core.
+    shared
+        A folder that all workers and the driver reach, for checkpoints; ``None`` is one in the user's home on
+        the cluster's file system, and with a ``local`` master one on this machine.
+    overwrite
+        Whether a run of the same name, complete or interrupted, may be replaced.
+    say
+        Is told, in a sentence each, what a reader would want to know on the way, such as `print`.
+    **settings
+        The options of ``steepest fit`` by name: ``epochs=5``, ``out="hdfs://namenode:9000/runs/flights"``.
+        See `steepest.settings.Settings`.
+
+    Returns
+    -------
+    Run
+        The same as on one machine; its record has ``workers`` as well: what each had to do.
+
+    Raises
+    ------
+    SteepestError
+        If a setting, the frame or the cluster can't be used, or the descent fails.
+    """
+    if not isinstance(model, str):
+        raise SteepestError(
+            f"On Spark there is no {type(model).__module__.partition('.')[0]} {type(model).__name__} yet.",
+            hint="Name a model: 'linear' or 'mlp'.",
+        )
+    require_frame(frame)
+    given = checked(settings, "steepest.spark.fit sets")
+    for name in NOT_HERE:
+        if name in given:
+            raise SteepestError(
+                f"steepest.spark.fit takes no {name!r}: the frame says it.", hint="Leave it out."
+            )
+    place = {"on": ON_SPARK, "workers": workers, "shared": shared}
+    wanted = combine(None, {**given, **place, "data": SPARK, "target": target, "model": model})
+    chosen, vectors = _columns(frame, wanted)
+    return fit_frame(
+        chosen,
+        wanted,
+        workers=workers,
+        vectors=vectors,
+        shared=shared,
+        say=say,
+        overwrite=overwrite,
+        stalled=wanted.stalled,
+    )
+
+
+def _columns(frame: DataFrame, settings: Settings) -> tuple[DataFrame, dict[str, tuple[str, ...]]]:
+    """Return the frame that workers get, and which of its columns were vectors.
+
+    Columns that are dropped keep their name and nothing else, so that the record tells of them.
+    """
+    named = ("target", "weights", "split_by", "validation_column")
+    roles = {name: getattr(settings, name) for name in named}
+    require_columns(frame, {**roles, **{f"drop[{place}]": name for place, name in enumerate(settings.drop)}})
+    others = [name for name in roles.values() if name is not None]
+    dropped = [*settings.drop]
+    features = [
+        name for name in frame.columns if name not in (*others, *dropped) and not FOLDS.fullmatch(name)
+    ]
+    for name in features:
+        require_learnable(frame, name, f"Turn it into a number first, or leave it out: drop=[{name!r}].")
+    vectors = vectors_of(frame, features, [*others, *dropped])
+    kept = [name for name in frame.columns if name in (*features, *others)]
+    arrays = dict(zip(kept, with_arrays(frame, kept), strict=True))
+    nothing = sql.lit(None).cast("boolean")
+    chosen = [arrays.get(name, nothing.alias(name)) for name in frame.columns if name in (*kept, *dropped)]
+    return frame.select(chosen), vectors

@@ -1,0 +1,96 @@
+"""How far a fit on Spark is: what the first worker writes is what the driver's callbacks hear."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from steepest.callbacks import Callback
+from steepest.spark import telling
+from steepest.spark.telling import Listener, listening
+from steepest.storage import storage_at
+from steepest.worker import Mirror, Progress, progress_of
+
+
+class Heard(Callback):
+    def __init__(self):
+        self.events = []
+
+    def on_rows_seen(self, *what):
+        self.events.append(("rows", *what))
+
+    def on_descent_begin(self, *what):
+        self.events.append(("descent", *what))
+
+    def on_window_end(self, *what):
+        self.events.append(("window", *what))
+
+    def on_epoch_end(self, *what):
+        self.events.append(("epoch", *what))
+
+
+def told(progress):
+    return json.loads(json.dumps(progress.told()))
+
+
+def test_a_listener_hears_each_thing_once_and_all_of_it_again_in_the_next_attempt():
+    heard, said, progress = Heard(), [], Progress()
+    listener = Listener([heard], said.append)
+    progress.say("'late' is learned.")
+    progress.on_rows_seen("learning", 100, 200)
+    listener.hear(told(progress))
+    listener.hear(told(progress))
+    progress.on_descent_begin(3, 200)
+    progress.on_window_end(1, 200, 0.5)
+    progress.on_epoch_end({"loss": 0.5, "validation_loss": float("nan")})
+    progress.say("The rate is 0.1.")
+    listener.hear(told(progress))
+    assert said == ["'late' is learned.", "The rate is 0.1."]
+    names = ["rows", "descent", "epoch", "window"]
+    assert [event for event, *_ in heard.events] == names
+    assert heard.events[0] == ("rows", "learning", 100, 200)
+    assert heard.events[-1] == ("window", 1, 200, 0.5)
+    listener.begin(2)
+    listener.hear(told(progress))
+    assert [event for event, *_ in heard.events] == [*names, "rows", *names]
+    assert heard.events[4] == ("rows", "starting 2 workers", 0, None)
+    assert said == ["'late' is learned.", "The rate is 0.1."]
+
+
+def test_what_a_worker_tells_reaches_the_driver_through_the_storage(tmp_path, monkeypatch):
+    monkeypatch.setattr(telling, "LOOK", 0.05)
+    heard, said, progress = Heard(), [], Progress()
+    storage, work = storage_at(str(tmp_path / "shared")), tmp_path / "run.unfinished"
+    work.mkdir()
+    with listening(storage, 3, 2, Listener([heard], said.append)), Mirror(storage, 3, work, progress):
+        progress.on_descent_begin(2, 10)
+        progress.on_window_end(1, 10, 0.25)
+        end = time.monotonic() + 20
+        while len(heard.events) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert heard.events[1:] == [("descent", 2, 10), ("window", 1, 10, 0.25)]
+        progress.say("It is over.")
+    assert said == ["It is over."], "the last words are heard, too"
+    assert storage.names("progress/") == [progress_of(3)]
+
+
+def test_a_storage_that_takes_no_progress_is_no_end_of_a_fit(tmp_path, monkeypatch):
+    storage, work, progress = storage_at(str(tmp_path / "shared")), tmp_path / "run.unfinished", Progress()
+    work.mkdir()
+    (tmp_path / "shared").write_text("a file where the folder would be")
+    progress.say("Nobody hears this.")
+    with Mirror(storage, 0, work, progress):
+        pass
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_is_written_where_nothing_happened(tmp_path, count):
+    storage, work, progress = storage_at(str(tmp_path / "shared")), tmp_path / "run.unfinished", Progress()
+    work.mkdir()
+    for _ in range(count):
+        progress.on_rows_seen("learning", 1, None)
+    with Mirror(storage, 0, work, progress):
+        pass
+    assert len(storage.names("progress/")) == count
