@@ -168,11 +168,11 @@ def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session,
     rows = flights().dropna(subset=["arr_delay"]).iloc[::300]
     rows["late"] = rows["arr_delay"] > 15
     known = rows[["late", "distance", "hour", "carrier", "dest"]]
-    frame = session.createDataFrame(known).coalesce(1)
+    frame = session.createDataFrame(known)
     assembled = VectorAssembler(inputCols=["distance", "hour"], outputCol="numbers").transform(frame)
     options = {"learning_rate": 0.1, "batch_size": 64, "epochs": 2, "drop": ("dest",)}
     chosen = assembled.select("late", "numbers", "carrier", "dest")
-    run = fit("linear", chosen, "late", workers=1, out=str(tmp_path / "run"), **options)
+    run = fit("linear", chosen, "late", workers=2, out=str(tmp_path / "run"), **options)
     alone = steepest.fit(known, "late", out=str(tmp_path / "alone"), **options)
     same_weights(run, alone)
     assert [each["name"] for each in run.record["columns"]] == ["distance", "hour", "carrier"]
@@ -182,7 +182,7 @@ def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session,
     stand_in = Mock(spark=Mock(fit=lambda *words, **named: (words, named)))
     words, named = eval(call, {"steepest": stand_in, "frame": chosen})
     assert words == ("linear", chosen, "late")
-    assert named == {**options, "workers": 1, "out": str(tmp_path / "run")}
+    assert named == {**options, "workers": 2, "out": str(tmp_path / "run")}
 
 
 @pytest.mark.parametrize(

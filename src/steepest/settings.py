@@ -17,7 +17,10 @@ HERE, ON_SPARK = "here", "spark"
 """Where a fit runs: in this process, or as tasks of Spark."""
 
 OF_SPARK = ("workers", "master", "shared", "stalled")
-"""Settings that only a fit on Spark has."""
+"""Settings that say how a fit on Spark is carried out; the run is the same without them."""
+
+ONLY_SPARK = (*OF_SPARK, "local_steps")
+"""Settings that are of no use elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
         before = read_settings(str(Path(named["from_"]) / "settings.toml"))
         named = {name: value for name, value in before.items() if name not in ("from_", "out")} | named
     if given.get("on") == HERE:
-        named = {name: value for name, value in named.items() if name in given or name not in OF_SPARK}
+        named = {name: value for name, value in named.items() if name in given or name not in ONLY_SPARK}
     settings = replace(Settings(), **named)
     _check_place(settings)
     if not settings.data:
@@ -309,9 +312,11 @@ def _check_place(settings: Settings) -> None:
             hint=nearest(settings.on, (HERE, ON_SPARK)),
         )
     without = Settings()
-    for name in OF_SPARK if settings.on == HERE else ():
+    for name in ONLY_SPARK if settings.on == HERE else ():
         if getattr(settings, name) != getattr(without, name):
-            raise SteepestError(f"--{name} is for a fit on Spark.", hint=f"Add --on {ON_SPARK}.")
+            raise SteepestError(
+                f"--{name.replace('_', '-')} is for a fit on Spark.", hint=f"Add --on {ON_SPARK}."
+            )
     if settings.on == ON_SPARK and settings.workers is None:
         raise SteepestError(
             "A fit on Spark needs to know how many workers are to take part.",

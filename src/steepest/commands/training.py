@@ -154,6 +154,10 @@ def fit(
         str | None,
         option("On Spark: yarn, spark://HOST:PORT, local[N] (default: as Spark is set up, else local[*])."),
     ] = None,
+    local_steps: Annotated[
+        int,
+        option("On Spark: steps that each worker takes alone before all average (default: 1).", min=1),
+    ] = DEFAULT.local_steps,
     shared: Annotated[
         str | None,
         option(
