@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 
 from steepest import networks, training
 from steepest.descent.losses import LOSSES
-from steepest.descent.optimizers import OPTIMIZERS
+from steepest.descent.optimizers import LINE_SEARCH, OPTIMIZERS
 from steepest.descent.schedules import SCHEDULES, schedule_by_name
 from steepest.errors import SteepestError
 from steepest.prediction import predict
@@ -96,7 +96,10 @@ def test_every_loss_learns(fit, loss):
     assert run.task.kind == LOSS_KINDS[loss]
 
 
-@pytest.mark.parametrize(("optimizer", "schedule"), [*zip(cycle(OPTIMIZERS), SCHEDULES, strict=False)])
+OF_BATCHES = [name for name in OPTIMIZERS if name != LINE_SEARCH]
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [*zip(cycle(OF_BATCHES), SCHEDULES, strict=False)])
 def test_every_optimizer_and_schedule_learns(fit, optimizer, schedule):
     run = fit("breast_cancer", optimizer=optimizer, schedule=schedule, learning_rate=0.02, epochs=5)
     assert (run.record["descent"]["optimizer"], run.record["descent"]["schedule"]) == (optimizer, schedule)
@@ -107,7 +110,15 @@ def test_every_optimizer_and_schedule_learns(fit, optimizer, schedule):
 
 
 def test_that_list_leaves_no_optimizer_out():
-    assert len(OPTIMIZERS) <= len(SCHEDULES)
+    assert len(OF_BATCHES) <= len(SCHEDULES)
+
+
+def test_a_line_search_learns_from_all_rows(fit):
+    run = fit("breast_cancer", optimizer="lbfgs", batch_size="all", epochs=30, learning_rate="auto")
+    assert run.record["descent"]["learning_rate"] == 1
+    assert scores(run)[0]["auc"] > 0.98
+    with pytest.raises(SteepestError, match="needs the loss of all rows"):
+        fit("breast_cancer", optimizer="lbfgs")
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [("all", 1), (1, 150), (64, 3), (1000, 1)])

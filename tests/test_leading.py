@@ -62,7 +62,15 @@ def fit_together(group, folder, path):
     fit(replace(asked, out=str(folder / "run")), mine, group=group)
 
 
-@pytest.mark.parametrize(("case", "size"), [("linear", 2), ("mlp", 3), ("weighed", 2), ("chosen", 2)])
+@pytest.mark.parametrize(
+    ("case", "size"),
+    [
+        ("mlp", 3),
+        ("weighed", 2),
+        pytest.param("linear", 2, marks=pytest.mark.slow),
+        pytest.param("chosen", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_the_run_of_one_process(case, size, table, tmp_path):
     asked = settings(table, case)
     alone = fit(replace(asked, out=str(tmp_path / "alone")))

@@ -296,7 +296,8 @@ def test_equal_settings_share_their_functions() -> None:
         first, second = make(0.1), make(schedules.step(0.2, every=3))
         assert first.transformation is second.transformation
         assert first.preconditioner is second.preconditioner
-        assert first.transformation is make(0.1, clip_norm=1.0).transformation
+        if make is not steepest.LBFGS:
+            assert first.transformation is make(0.1, clip_norm=1.0).transformation
     assert steepest.SGD(momentum=0.5).transformation is not steepest.SGD(momentum=0.9).transformation
 
 

@@ -91,8 +91,8 @@ def descend(group, folder, case, division):
 @pytest.mark.parametrize(
     ("case", "division"),
     [
-        ("plain", "even"),
-        ("plain", "uneven"),
+        pytest.param("plain", "even", marks=pytest.mark.slow),
+        pytest.param("plain", "uneven", marks=pytest.mark.slow),
         ("plain", "four"),
         ("whole", "uneven"),
         ("clipped", "empty"),

@@ -22,7 +22,6 @@ from steepest.run import open_run
 from steepest.spark import fit
 
 # JAX is there when a session's JVM is started.
-pytestmark = pytest.mark.filterwarnings("ignore:os.fork.. was called:RuntimeWarning")
 
 CODE = "from steepest.cli import main; main()"
 

@@ -112,6 +112,7 @@ def same_as_one_process(fitted, session, counts, folder):
     assert [each["worker"] for each in run.record["workers"]] == [0, 1]
 
 
+@pytest.mark.slow
 def test_uneven_partitions(fitted, session, tmp_path):
     same_as_one_process(fitted, session, UNEVEN, tmp_path)
 

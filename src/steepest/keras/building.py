@@ -107,6 +107,10 @@ def compile_for(model: keras.Model, settings: Settings, task: Task, steps: int) 
         )
     rates = rate if settings.schedule == "constant" else Rates(schedule(np.arange(steps)).tolist())
     clip = {} if settings.clip_norm is None else {"global_clipnorm": settings.clip_norm}
+    if settings.optimizer not in OPTIMIZERS:
+        raise SteepestError(
+            f"Keras has no optimizer {settings.optimizer!r}.", hint=nearest(settings.optimizer, OPTIMIZERS)
+        )
     optimizer = OPTIMIZERS[settings.optimizer](learning_rate=rates, name=settings.optimizer, **clip)
     model.compile(optimizer, LOSSES[task.loss](), metrics=[METRICS[task.kind]])
 
