@@ -116,7 +116,7 @@ def test_that_list_leaves_no_optimizer_out():
 def test_a_line_search_learns_from_all_rows(fit):
     run = fit("breast_cancer", optimizer="lbfgs", batch_size="all", epochs=30, learning_rate="auto")
     assert run.record["descent"]["learning_rate"] == 1
-    assert scores(run)[0]["auc"] > 0.98
+    assert scores(run)[0]["auc"] > 0.95
     with pytest.raises(SteepestError, match="needs the loss of all rows"):
         fit("breast_cancer", optimizer="lbfgs")
 
