@@ -12,7 +12,8 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 2 --ignore-glob '*/test_spark_*'
+	$(BIN)/pytest --numprocesses 2 $(wildcard tests/test_spark_*.py)  # sessions begin in fresh processes
 
 test-slow: $(INSTALLED)  ## the campaigns that take longer
 	$(BIN)/pytest -m slow
