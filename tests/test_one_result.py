@@ -63,7 +63,6 @@ def make_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(text, "BLOCK_BYTES", 3_000)
     monkeypatch.setattr(text, "LOOK_BYTES", 500)
     monkeypatch.setattr(split, "RUN", 300)
-    monkeypatch.setattr("steepest.passes.RUN", 300)
     monkeypatch.setattr(learning, "BLOCK", 256)
     monkeypatch.setattr(order, "WINDOW", 512)
     for module in (order, pieces):

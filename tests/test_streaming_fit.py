@@ -52,7 +52,6 @@ def small(monkeypatch):
     monkeypatch.setattr(rows, "STRETCH_ROWS", 100)
     monkeypatch.setattr(text, "BLOCK_BYTES", 2_000)
     monkeypatch.setattr(text, "LOOK_BYTES", 500)
-    monkeypatch.setattr("steepest.passes.RUN", 256)
     monkeypatch.setattr(split, "RUN", 256)
     monkeypatch.setattr(order, "WINDOW", 512)
     for module in (order, pieces):
