@@ -74,10 +74,10 @@ def contestants(session: Any, folder: Path, data: str) -> dict[str, tuple[Any, A
 
     def direct(**more: Any) -> Any:
         settings = Settings(
-            data=(data,), target="late", loss="binary_cross_entropy", validation=0.0,
+            data=(data,), target="late", loss="binary_cross_entropy", validation=0.0, workers=2,
             out=str(folder / "direct"), **more,
         )  # fmt: skip
-        return DescentClassificationModel(fit_files(session, settings, workers=2, overwrite=True), {}, "UTC")
+        return DescentClassificationModel(fit_files(session, settings, overwrite=True), {}, "UTC")
 
     return {
         "MultilayerPerceptronClassifier, 50-64-2, 60 iterations": (

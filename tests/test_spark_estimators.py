@@ -184,12 +184,13 @@ def test_parameters_become_settings(fits, frame):
     DescentClassifier(hidden=[8, 4], classWeight="balanced", patience=2, monitor="loss", seed=7).fit(frame)
     (rows, linear, others), (_, network, _) = fits
     assert rows.columns == frame.columns
-    assert others == {"workers": 3, "shared": "/shared", "vectors": {}}
+    assert others == {"vectors": {}}
+    placed = {"workers": 3, "shared": "/shared", "out": linear.out}
     told = {"target": "label", "validation": 0.0, "loss": "binary_cross_entropy"}
-    wanted = replace(Settings(), batch_size="all", l2=0.1, weights="hour", out=linear.out, **told)
+    wanted = replace(Settings(), batch_size="all", l2=0.1, weights="hour", **placed, **told)
     assert linear == wanted
-    wanted = replace(Settings(), model="mlp", hidden=(8, 4), class_weight="balanced", patience=2, **told)
-    assert network == replace(wanted, monitor="loss", seed=7, out=network.out)
+    asked = {"hidden": (8, 4), "class_weight": "balanced", "patience": 2, "monitor": "loss", "seed": 7}
+    assert network == replace(Settings(), model="mlp", workers=1, out=network.out, **asked, **told)
 
 
 @pytest.mark.parametrize(

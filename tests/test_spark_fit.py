@@ -76,9 +76,15 @@ def fitted(session, tmp_path_factory) -> Callable[..., Run]:
     return fit
 
 
-def on_spark(frame: DataFrame, asked: dict[str, object], folder: Path, **more: object) -> Run:
-    settings = Settings(**asked, out=str(folder / "run"))
-    return fit_frame(frame, settings, **{"workers": 2, "shared": str(folder / "shared"), **more})
+def on_spark(
+    frame: DataFrame,
+    asked: dict[str, object],
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    **more: object,
+) -> Run:
+    placed = {"workers": 2, "shared": str(folder / "shared"), "out": str(folder / "run")}
+    return fit_frame(frame, Settings(**{**asked, **placed, **more}), say=say)
 
 
 def weights(run: Run) -> dict[str, np.ndarray]:
@@ -132,9 +138,7 @@ def test_files(session, tmp_path):
     runs = [
         fit_files(
             session,
-            Settings(**asked, out=str(tmp_path / name)),
-            workers=workers,
-            shared=str(tmp_path / "shared"),
+            Settings(**asked, out=str(tmp_path / name), workers=workers, shared=str(tmp_path / "shared")),
         )
         for name, workers in (("first", 2), ("again", 2))
     ]

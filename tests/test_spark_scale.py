@@ -126,9 +126,9 @@ def test_a_lost_data_node(tmp_path):
         stopping.start()
         began = time.monotonic()
         said: list[str] = []
-        settings = Settings(**asked, out=str(tmp_path / "run"))
         shared = f"{cluster.url}/shared"
-        run = fit_files(session, settings, workers=2, shared=shared, say=said.append)
+        settings = Settings(**asked, out=str(tmp_path / "run"), workers=2, shared=shared)
+        run = fit_files(session, settings, say=said.append)
         stopping.join()
         print(f"{time.monotonic() - began:.0f} s", said, run.record["seconds"])
         alone = steepest.fit(**asked, out=str(tmp_path / "alone"))

@@ -97,16 +97,7 @@ def carry_out(
     from steepest.spark.sessions import session_for
 
     with session_for(settings) as session:
-        return fit_files(
-            session,
-            settings,
-            workers=settings.workers or 1,
-            shared=settings.shared,
-            stalled=settings.stalled,
-            callbacks=callbacks,
-            say=say,
-            overwrite=overwrite,
-        )
+        return fit_files(session, settings, callbacks=callbacks, say=say, overwrite=overwrite)
 
 
 def _names(data: Any) -> tuple[str, ...] | None:

@@ -88,16 +88,7 @@ def fit(
     place = {"on": ON_SPARK, "workers": workers, "shared": shared}
     wanted = combine(None, {**given, **place, "data": SPARK, "target": target, "model": model})
     chosen, vectors = _columns(frame, wanted)
-    return fit_frame(
-        chosen,
-        wanted,
-        workers=workers,
-        vectors=vectors,
-        shared=shared,
-        say=say,
-        overwrite=overwrite,
-        stalled=wanted.stalled,
-    )
+    return fit_frame(chosen, wanted, vectors=vectors, say=say, overwrite=overwrite)
 
 
 def _columns(frame: DataFrame, settings: Settings) -> tuple[DataFrame, dict[str, tuple[str, ...]]]:

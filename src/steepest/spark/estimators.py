@@ -75,10 +75,8 @@ class DescentEstimator(Parametrised, Estimator[Fitted], DefaultParamsWritable, D
 
     def _run(self, frame: DataFrame, vectors: Mapping[str, tuple[str, ...]], loss: str | None) -> Run:
         """Fit, into a folder that goes with the run unless a place was named."""
-        settings = settings_of(self, loss=loss)
-        fit = partial(
-            fit_frame, frame, workers=self.getNumWorkers(), vectors=vectors, shared=self.getShared()
-        )
+        settings = settings_of(self, loss=loss, workers=self.getNumWorkers(), shared=self.getShared())
+        fit = partial(fit_frame, frame, vectors=vectors)
         if settings.out is not None:
             return fit(settings)
         with storing.passing_folder() as folder:

@@ -1,26 +1,17 @@
-"""A fit on Spark: one barrier stage of as many tasks as workers, begun again when a worker is lost.
-
-Spark itself never runs such a stage again (`Could not recover from a failed barrier ResultStage`), so the
-driver does, from the last checkpoint, with as many workers as there is room for then.
-"""
+"""A fit on Spark: what is checked, brought and kept around the attempts at it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError, Py4JNetworkError
-from pyspark import InheritableThread
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from steepest.callbacks import Callback, notifier
-from steepest.checkpoints import OtherDescentError
 from steepest.copies import copy_rows, read_by_all
 from steepest.data.cache import cache_folder, key_of
 from steepest.data.rows import SPARK
@@ -30,43 +21,27 @@ from steepest.preparation import named as named_columns
 from steepest.preparation import require_columns, require_files
 from steepest.run import Run
 from steepest.settings import ON_SPARK, Settings, settings_to_json, to_toml
-from steepest.spark.checks import free_slots, require_slots, require_spark
+from steepest.spark.attempts import Stage, attempted
+from steepest.spark.checks import require_slots, require_spark
 from steepest.spark.division import divided
-from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.frames import zone_of
 from steepest.spark.stage import RESULT, Task, versions
-from steepest.spark.telling import Listener, listening
+from steepest.spark.telling import Listener
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
 from steepest.trained import DivergenceError
 from steepest.training import MODELS, check, interruptible
 from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
-from steepest.worker import ATTEMPTS as ATTEMPTED
-from steepest.worker import RUN
-
-ATTEMPTS = 4
-"""How often a fit is begun before it is given up."""
-
-BACKOFF = 2.0
-"""Seconds before the second attempt; before each one after it, twice as many."""
-
-ROOM = 60.0
-"""Seconds to wait for executors to come back."""
-
-STALLED = Settings().stalled
-"""Seconds without progress after which a worker is taken for stuck."""
+from steepest.worker import ATTEMPTS, RUN
 
 
 def fit_frame(
     frame: DataFrame,
     settings: Settings,
     *,
-    workers: int,
     vectors: Mapping[str, tuple[str, ...]] | None = None,
-    shared: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
-    stalled: float = STALLED,
 ) -> Run:
     """Fit on the rows of a DataFrame, each worker on those of a partition.
 
@@ -75,19 +50,13 @@ def fit_frame(
     frame
         The rows; it is repartitioned unless it has as many partitions as there are workers.
     settings
-        What to do. ``out`` may be a local folder or one on HDFS.
-    workers
-        How many tasks take part, all at the same time.
+        What to do, by how many workers. ``out`` may be a local folder or one on HDFS.
     vectors
         Columns that hold arrays of numbers -> the names of the columns that these become.
-    shared
-        A folder that all workers and the driver reach, for checkpoints; ``None`` chooses one.
     say
         Is told, in a sentence each, what a reader would want to know on the way.
     overwrite
         Whether a run of the same name may be replaced.
-    stalled
-        Seconds without progress after which a worker is taken for stuck, ended, and the fit begun again.
 
     Returns
     -------
@@ -100,7 +69,8 @@ def fit_frame(
         If the settings, the rows or the cluster can't be used, or a worker was lost each time.
     """
     session = frame.sparkSession
-    settings = replace(settings, data=SPARK, on=ON_SPARK, workers=workers, shared=shared, stalled=stalled)
+    settings = replace(settings, data=SPARK, on=ON_SPARK)
+    workers = _workers(settings)
     names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
     schema = _arriving(flattened(frame.limit(0).toArrow(), names).schema, zone_of(frame))
 
@@ -113,7 +83,7 @@ def fit_frame(
         rows = divided(rows, workers, count)
         rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
-    return _fit(session, settings, stage, Listener((), say), say, overwrite, data=f"in {workers} parts")
+    return _fit(session, settings, stage, Listener((), say), overwrite, data=f"in {workers} parts")
 
 
 def _arriving(schema: pa.Schema, zone: str) -> pa.Schema:
@@ -130,11 +100,8 @@ def fit_files(
     session: SparkSession,
     settings: Settings,
     *,
-    workers: int,
-    shared: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
-    stalled: float = STALLED,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Fit on files: the run is that of one machine, to rounding.
@@ -150,10 +117,10 @@ def fit_files(
         What to do; the rows are the files of ``settings.data``, in the order in which one machine reads them.
     callbacks
         See `steepest.Callback`; they are told of the progress about once a second, and of no end.
-    workers, shared, say, overwrite, stalled
+    say, overwrite
         See `fit_frame`.
     """
-    settings = replace(settings, on=ON_SPARK, workers=workers, shared=shared, stalled=stalled)
+    settings = replace(settings, on=ON_SPARK)
     check(settings)
     require_files(settings)
     source = open_source(list(settings.data), drop=settings.drop, max_rejected=settings.max_rejected)
@@ -175,10 +142,7 @@ def fit_files(
         numbers.barrier().mapPartitions(task.on_files).collect()
 
     listener, print_ = Listener(callbacks, say), source.fingerprint()
-    return _fit(session, settings, stage, listener, say, overwrite, bring, print_)
-
-
-Stage = Callable[[Task, int], None]
+    return _fit(session, settings, stage, listener, overwrite, bring, print_)
 
 
 def _fit(
@@ -186,7 +150,6 @@ def _fit(
     settings: Settings,
     stage: Stage,
     listener: Listener,
-    say: Callable[[str], None],
     overwrite: bool,
     bring: Callable[[Storage], None] = lambda _: None,
     data: str | None = None,
@@ -201,12 +164,12 @@ def _fit(
     holds = partial(_goes_on, storage)
     with (
         in_the_making(folder, settings, None, overwrite, holds) as work,
-        interruptible(named(settings, folder), holds, say),
+        interruptible(named(settings, folder), holds, listener.say),
     ):
         bring(storage)
         task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions())
         try:
-            _attempts(session, storage, task, settings.workers or 1, stage, listener, say)
+            attempted(session, storage, task, stage, _workers(settings), listener)
         except DivergenceError as error:
             failure = error
         storage.get(RUN, work / RUN)
@@ -218,7 +181,7 @@ def _fit(
     if failure is not None:
         raise failure
     run = kept(settings, folder)
-    _tell_of_skew(run, say)
+    _tell_of_skew(run, listener.say)
     return run
 
 
@@ -240,12 +203,17 @@ def _require_possible(session: SparkSession, settings: Settings) -> None:
             hint="Hold out a share (--validation 0.2), or those of which --validation-column says true.",
         )
     require_spark(session)
-    require_slots(session, settings.workers or 1)
+    require_slots(session, _workers(settings))
+
+
+def _workers(settings: Settings) -> int:
+    assert settings.workers is not None  # noqa: S101 - a fit on Spark is checked to name a number
+    return settings.workers
 
 
 def _shared(session: SparkSession, settings: Settings, folder: Path, data: str | None) -> Storage:
     """Return the storage for this fit: another fit has another, the same one finds its own again."""
-    decides = {name: value for name, value in asdict(settings).items() if name not in MAY_DIFFER}
+    decides = {name: value for name, value in settings_to_json(settings).items() if name not in MAY_DIFFER}
     key = key_of({"run": str(folder.absolute()), "settings": decides, "data": data})
     shared = settings.shared or (str(cache_folder() / "spark") if _alone(session) else _home(session))
     return storage_at(f"{shared.rstrip('/')}/{key}")
@@ -259,7 +227,7 @@ def _alone(session: SparkSession) -> bool:
 def _goes_on(storage: Storage) -> bool:
     """Tell whether a fit that ended before its time can go on; if not, nothing of it stays."""
     try:
-        if any(storage.names(f"{attempt}/") for attempt in storage.names(f"{ATTEMPTED}/")):
+        if any(storage.names(f"{attempt}/") for attempt in storage.names(f"{ATTEMPTS}/")):
             return True
         storage.remove("")
     except SteepestError:
@@ -279,74 +247,6 @@ def _home(session: SparkSession) -> str:
             hint="Name one: --shared hdfs://namenode:9000/tmp, or a folder that is mounted everywhere.",
         )
     return f"{home}/.steepest"
-
-
-def _attempts(
-    session: SparkSession,
-    storage: Storage,
-    task: Task,
-    workers: int,
-    stage: Stage,
-    listener: Listener,
-    say: Callable[[str], None],
-) -> None:
-    """Run the stage until it ends well.
-
-    Raises
-    ------
-    SteepestError
-        If it can't, or did not for the last time.
-    """
-    before = [int(name.rpartition("/")[2]) for name in storage.names("attempts/")]
-    first = max(before, default=-1) + 1
-    for attempt in range(first, first + ATTEMPTS):
-        try:
-            with listening(storage, attempt, workers, listener):
-                _waited_for(partial(stage, replace(task, attempt=attempt), workers))
-        except Py4JNetworkError as error:
-            raise session_gone() from error
-        except (Py4JJavaError, PySparkException) as error:  # what happened is told as text
-            told = told_in(str(error))
-            if isinstance(told, OtherDescentError):
-                storage.remove("")
-                raise other_rows() from None
-            if told is not None:
-                raise told from None
-            why = reason_in(str(error))
-            if attempt == first + ATTEMPTS - 1:
-                raise SteepestError(
-                    f"The fit failed {ATTEMPTS} times; the last time: {why}.",
-                    hint=f"What was reached is in {storage.url}; the same fit goes on from there.",
-                ) from error
-            pause = BACKOFF * 2 ** (attempt - first)
-            say(f"Attempt {attempt - first + 1} failed: {why}. It is begun again from the last checkpoint.")
-            time.sleep(pause)
-            room = free_slots(session, workers, ROOM)
-            if room < workers:
-                say(f"There is room for {room} workers now; the fit goes on with these.")
-                workers = room
-        else:
-            return
-
-
-def _waited_for(stage: Callable[[], None]) -> None:
-    """Run a stage in a thread, so that a signal finds this one free to speak to Spark.
-
-    Py4J has a connection for each thread; one that is interrupted while it waits for an answer is of no use.
-    """
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            stage()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = InheritableThread(run, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
 
 
 def _tell_of_skew(run: Run, say: Callable[[str], None]) -> None:

@@ -39,7 +39,7 @@ class Listener:
     """
 
     def __init__(self, callbacks: Sequence[Callback], say: Callable[[str], None]) -> None:
-        self._notify, self._say = notifier(callbacks), say
+        self._notify, self.say = notifier(callbacks), say
         self._heard: dict[str, Any] = {}
         self._said: set[str] = set()
 
@@ -53,7 +53,7 @@ class Listener:
         for text in told.get("said", ()):
             if text not in self._said:
                 self._said.add(text)
-                self._say(text)
+                self.say(text)
         for event in ("rows_seen", "descent_begin", "epoch_end", "window_end"):
             details = told.get(event)
             if details is not None and details != self._heard.get(event):
