@@ -365,12 +365,16 @@ def compile_parts(
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
     program = Program(call, rule.transformation, rule.preconditioner, unravel)
-    # A rule's state may hold one array twice, but each is given to the compiled epoch for good.
-    memory = jax.tree.map(partial(jnp.array, copy=True), rule.transformation.init(position))
-    state = states.start(position, memory)
+    state = _first_state(rule.transformation.init, position)
     tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
     limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
     return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_state(init: Callable[[Any], Any], position: Any) -> states.State:
+    # A rule's state may hold one array twice, but each is given to the compiled epoch for good.
+    return states.start(position, jax.tree.map(partial(jnp.array, copy=True), init(position)))
 
 
 def _as_it_is(parameters: Parameters) -> Parameters:

@@ -53,6 +53,17 @@ def _apply(apply: Callable[..., jax.Array], parameters: Any, features: jax.Array
     return apply(parameters, features)
 
 
+@partial(jax.jit, static_argnames=("apply", "per_row"))
+def _mean_loss(
+    apply: Callable[..., jax.Array],
+    per_row: Callable[..., jax.Array],
+    parameters: Any,
+    features: jax.Array,
+    target: jax.Array,
+) -> jax.Array:
+    return jnp.mean(per_row(apply(parameters, features), target))
+
+
 def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] | PackedRows) -> Floats:
     """Return the model's outputs, ``[rows]`` or ``[rows, outputs]``."""
     rows, width = features.shape
@@ -118,17 +129,10 @@ def importances(
     """Return a linear model's largest weights, or what permuting each column costs another model."""
     if set(trained.arrays) == LINEAR and task.outputs == 1:
         return _largest_weights(np.asarray(trained.arrays["layer_1.weights"])[:, 0], plan)
-    loss = tasks.loss_of(task)
+    per_row = tasks.loss_of(task).per_row
 
     def mean_loss(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> float:
-        return float(
-            np.mean(
-                loss.per_row(
-                    jnp.asarray(outputs_of(trained.model, trained.parameters, rows)),
-                    jnp.asarray(target[chosen]),
-                )
-            )
-        )
+        return float(_mean_loss(trained.model.apply, per_row, trained.parameters, rows, target[chosen]))
 
     return {
         "how": "How much the loss grows when one column's values are shuffled among the rows",

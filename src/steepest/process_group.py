@@ -166,3 +166,8 @@ def join(coordinator: str, rank: int, size: int) -> ProcessGroup:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(coordinator, size, rank)
     return ProcessGroup(Mesh(np.array(jax.devices()), (RANKS,)))
+
+
+def leave() -> None:
+    """Leave the group, once all others do."""
+    jax.distributed.shutdown()

@@ -1,7 +1,8 @@
-"""One process of a fit by several: ``python -m steepest.worker JOB``.
+"""One process of a fit by several: ``python -m steepest.worker``.
 
-It is started by who gives it its rows (`steepest.spark.stage`), ends when that process does, and says how far
-it is: a line of JSON on standard output every two seconds, and one for an error.
+It is started by who gives it its rows (`steepest.spark.stage`), gets ready, reads its job from a line of
+standard input, ends when that process does, and says how far it is: a line of JSON on standard output every
+two seconds, and one for an error.
 
 The process of rank 0 writes the run, and brings its checkpoints to storage that all attempts at the fit
 reach, each attempt to a folder of its own: what a process writes that was taken for dead, no later attempt
@@ -19,6 +20,7 @@ import time
 import traceback
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -161,10 +163,16 @@ def main() -> None:
     _told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # gloo writes to the standard output
     progress = Progress()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=[progress], daemon=True).start()
     try:
-        _work(Job(**json.loads(Path(sys.argv[1]).read_text("utf-8"))), progress)
+        import_module("steepest.leading")  # which takes a while: the rows may be still to come
+        from steepest.process_group import leave
+
+        line = sys.stdin.readline()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        if line:
+            _work(Job(**json.loads(line)), progress)
+            leave()
     except SteepestError as error:
         _tell(**as_told(error))
         os._exit(2)
@@ -173,6 +181,8 @@ def main() -> None:
         sys.stderr.flush()
         time.sleep(LAST)
         os._exit(1)
+    sys.stderr.flush()
+    os._exit(0)  # there is nothing to tidy up, which would take a second
 
 
 def _tell(**what: Any) -> None:

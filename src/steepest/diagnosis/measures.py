@@ -230,19 +230,30 @@ def layers(
         }
         for name in names
     ]
-    values, backs = jnp.asarray(features, jnp.float32), []
-    for name, entry in zip(names[:-1], found, strict=False):
-        before = values @ weights[name] + jnp.asarray(parameters[name]["bias"])
-        values, back = jax.vjp(ACTIVATIONS[activation], before)
-        backs.append(back)
-        dead, saturated = (values == 0).all(axis=0).mean(), (abs(values) > SATURATED).all(axis=0).mean()
+    biases = [np.asarray(parameters[name]["bias"], np.float32) for name in names]
+    seen = _passed(activation, [*weights.values()], biases, np.asarray(features, np.float32))
+    for entry, (dead, saturated, backward) in zip(found, seen, strict=False):
         entry["dead"] = number(dead) if activation == "relu" else None
         entry["saturated"] = number(saturated) if activation == "tanh" else None
-    signal = jnp.ones((len(features), weights[names[-1]].shape[1]))
-    for index in reversed(range(len(backs))):
-        signal = backs[index](signal @ weights[names[index + 1]].T)[0]
-        found[index]["backward"] = number(jnp.sqrt((signal**2).sum(axis=1).mean()))
+        entry["backward"] = number(backward)
     return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _passed(
+    activation: str, weights: list[jax.Array], biases: list[jax.Array], features: jax.Array
+) -> list[tuple[jax.Array, ...]]:
+    """Return of each hidden layer the shares of dead and of saturated units, and ``backward``."""
+    values, shares, backs = features, [], []
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        values, back = jax.vjp(ACTIVATIONS[activation], values @ weight + bias)
+        shares.append(((values == 0).all(axis=0).mean(), (abs(values) > SATURATED).all(axis=0).mean()))
+        backs.append(back)
+    signal, backward = jnp.ones((len(features), weights[-1].shape[1])), []
+    for back, weight in zip(reversed(backs), reversed(weights[1:]), strict=True):
+        signal = back(signal @ weight.T)[0]
+        backward.append(jnp.sqrt((signal**2).sum(axis=1).mean()))
+    return [(*share, each) for share, each in zip(shares, reversed(backward), strict=True)]
 
 
 def number(value: Any) -> float | None:

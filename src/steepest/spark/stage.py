@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +35,9 @@ MARK = "steepest-error:"
 
 SILENT = 30.0
 """Seconds without a line after which a worker is taken for stopped."""
+
+ERRORS = "errors"
+"""The file of a worker's standard error."""
 
 RESULT = "worker int"
 """The columns of what a task yields, as Spark writes them."""
@@ -72,16 +75,16 @@ class Task:
 
     def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Fit on the rows that Spark gives: what `pyspark.sql.DataFrame.mapInArrow` calls."""
-        with _told(), tempfile.TemporaryDirectory(prefix="steepest-", dir=_local_folder()) as folder:
-            rows = Path(folder, "rows.arrow")
+        with _told(), _place() as folder, _begun(folder) as child:
+            rows = folder / "rows.arrow"
             self._keep(batches, rows)
-            rank = self._fit(Path(folder), str(rows))
+            rank = self._fit(child, folder, str(rows))
         yield pa.RecordBatch.from_pydict({"worker": pa.array([rank], pa.int32())})
 
     def on_files(self, _: Iterable[int]) -> Iterable[int]:
         """Fit on a share of the settings' files: what `pyspark.RDDBarrier.mapPartitions` calls."""
-        with _told(), tempfile.TemporaryDirectory(prefix="steepest-", dir=_local_folder()) as folder:
-            yield self._fit(Path(folder), None)
+        with _told(), _place() as folder, _begun(folder) as child:
+            yield self._fit(child, folder, None)
 
     def _keep(self, batches: Iterator[pa.RecordBatch], path: Path) -> None:
         """Write the rows to the local disk as they come."""
@@ -92,7 +95,7 @@ class Task:
                     rows = pa.Table.from_batches([batch]).rename_columns(self.columns)
                     writer.write_table(flattened(rows, self.vectors).cast(schema))
 
-    def _fit(self, folder: Path, rows: str | None) -> int:
+    def _fit(self, child: subprocess.Popen[bytes], folder: Path, rows: str | None) -> int:
         from pyspark import BarrierTaskContext
 
         context = BarrierTaskContext.get()
@@ -106,8 +109,12 @@ class Task:
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
         size = len(addresses)
         job = worker.Job(rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt)
-        (folder / "job.json").write_text(json.dumps(job.to_json()), "utf-8")
-        _run(folder, rank, self.stalled)
+        _give(child, job)
+        said = _watch(child, rank, self.stalled)
+        if "error" in said:
+            raise worker.from_told(said)
+        if child.returncode:
+            raise WorkerError(f"worker {rank} {_ended(child.returncode, folder / ERRORS)}")
         return rank
 
     def _require_same(self, met: list[dict[str, str]]) -> None:
@@ -152,33 +159,39 @@ def _told() -> Iterator[None]:
         raise WorkerError(f"worker {rank} failed: {type(error).__name__}: {error}") from error
 
 
-def _local_folder() -> str | None:
-    """Return where this executor's files are, which go when it does."""
+@contextmanager
+def _place() -> Iterator[Path]:
+    """Give a folder among this executor's files, which go when it does."""
     from pyspark import SparkFiles
 
-    folder = Path(SparkFiles.getRootDirectory())
-    return str(folder) if folder.is_dir() else None
+    root = Path(SparkFiles.getRootDirectory())
+    with tempfile.TemporaryDirectory(prefix="steepest-", dir=root if root.is_dir() else None) as folder:
+        yield Path(folder)
 
 
-def _run(folder: Path, rank: int, stalled: float) -> None:
-    """Start the worker, and wait for its end; end it if it is stopped or stuck."""
-    command = [sys.executable, "-m", "steepest.worker", str(folder / "job.json")]
+@contextmanager
+def _begun(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the worker, which gets ready while the rows come; at the end it ends."""
+    command = [sys.executable, "-m", "steepest.worker"]
     environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache")}
     pipe = subprocess.PIPE
     with (
-        (folder / "errors").open("wb") as errors,
+        (folder / ERRORS).open("wb") as errors,
         subprocess.Popen(  # noqa: S603 - this package's own module
             command, stdin=pipe, stdout=pipe, stderr=errors, env=environment
         ) as process,
     ):
         try:
-            said = _watch(process, rank, stalled)
+            yield process
         finally:
             process.kill()
-    if "error" in said:
-        raise worker.from_told(said)
-    if process.returncode:
-        raise WorkerError(f"worker {rank} {_ended(process.returncode, folder / 'errors')}")
+
+
+def _give(child: subprocess.Popen[bytes], job: worker.Job) -> None:
+    assert child.stdin is not None  # noqa: S101 - it is a pipe
+    with suppress(BrokenPipeError):  # why it ended is told to who waits for it
+        child.stdin.write(json.dumps(job.to_json()).encode() + b"\n")
+        child.stdin.flush()
 
 
 def _ended(code: int, errors: Path) -> str:
@@ -190,7 +203,13 @@ def _ended(code: int, errors: Path) -> str:
 
 
 def _watch(process: subprocess.Popen[bytes], rank: int, stalled: float) -> dict[str, Any]:
-    """Read what the worker says until it ends; return the error that it told, if it did."""
+    """Read what the worker says until it ends; return the error that it told, if it did.
+
+    Raises
+    ------
+    WorkerError
+        If it is stopped or stuck.
+    """
     lines: queue.Queue[bytes] = queue.Queue()
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     threading.Thread(target=_read, args=[process.stdout, lines], daemon=True).start()
