@@ -65,8 +65,9 @@ def fit_together(group, folder, path):
 @pytest.mark.parametrize(
     ("case", "size"),
     [
-        ("mlp", 3),
-        ("weighed", 2),
+        ("mlp", 2),
+        pytest.param("mlp", 3, marks=pytest.mark.slow),
+        pytest.param("weighed", 2, marks=pytest.mark.slow),
         pytest.param("linear", 2, marks=pytest.mark.slow),
         pytest.param("chosen", 2, marks=pytest.mark.slow),
     ],

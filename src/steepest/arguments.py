@@ -145,7 +145,7 @@ def strengths(name: str, strength: Any, start: Any) -> Any:
         if np.shape(each) not in ((), leaf.shape):
             raise SteepestError(f"{name} must be a number for each parameter, or of the parameter's shape.")
     full = jax.tree.map(
-        lambda each, leaf: jnp.broadcast_to(jnp.asarray(each, leaf.dtype), leaf.shape), strength, start
+        lambda each, leaf: np.broadcast_to(np.asarray(each, leaf.dtype), leaf.shape), strength, start
     )
     values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)])
     if not (np.isfinite(values).all() and (values >= 0).all()):

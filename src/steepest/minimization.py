@@ -52,6 +52,10 @@ from steepest.process_group import ProcessGroup, seconds_of_step
 from steepest.result import Asked, Result
 from steepest.snapshots import Snapshots, check_snapshots
 
+LONG = 10.0
+"""Seconds of a descent by several processes from which on it is measured how long they waited, because that
+takes a moment, too."""
+
 BACK_OFF = "back-off"
 
 ON_DIVERGENCE = ("stop", BACK_OFF)
@@ -299,11 +303,12 @@ def _descend_together(
     )
     outcome = _descend_alone(descent, standing.with_states(group.place), feed, checkpoints)
     after = outcome.standing.with_states(alone)
-    with closing(feed.windows(0, 0)) as windows:
-        step = seconds_of_step(descent.program, descent.constants, after.state, next(windows))
-    return replace(
-        outcome, standing=after, parameters=alone(outcome.parameters), seconds_alone=step * outcome.steps
-    )
+    seconds = None
+    if after.seconds >= LONG:
+        with closing(feed.windows(0, 0)) as windows:
+            step = seconds_of_step(descent.program, descent.constants, after.state, next(windows))
+        seconds = step * outcome.steps
+    return replace(outcome, standing=after, parameters=alone(outcome.parameters), seconds_alone=seconds)
 
 
 def _descend_alone(
@@ -373,8 +378,10 @@ def compile_parts(
 
 @partial(jax.jit, static_argnums=0)
 def _first_state(init: Callable[[Any], Any], position: Any) -> states.State:
-    # A rule's state may hold one array twice, but each is given to the compiled epoch for good.
-    return states.start(position, jax.tree.map(partial(jnp.array, copy=True), init(position)))
+    # A rule's state may hold one array twice, but each is given to the compiled epoch for good; and numbers
+    # of no settled type, which have one after the first window: the epoch would be compiled anew.
+    memory = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), init(position))
+    return states.start(position, memory)
 
 
 def _as_it_is(parameters: Parameters) -> Parameters:

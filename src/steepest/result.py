@@ -90,7 +90,7 @@ class Result:
         and ``back_to``, the step that it went on from. The history is that of the steps that count.
     seconds_alone
         What this process's part of the steps would have taken without waiting for the other processes of a
-        group, about; ``None`` without any.
+        group, about; ``None`` without any, and for a descent of less than ten seconds.
     path
         The snapshots of the parameters on the way, if any were asked for.
     """

@@ -43,7 +43,7 @@ class Trained:
     failure, setbacks
         See `steepest.Result`.
     seconds_alone
-        What the steps would have taken without the other processes of a group, about; ``None`` without any.
+        See `steepest.Result`.
     descended
         What an examination needs to know of the descent; ``None`` where it can't be examined.
     """

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
@@ -56,7 +57,16 @@ def added_up(function: Callable[[Any], jax.Array]) -> Callable[[Any], jax.Array]
 
 def alone(tree: Any) -> Any:
     """Return arrays that are the same on all devices as arrays of this process alone."""
-    return jax.tree.map(lambda each: each.addressable_data(0) if isinstance(each, jax.Array) else each, tree)
+
+    def one(each: Any) -> Any:
+        if not isinstance(each, jax.Array):
+            return each
+        own = each.addressable_data(0)
+        if jnp.issubdtype(own.dtype, jax.dtypes.prng_key):
+            return own
+        return jax.device_put(np.asarray(own))  # bound to no device, so that nothing is compiled for it anew
+
+    return jax.tree.map(one, tree)
 
 
 def averaged(tree: Any) -> Any:
