@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,8 @@ class Backup:
         Whether the backup before the last is kept, and whether all goes when the descent has ended.
     facts
         What must be the same when the descent goes on: what decides the order of rows.
+    written
+        Is told of each backup when it is there.
     """
 
     folder: Path
@@ -108,6 +111,7 @@ class Backup:
     keeps_previous: bool
     deletes: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    written: Callable[[Path], None] = lambda _: None
 
     def save(self, model: keras.Model, callbacks: list[Any], position: Position, steps: Steps) -> None:
         """Write everything down."""
@@ -130,6 +134,7 @@ class Backup:
         if self.keeps_previous and path.exists():
             path.replace(self.folder / PREVIOUS)
         aside.replace(path)
+        self.written(path)
 
     def restore(self, model: keras.Model, callbacks: list[Any]) -> tuple[Position, Steps] | None:
         """Put everything back, if there is a backup; return the position and the steps so far."""
