@@ -45,6 +45,7 @@ def fit_together(
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     backup: Backup | None = None,
+    content: str = "",
     seen: Callable[[], None] = lambda: None,
 ) -> keras.callbacks.History:
     """Train a model that is the same in all processes; afterwards it is so again.
@@ -65,6 +66,8 @@ def fit_together(
         See `steepest.keras.fit`.
     backup
         Is written at the end of every epoch and of the fit, and restored from. It is the same everywhere.
+    content
+        Tells the rows from others, so that a backup of a descent on others is refused.
     seen
         Is called with every window.
 
@@ -82,6 +85,7 @@ def fit_together(
     make_room()
     training = _rows(model, group, rows, batch_size=batch_size, shuffle=True, seed=seed)
     validation = held_out and _rows(model, group, held_out, batch_size=batch_size)
+    training.facts["content"] = content
     descent = begin(model, training, validation, list(callbacks), 0, epochs, 1)
     descent.program = program_of(model, partial(_compiled, group, seen))
     descent.looks_ahead, descent.backup = False, backup

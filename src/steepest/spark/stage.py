@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,8 @@ class Task:
     columns, vectors, schema
         Of the rows, if Spark gives them: names in order, see `steepest.spark.vectors.flattened`, and what
         comes of it, serialised.
+    keras
+        See `steepest.worker.Job`.
     stalled
         Seconds without any progress after which a worker is taken for stuck.
     versions
@@ -69,6 +72,7 @@ class Task:
     columns: tuple[str, ...] = ()
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: bytes | None = None
+    keras: dict[str, Any] | None = None
 
     def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Fit on the rows that Spark gives: what `pyspark.sql.DataFrame.mapInArrow` calls."""
@@ -100,12 +104,14 @@ class Task:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        said = {"port": port, "versions": versions()}
+        said = {"port": port, "versions": versions(self.versions)}
         met = [json.loads(each) for each in context.allGather(json.dumps(said))]
         self._require_same([each["versions"] for each in met])
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
         size = len(addresses)
-        job = worker.Job(rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt)
+        job = worker.Job(
+            rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt, self.keras
+        )
         (folder / "job.json").write_text(json.dumps(job.to_json()), "utf-8")
         _run(folder, rank, self.stalled)
         return rank
@@ -121,18 +127,20 @@ class Task:
                     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that must be the same everywhere."""
-    import jax
-    import numpy as np
+def versions(names: Iterable[str] = ("steepest", "jax", "numpy", "python")) -> dict[str, str]:
+    """Return the versions of these packages here."""
+    return {name: _version(name) for name in names}
 
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {
-        "steepest": steepest.__version__,
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": python,
-    }
+
+def _version(name: str) -> str:
+    if name == "python":
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    if name == "steepest":
+        return steepest.__version__
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of no version"
 
 
 @contextmanager
@@ -163,7 +171,8 @@ def _local_folder() -> str | None:
 def _run(folder: Path, rank: int, stalled: float) -> None:
     """Start the worker, and wait for its end; end it if it is stopped or stuck."""
     command = [sys.executable, "-m", "steepest.worker", str(folder / "job.json")]
-    environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache")}
+    path = os.pathsep.join(filter(None, sys.path))  # with what Spark has brought here
+    environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache"), "PYTHONPATH": path}
     pipe = subprocess.PIPE
     with (
         (folder / "errors").open("wb") as errors,
