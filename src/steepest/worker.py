@@ -208,9 +208,9 @@ def _work(job: Job, progress: Progress) -> None:
     settings, folder = settings_from_json(job.settings), Path(job.folder)
     group = replace(join(job.coordinator, job.rank, job.size), local_steps=settings.local_steps)
     if job.keras is not None:
-        from steepest.keras.working import work
+        from steepest.keras import working
 
-        work(job, group, progress)
+        working.work(job, group, progress)
         return
     rows = _rows(job, settings)
 

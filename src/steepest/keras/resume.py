@@ -22,6 +22,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
 from steepest.keras.program import GROUPS, State, put_back, state_of
 
@@ -151,7 +152,7 @@ class Backup:
             if [value.shape for value in before] != [value.shape for value in now]:
                 differ.append(f"its {group.replace('_', ' ')} are others")
         if differ:
-            raise SteepestError(
+            raise OtherDescentError(
                 f"The backup {path} belongs to another descent: {differ[0]}.",
                 hint="Remove it to begin anew, or go on as it was begun.",
             )

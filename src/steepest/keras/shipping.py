@@ -71,11 +71,12 @@ def pack(model: keras.Model, folder: Path) -> tuple[list[str], str]:
 
 
 def _modules(config: Any) -> Iterator[str]:
-    """Yield the modules, other than Keras', that a configuration names."""
+    """Yield the modules of the registered classes and functions that a configuration names."""
     if isinstance(config, dict):
-        module = config.get("module")
-        if isinstance(module, str) and module.partition(".")[0] not in ("keras", "builtins"):
-            yield module
+        name = config.get("registered_name")
+        found = keras.saving.get_registered_object(config["config"] if name == "function" else name)
+        if found is not None:
+            yield found.__module__
     for part in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
         yield from _modules(part)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +110,11 @@ def _settings(given: dict[str, Any], target: str) -> Settings:
     own = {"epochs": 1, "validation": 0.0, "seed": seed}
     settings = combine(None, {**own, **given, "data": SPARK, "target": target, "on": ON_SPARK})
     check_settings(settings)
-    if settings.validation_column is None and not (
-        not isinstance(settings.validation, str) and 0 <= settings.validation < 1
-    ):
+    share = settings.validation
+    if settings.validation_column is None and (isinstance(share, str) or not 0 <= share < 1):
         raise SteepestError(
-            f"validation is {settings.validation!r}; of a frame it is a share of the rows, below 1.",
+            f"validation is {share!r}; of a frame it is a share of the rows, below 1.",
             hint="Name a column that says which rows are held out: validation_column=...",
-        )
-    watches = settings.patience is not None and settings.monitor.startswith("validation_")
-    if watches and not settings.holds_out:
-        raise SteepestError(
-            f"patience looks at {settings.monitor}, and no rows are held out.",
-            hint="Hold some out, validation=0.2, or look at the loss: monitor='loss'.",
         )
     return settings
 
@@ -129,10 +122,11 @@ def _settings(given: dict[str, Any], target: str) -> Settings:
 def _attempted(
     frame: DataFrame, settings: Settings, storage: Storage, asked: dict[str, Any], say: Callable[[str], None]
 ) -> None:
+    """Run the attempts at a fit; what was reached is kept if none ends well."""
     workers = settings.workers or 1
     schema = frame.limit(0).toArrow().schema
-    versions_here = versions(("steepest", "jax", "numpy", "python", "keras"))
-    task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions_here, keras=asked)
+    same = versions(("steepest", "jax", "numpy", "python", "keras"))
+    task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, same, keras=asked)
     stage = stage_over(frame, {}, schema, workers)
     try:
         attempted(frame.sparkSession, storage, task, stage, workers, Listener((), say))
@@ -158,22 +152,17 @@ def _columns(model: keras.Model, frame: DataFrame, settings: Settings) -> tuple[
     require_columns(frame, {**roles, **{f"drop[{place}]": name for place, name in enumerate(settings.drop)}})
     others = {name for name in (*roles.values(), *settings.drop) if name is not None}
     features = [name for name in frame.columns if name not in others and not FOLDS.fullmatch(name)]
-    chosen = [_numbers(frame, name, "float").alias(name) for name in features]
-    chosen.append(
-        _numbers(frame, settings.target, _target_type(frame, settings.target)).alias(settings.target)
-    )
+    types = dict.fromkeys(features, "float") | {settings.target: _target_type(frame, settings.target)}
     if settings.weights is not None:
-        chosen.append(_numbers(frame, settings.weights, "float").alias(settings.weights))
+        types[settings.weights] = "float"
+    chosen = [_numbers(frame, name, kind).alias(name) for name, kind in types.items()]
     if settings.validation_column is not None:
         chosen.append(_said(frame, settings.validation_column))
     rows = frame.select(chosen)
-    widths = {name: _width(rows, name) for name in (*features, settings.target) if _is_array(rows, name)}
+    arrays = [field.name for field in rows.schema if isinstance(field.dataType, ArrayType)]
+    widths = {name: _width(rows, name) for name in arrays}
     inputs = _inputs(model, features, widths)
     return rows, Columns(inputs, widths, settings.target, settings.weights, settings.validation_column)
-
-
-def _is_array(frame: DataFrame, name: str) -> bool:
-    return isinstance(frame.schema[name].dataType, ArrayType)
 
 
 def _target_type(frame: DataFrame, name: str) -> str:
@@ -202,7 +191,8 @@ def _numbers(frame: DataFrame, name: str, to: str) -> Column:
 def _said(frame: DataFrame, name: str) -> Column:
     if not isinstance(frame.schema[name].dataType, BooleanType):
         raise SteepestError(
-            f"The column {name!r} holds {type_name(frame, name)} values; which rows are held out is true or false."
+            f"The column {name!r} holds {type_name(frame, name)} values, and says which rows are held out.",
+            hint="Give it true or false.",
         )
     return column(name)
 
@@ -224,7 +214,7 @@ def _inputs(model: keras.Model, features: list[str], widths: dict[str, int]) -> 
         count = sum(widths.get(name, 1) for name in features)
         shape = tuple(known[0].shape[1:]) if known else (count,)
         return (_input("", tuple(features), count, shape),)
-    names = [*_names(model)]
+    names = _names(model)
     for name in features:
         if name not in names:
             raise SteepestError(
@@ -240,7 +230,7 @@ def _inputs(model: keras.Model, features: list[str], widths: dict[str, int]) -> 
     )
 
 
-def _names(model: keras.Model) -> Collection[str]:
+def _names(model: keras.Model) -> list[str]:
     """Return what each input is called where several are given by name."""
     structure = getattr(model, "_inputs_struct", None)
     return sorted(structure) if isinstance(structure, dict) else [each.name for each in model.inputs]
@@ -254,9 +244,10 @@ def _input(name: str, columns: tuple[str, ...], count: int, shape: tuple[int | N
     sizes = tuple(size for size in shape if size is not None)
     if len(sizes) < len(shape) or math.prod(sizes) != count:
         shown = ", ".join(map(repr, columns[:5])) + (", ..." if len(columns) > 5 else "")
+        called = f"input {name!r}" if name else "input"
         raise SteepestError(
-            f"The model's input {name or ''} takes {' x '.join(map(str, shape))} numbers a row, and the "
-            f"columns {shown} have {count:,}.".replace("input  ", "input "),
+            f"The model's {called} takes {' x '.join(map(str, shape))} numbers a row, and there are "
+            f"{count:,} in {shown}.",
             hint="Leave columns out (drop=[...]), or build the model for as many.",
         )
     return Input(name, columns, sizes)
@@ -274,7 +265,7 @@ def _build(model: keras.Model, columns: Columns, rows: DataFrame, settings: Sett
     try:
         like = rows_of(x.get("", x), y, None if columns.weights is None else np.ones(size, np.float32))
         like.build(model)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise SteepestError(
             f"The model does not go with the columns: {gist(error)}",
             hint="Look at the model's input, output and loss.",
