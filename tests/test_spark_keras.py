@@ -177,7 +177,7 @@ def test_inputs_and_outputs_by_columns_of_arrays(session):
 def test_a_killed_worker(session, tmp_path):
     frame = rows(session).drop("weight", "held")
     model, undisturbed, said, killed = dense(), dense(), [], []
-    asked = {"workers": 2, "epochs": 400, "checkpoint_every": 0.0, "shared": str(tmp_path / "shared")}
+    asked = {"workers": 2, "epochs": 100, "checkpoint_every": 0.0, "shared": str(tmp_path / "shared")}
     expected = steepest.spark.fit(undisturbed, frame, "late", **asked)
 
     def kill():
