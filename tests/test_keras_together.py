@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ranks import together
+from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
 
 ROWS, EPOCHS = 1_003, 10
@@ -161,21 +162,36 @@ def test_the_processes_have_the_same_bits_and_the_model_is_a_model(trained):
     np.testing.assert_array_equal(state_of(saved)["trainable_variables/0"], found["trainable_variables/0"])
 
 
-def diverge(group, folder):
-    """Train with a rate that is too high; write down the error."""
+def go_on_and_diverge(group, folder):
+    """Train in one go, and again with a stop in between; then with a rate that is too high."""
     from steepest.keras import keras
+    from steepest.keras.resume import Backup
     from steepest.keras.together import fit_together
 
-    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(1)])
-    model.compile(keras.optimizers.SGD(1e20), loss="mse")
     rows = training("stopped early", slice(group.rank * 500, group.rank * 500 + 500))
+
+    def fitted(epochs, rate=0.01, **more):
+        keras.utils.set_random_seed(1)
+        layers = [keras.layers.Input((16,)), keras.layers.Dropout(0.3), keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile(keras.optimizers.SGD(rate, momentum=0.9), loss="mse")
+        fit_together(model, group, rows, batch_size=32, epochs=epochs, seed=0, **more)
+        return model.get_weights()
+
+    backup = Backup(folder / "backup", None, keeps_previous=False, deletes=False)
+    whole = fitted(4)
+    fitted(2, backup=backup, content="these")
+    for found, wanted in zip(fitted(4, backup=backup, content="these"), whole, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(OtherDescentError, match="its content is these, and now it is others"):
+        fitted(6, backup=backup, content="others")
     with pytest.raises(SteepestError) as error:
-        fit_together(model, group, rows, batch_size=32, epochs=1, seed=0)
+        fitted(1, rate=1e20)
     (folder / "error").write_text(str(error.value))
 
 
-def test_a_step_that_is_not_finite_is_explained_by_all(tmp_path):
-    first, second = together("test_keras_together:diverge", 2, tmp_path)
+def test_a_fit_goes_on_from_a_backup_and_a_step_that_is_not_finite_is_explained_by_all(tmp_path):
+    first, second = together("test_keras_together:go_on_and_diverge", 2, tmp_path)
     told = (first / "error").read_text()
     assert told.startswith("The descent is not finite at step 2 of epoch 1: ")
     assert (second / "error").read_text() == told

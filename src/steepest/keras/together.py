@@ -91,7 +91,7 @@ def fit_together(
     descent.looks_ahead, descent.backup = False, backup
     history = run(descent, 0)
     if backup:
-        backup.save(model, descent.callbacks.callbacks, Position(epochs, 0, 0), descent.steps)
+        backup.save(model, descent.callbacks.callbacks, Position(epochs, 0, training.batches), descent.steps)
     return history
 
 
