@@ -223,6 +223,9 @@ def test_settings_that_a_keras_model_does_not_take(session):
         "A fit of a Keras model takes no 'learning_rate'. It takes epochs, batch_size, seed, "
     )
     assert refused(session, dense(), validation="held.parquet").startswith("validation is 'held.parquet'; ")
+    assert refused(session, dense(), overwrite=True).startswith(
+        "A fit of a Keras model takes no 'overwrite'."
+    )
     assert "no rows are held out" in refused(session, dense(), patience=3)
 
 

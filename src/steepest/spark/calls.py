@@ -95,7 +95,8 @@ def fit(
     if network:
         from steepest.spark.networks import fit_network
 
-        return fit_network(model, frame, target, {**given, "workers": workers, "shared": shared}, say)
+        run = {"overwrite": overwrite} if overwrite else {}  # there is no run
+        return fit_network(model, frame, target, {**given, **run, "workers": workers, "shared": shared}, say)
     wanted = combine(None, {**given, **place, "data": SPARK, "target": target, "model": model})
     chosen, vectors = _columns(frame, wanted)
     return fit_frame(chosen, wanted, vectors=vectors, say=say, overwrite=overwrite)

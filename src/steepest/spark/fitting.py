@@ -199,7 +199,8 @@ def _require_possible(session: SparkSession, settings: Settings) -> None:
     check(settings)
     if settings.model not in MODELS:
         raise SteepestError(
-            f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
+            f"On Spark there is no model {settings.model!r} yet.",
+            hint=f"There are: {', '.join(MODELS)}. In Python steepest.spark.fit takes Keras models.",
         )
     if settings.from_:
         raise SteepestError(
