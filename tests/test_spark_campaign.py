@@ -39,8 +39,8 @@ import steepest.data.shared as shared
 import steepest.spark.stage as stage
 MARKS, versions, placed = Path({folder!r}), stage.versions, shared._placed
 stage.SILENT = 6.0
-def other_versions():
-    return versions() | ({{"jax": "0.1"}} if (MARKS / "versions").exists() else {{}})
+def other_versions(*names):
+    return versions(*names) | ({{"jax": "0.1"}} if (MARKS / "versions").exists() else {{}})
 def stuck(group, window, rows):
     if group.rank == 1 and (MARKS / "stuck").exists():
         (MARKS / "stuck").unlink()

@@ -188,7 +188,7 @@ def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session,
     ("model", "options", "says"),
     [
         ("tree", {}, "There is no model 'tree'"),
-        (object(), {}, "On Spark there is no builtins object yet."),
+        (object(), {}, "On Spark there is no builtins object."),
         ("linear", {"epoch": 3}, "Did you mean 'epochs'?"),
         ("linear", {"data": ("a.csv",)}, "steepest.spark.fit takes no 'data': the frame says it."),
         ("linear", {"workers": 9}, "the cluster has room for 2"),

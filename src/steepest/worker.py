@@ -83,6 +83,8 @@ class Job:
         The storage that all reach.
     attempt
         How often the fit was begun before.
+    keras
+        See `steepest.keras.working`, if the model is Keras'.
     """
 
     rank: int
@@ -93,6 +95,7 @@ class Job:
     folder: str
     shared: str
     attempt: int
+    keras: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
@@ -131,6 +134,10 @@ class Progress(Callback):
         """Keep a sentence for a person."""
         self.count += 1
         self.said.append(text)
+
+    def go_on(self) -> None:
+        """Count something that nobody is told of."""
+        self.count += 1
 
     def told(self) -> dict[str, Any]:
         """Return the last call of each hook, by name, and all that was said, as plain JSON."""
@@ -210,6 +217,11 @@ def _work(job: Job, progress: Progress) -> None:
 
     settings, folder = settings_from_json(job.settings), Path(job.folder)
     group = replace(join(job.coordinator, job.rank, job.size), local_steps=settings.local_steps)
+    if job.keras is not None:
+        from steepest.keras import working
+
+        working.work(job, group, progress)
+        return
     rows = _rows(job, settings)
 
     def seen(doing: str, rows: int, of: int | None) -> None:

@@ -106,7 +106,8 @@ def fit(
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
     make_room()
-    descent = _begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
+    rows.build(model)
+    descent = begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
     descent.watches |= diagnose
     try:
         history = run(descent, initial_epoch)
@@ -170,7 +171,7 @@ def steps_taken(model: keras.Model) -> int:
     return int(inner._iterations) if inner.built else 0
 
 
-def _begin(
+def begin(
     model: keras.Model,
     rows: Rows,
     held_out: Rows | None,
@@ -179,8 +180,7 @@ def _begin(
     epochs: int,
     validation_freq: int | list[int],
 ) -> Fit:
-    """Build what Keras builds, and look at what the callbacks ask for."""
-    rows.build(model)
+    """Return the descent of a model that is built; look at what the callbacks ask for."""
     given = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
     others, backup = take_backup(keras.tree.flatten(given) if given else [])
     if isinstance(callbacks, keras.callbacks.CallbackList):

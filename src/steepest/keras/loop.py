@@ -68,6 +68,8 @@ class Fit:
         Whether some steps are looked at, to see how far they go.
     steps
         Every step's loss so far.
+    looks_ahead
+        Whether the device is given work before it is known that it will be asked for.
     taken
         Steps taken in this epoch.
     unsaved
@@ -86,11 +88,11 @@ class Fit:
     quiet: bool
     backup: Backup | None
     watches: bool = False
+    looks_ahead: bool = True
     steps: Steps = field(default_factory=Steps)
     taken: int = 0
     unsaved: int = 0
     _fresh: list[jax.Array] | None = None
-    _looks_ahead: bool = True
     _ahead: Stretch | None = None
     _begun: dict[str, _Begun] = field(default_factory=dict)
     _compiling: threading.Thread | None = None
@@ -133,7 +135,9 @@ def _compile_test(fit: Fit) -> None:
 
     It is traced here, because Keras' models are not made for two threads.
     """
-    if fit.held_out is None or not fit.held_out.is_one_stretch or _tests_by_batch(fit):
+    if not fit.looks_ahead or fit.held_out is None:
+        return
+    if not fit.held_out.is_one_stretch or _tests_by_batch(fit):
         return
     parts = next(fit.held_out.epoch(None)).parts
     lowered = cast(jax.stages.Wrapped, fit.program.test).lower(state_of(fit.model), parts)
@@ -220,7 +224,7 @@ def _look_ahead(fit: Fit, state: State, epoch: int) -> None:
     Nothing but a callback comes between them. What was begun is used if no callback changed the model.
     """
     whole = fit.stride is None and fit.rows.is_one_stretch
-    if not (fit._looks_ahead and whole and fit._fresh) or fit.model.stop_training:
+    if not (fit.looks_ahead and whole and fit._fresh) or fit.model.stop_training:
         return
     if fit.held_out is not None and fit.model._should_eval(epoch, fit.validation_freq):
         if not fit.held_out.is_one_stretch or _tests_by_batch(fit):
@@ -245,7 +249,7 @@ def _compute(fit: Fit, step: str, state: State, parts: Parts) -> tuple[State, An
         before, now = jax.tree.leaves(begun.state), jax.tree.leaves(state)
         if begun.parts is parts and len(before) == len(now) and all(map(is_, before, now)):
             return begun.result
-        fit._looks_ahead = False
+        fit.looks_ahead = False
         fit._begun.clear()
     return _program(fit, step)(state, parts)
 

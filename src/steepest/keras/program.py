@@ -27,6 +27,9 @@ State = tuple[Variables, ...]
 Parts = tuple[Any, ...]
 """Windows ``(x, y, sample_weight)`` that one program runs over; every array is ``[steps, rows, ...]``."""
 
+Windows = Callable[[State, Parts], tuple[State, Any]]
+"""Takes the steps of windows; returns the state after them, and what they leave behind."""
+
 GROUPS = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
 
 
@@ -70,14 +73,21 @@ class Program:
     made_of: tuple[Any, ...]
 
 
-def program_of(model: keras.Model) -> Program:
+def program_of(model: keras.Model, compiled: Callable[[Windows], Windows] = jax.jit) -> Program:
     """Return the model's compiled windows, from the last call if nothing has changed since.
 
     Like Keras, the program is kept on the model, so that a second `fit` does not compile again.
+
+    Parameters
+    ----------
+    model
+        The model, compiled and built.
+    compiled
+        Compiles what runs over windows.
     """
     made_of = (
         model._loss_tracker,  # a new one with every compile()
-        *(model.optimizer, model.run_eagerly, model.jit_compile),
+        *(model.optimizer, model.run_eagerly, model.jit_compile, compiled),
         *map(id, model.trainable_variables),
     )
     known: Program | None = model.__dict__.get("_steepest_program")
@@ -85,7 +95,7 @@ def program_of(model: keras.Model) -> Program:
         return known
     look = jax.jit(_look(model))
     if compiles(model):
-        program = Program(jax.jit(_train(model, _scan)), jax.jit(_test(model, _scan)), look, made_of)
+        program = Program(compiled(_train(model, _scan)), compiled(_test(model, _scan)), look, made_of)
     else:
         program = Program(_train(model, _loop), _test(model, _loop), look, made_of)
     model.__dict__["_steepest_program"] = program  # past Keras, which would track it as a part of the model

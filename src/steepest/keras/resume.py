@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
 from steepest.keras.program import GROUPS, State, put_back, state_of
 
@@ -101,6 +103,8 @@ class Backup:
         Whether the backup before the last is kept, and whether all goes when the descent has ended.
     facts
         What must be the same when the descent goes on: what decides the order of rows.
+    written
+        Is told of each backup when it is there.
     """
 
     folder: Path
@@ -108,6 +112,7 @@ class Backup:
     keeps_previous: bool
     deletes: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    written: Callable[[Path], None] = lambda _: None
 
     def save(self, model: keras.Model, callbacks: list[Any], position: Position, steps: Steps) -> None:
         """Write everything down."""
@@ -130,6 +135,7 @@ class Backup:
         if self.keeps_previous and path.exists():
             path.replace(self.folder / PREVIOUS)
         aside.replace(path)
+        self.written(path)
 
     def restore(self, model: keras.Model, callbacks: list[Any]) -> tuple[Position, Steps] | None:
         """Put everything back, if there is a backup; return the position and the steps so far."""
@@ -146,7 +152,7 @@ class Backup:
             if [value.shape for value in before] != [value.shape for value in now]:
                 differ.append(f"its {group.replace('_', ' ')} are others")
         if differ:
-            raise SteepestError(
+            raise OtherDescentError(
                 f"The backup {path} belongs to another descent: {differ[0]}.",
                 hint="Remove it to begin anew, or go on as it was begun.",
             )

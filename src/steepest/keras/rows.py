@@ -84,6 +84,8 @@ class Rows:
         Passes over the rows made before; the next one's order depends on it.
     facts
         What else decides the order of rows, by names for a person.
+    reads_ahead
+        Whether a thread gathers the next window while this one is used.
     """
 
     iterator: EpochIterator
@@ -91,6 +93,7 @@ class Rows:
     shape_like: Any = None
     passes: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
+    reads_ahead: bool = True
     _resident: list[Stretch] = field(default_factory=list, repr=False)
     _windows: Generator[Window, None, None] | None = field(default=None, repr=False)
 
@@ -153,7 +156,7 @@ class Rows:
         self.passes = passes
 
     def close(self) -> None:
-        """End the thread that gathers rows."""
+        """End what gathers rows."""
         if self._windows is not None:
             self._windows.close()
             self._windows = None
@@ -161,7 +164,8 @@ class Rows:
     def _pass(self, blocks: Blocks) -> Iterator[Held]:
         """Yield the windows of the next pass over the arrays."""
         if self._windows is None:
-            self._windows = prefetch(blocks.epochs(self.passes, MANY))
+            windows = blocks.epochs(self.passes, MANY)
+            self._windows = prefetch(windows) if self.reads_ahead else (window for window in windows)
         self.passes += 1
         try:
             for _ in blocks.shapes():

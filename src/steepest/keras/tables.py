@@ -68,7 +68,7 @@ def train(
     task, rows = prepared.task, prepared.training
     form = form_of(model, settings.model, prepared.plan)
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
-    stopping = _early_stopping(rule)
+    stopping = early_stopping(rule)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
     backup = keras.callbacks.BackupAndRestore(
         str(checkpoint), double_checkpoint=True, delete_checkpoint=False
@@ -245,7 +245,7 @@ def _start_from(model: keras.Model, start: Any, settings: Settings) -> None:
             variable.assign(values[str(index)])
 
 
-def _early_stopping(rule: Patience | None) -> list[keras.callbacks.EarlyStopping]:
+def early_stopping(rule: Patience | None) -> list[keras.callbacks.EarlyStopping]:
     """Return what ends a descent by the rule of patience, if there is one, with the best epoch's weights."""
     if rule is None:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,6 @@ from pyspark.sql import functions as sql
 
 from steepest.data.rows import SPARK
 from steepest.errors import SteepestError
-from steepest.run import Run
 from steepest.settings import ON_SPARK, Settings, checked, combine
 from steepest.spark.fitting import fit_frame
 from steepest.spark.frames import (
@@ -27,7 +27,7 @@ NOT_HERE = ("data", "on", "master")
 
 
 def fit(
-    model: str,
+    model: Any,
     frame: DataFrame,
     target: str,
     *,
@@ -36,15 +36,16 @@ def fit(
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
     **settings: Any,
-) -> Run:
-    """Train on the rows of a DataFrame, on its cluster, and write a run's folder.
+) -> Any:
+    """Train on the rows of a DataFrame, on its cluster.
 
     A fit that was interrupted goes on when it is called again with the same frame and settings.
 
     Parameters
     ----------
     model
-        ``"linear"`` or ``"mlp"``.
+        ``"linear"`` or ``"mlp"``; or any compiled Keras model, which then has the weights and the optimizer's
+        state that `steepest.keras.fit` would give it, to rounding.
     frame
         The rows, with any columns that `steepest.fit` takes; an element of a column of Spark ML's vectors is
         a column of its own.
@@ -61,22 +62,27 @@ def fit(
         Is told, in a sentence each, what a reader would want to know on the way, such as `print`.
     **settings
         The options of ``steepest fit`` by name: ``epochs=5``, ``out="hdfs://namenode:9000/runs/flights"``.
-        See `steepest.settings.Settings`.
+        See `steepest.settings.Settings`. A Keras model takes ``epochs`` (1), ``batch_size`` (32), ``seed``,
+        ``weights``, ``drop``, ``validation`` (a share: the last rows; by default none),
+        ``validation_column``, ``patience`` and ``monitor``.
 
     Returns
     -------
-    Run
-        The same as on one machine; its record has ``workers`` as well: what each had to do.
+    Run or keras.callbacks.History
+        The run, written to its folder, is the same as on one machine; its record has ``workers`` as well:
+        what each had to do. Of a Keras model it is the history that `steepest.keras.fit` returns, and no run
+        is written.
 
     Raises
     ------
     SteepestError
         If a setting, the frame or the cluster can't be used, or the descent fails.
     """
-    if not isinstance(model, str):
+    network = _is_network(model)
+    if not isinstance(model, str) and not network:
         raise SteepestError(
-            f"On Spark there is no {type(model).__module__.partition('.')[0]} {type(model).__name__} yet.",
-            hint="Name a model: 'linear' or 'mlp'.",
+            f"On Spark there is no {type(model).__module__.partition('.')[0]} {type(model).__name__}.",
+            hint="Name a model, 'linear' or 'mlp', or give a compiled Keras model.",
         )
     require_frame(frame)
     given = checked(settings, "steepest.spark.fit sets")
@@ -86,9 +92,20 @@ def fit(
                 f"steepest.spark.fit takes no {name!r}: the frame says it.", hint="Leave it out."
             )
     place = {"on": ON_SPARK, "workers": workers, "shared": shared}
+    if network:
+        from steepest.spark.networks import fit_network
+
+        run = {"overwrite": overwrite} if overwrite else {}  # there is no run
+        return fit_network(model, frame, target, {**given, **run, "workers": workers, "shared": shared}, say)
     wanted = combine(None, {**given, **place, "data": SPARK, "target": target, "model": model})
     chosen, vectors = _columns(frame, wanted)
     return fit_frame(chosen, wanted, vectors=vectors, say=say, overwrite=overwrite)
+
+
+def _is_network(model: object) -> bool:
+    """Tell whether this is a Keras model, without importing Keras for what is none."""
+    keras: Any = sys.modules.get("keras")
+    return keras is not None and isinstance(model, keras.Model)
 
 
 def _columns(frame: DataFrame, settings: Settings) -> tuple[DataFrame, dict[str, tuple[str, ...]]]:

@@ -74,16 +74,25 @@ def fit_frame(
     names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
     schema = _arriving(flattened(frame.limit(0).toArrow(), names).schema, zone_of(frame))
 
+    stage = stage_over(frame, names, schema, workers)
+    return _fit(session, settings, stage, Listener((), say), overwrite, data=f"in {workers} parts")
+
+
+def stage_over(
+    frame: DataFrame, vectors: Mapping[str, tuple[str, ...]], schema: pa.Schema, workers: int
+) -> Stage:
+    """Return what gives each worker its part of a frame's rows, which were divided among so many at first."""
+
     def stage(task: Task, count: int) -> None:
         # Spark takes a dot in a name for a part of a column.
         rows = frame.toDF(*(f"column {place}" for place in range(len(frame.columns))))
         whole = replace(
-            task, columns=tuple(frame.columns), vectors=names, schema=schema.serialize().to_pybytes()
+            task, columns=tuple(frame.columns), vectors=vectors, schema=schema.serialize().to_pybytes()
         )
         rows = divided(rows, workers, count)
         rows.mapInArrow(whole.on_batches, RESULT, barrier=True).collect()
 
-    return _fit(session, settings, stage, Listener((), say), overwrite, data=f"in {workers} parts")
+    return stage
 
 
 def _arriving(schema: pa.Schema, zone: str) -> pa.Schema:
@@ -161,7 +170,7 @@ def _fit(
     storage = _shared(session, settings, folder, data)
     storage.require_writable()
     settings, failure = replace(settings, out=named(settings, folder)), None
-    holds = partial(_goes_on, storage)
+    holds = partial(goes_on, storage)
     with (
         in_the_making(folder, settings, None, overwrite, holds) as work,
         interruptible(named(settings, folder), holds, listener.say),
@@ -190,7 +199,8 @@ def _require_possible(session: SparkSession, settings: Settings) -> None:
     check(settings)
     if settings.model not in MODELS:
         raise SteepestError(
-            f"On Spark there is no model {settings.model!r} yet.", hint=f"There are: {', '.join(MODELS)}."
+            f"On Spark there is no model {settings.model!r} yet.",
+            hint=f"There are: {', '.join(MODELS)}. In Python steepest.spark.fit takes Keras models.",
         )
     if settings.from_:
         raise SteepestError(
@@ -215,6 +225,11 @@ def _shared(session: SparkSession, settings: Settings, folder: Path, data: str |
     """Return the storage for this fit: another fit has another, the same one finds its own again."""
     decides = {name: value for name, value in settings_to_json(settings).items() if name not in MAY_DIFFER}
     key = key_of({"run": str(folder.absolute()), "settings": decides, "data": data})
+    return storage_for(session, settings, key)
+
+
+def storage_for(session: SparkSession, settings: Settings, key: str) -> Storage:
+    """Return the storage of this name that all workers reach."""
     shared = settings.shared or (str(cache_folder() / "spark") if _alone(session) else _home(session))
     return storage_at(f"{shared.rstrip('/')}/{key}")
 
@@ -224,7 +239,7 @@ def _alone(session: SparkSession) -> bool:
     return str(session.sparkContext.master).startswith("local")
 
 
-def _goes_on(storage: Storage) -> bool:
+def goes_on(storage: Storage) -> bool:
     """Tell whether a fit that ended before its time can go on; if not, nothing of it stays."""
     try:
         if any(storage.names(f"{attempt}/") for attempt in storage.names(f"{ATTEMPTS}/")):

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +59,8 @@ class Task:
     columns, vectors, schema
         Of the rows, if Spark gives them: names in order, see `steepest.spark.vectors.flattened`, and what
         comes of it, serialised.
+    keras
+        See `steepest.worker.Job`.
     stalled
         Seconds without any progress after which a worker is taken for stuck.
     versions
@@ -72,6 +75,7 @@ class Task:
     columns: tuple[str, ...] = ()
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: bytes | None = None
+    keras: dict[str, Any] | None = None
 
     def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Fit on the rows that Spark gives: what `pyspark.sql.DataFrame.mapInArrow` calls."""
@@ -103,12 +107,14 @@ class Task:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        said = {"port": port, "versions": versions()}
+        said = {"port": port, "versions": versions(self.versions)}
         met = [json.loads(each) for each in context.allGather(json.dumps(said))]
         self._require_same([each["versions"] for each in met])
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
         size = len(addresses)
-        job = worker.Job(rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt)
+        job = worker.Job(
+            rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt, self.keras
+        )
         _give(child, job)
         said = _watch(child, rank, self.stalled)
         if "error" in said:
@@ -128,18 +134,20 @@ class Task:
                     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that must be the same everywhere."""
-    import jax
-    import numpy as np
+def versions(names: Iterable[str] = ("steepest", "jax", "numpy", "python")) -> dict[str, str]:
+    """Return the versions of these packages here."""
+    return {name: _version(name) for name in names}
 
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return {
-        "steepest": steepest.__version__,
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "python": python,
-    }
+
+def _version(name: str) -> str:
+    if name == "python":
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
+    if name == "steepest":
+        return steepest.__version__
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "of no version"
 
 
 @contextmanager
@@ -173,7 +181,8 @@ def _place() -> Iterator[Path]:
 def _begun(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start the worker, which gets ready while the rows come; at the end it ends."""
     command = [sys.executable, "-m", "steepest.worker"]
-    environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache")}
+    path = os.pathsep.join(filter(None, sys.path))  # with what Spark has brought here
+    environment = {**os.environ, "STEEPEST_CACHE": str(folder / "cache"), "PYTHONPATH": path}
     pipe = subprocess.PIPE
     with (
         (folder / ERRORS).open("wb") as errors,

@@ -1,0 +1,142 @@
+"""`fit` by a group of processes, each of which holds a part of the rows.
+
+All of them run the same loop over the same batches, at the same time. Each computes on its slice of every
+batch, and the compiler adds the exchanges (GSPMD) that make the step that of one process: the loss, batch
+normalization and dropout are those of the whole batch. So the weights are those of `steepest.keras.fit` with
+all rows in one process, to rounding.
+
+The states that go into a program and come out of it are each process's own arrays. All else - callbacks,
+metrics, backups - is what it is in one process, done by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from steepest.data.shared import Shared
+from steepest.descent.room import make_room
+from steepest.keras.fitting import begin, check, steps_taken
+from steepest.keras.loop import run
+from steepest.keras.program import Parts, State, Windows, program_of
+from steepest.keras.resume import Backup, Position
+from steepest.keras.rows import Rows, rows_of
+from steepest.process_group import ProcessGroup
+
+Table = tuple[Any, Any, Any]
+"""``(x, y, sample_weight)``: trees of arrays ``[rows, ...]``, or ``None``."""
+
+
+def fit_together(
+    model: keras.Model,
+    group: ProcessGroup,
+    rows: Table,
+    held_out: Table | None = None,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    backup: Backup | None = None,
+    content: str = "",
+    seen: Callable[[], None] = lambda: None,
+) -> keras.callbacks.History:
+    """Train a model that is the same in all processes; afterwards it is so again.
+
+    Parameters
+    ----------
+    model
+        Any Keras model, compiled.
+    group
+        The processes; all call this function.
+    rows, held_out
+        What this process has of the rows to train and to validate on; there may be none. They are numbered
+        by rank.
+    batch_size
+        Rows of a step, all processes' together. A batch is divided among the processes if that leaves each
+        as many rows; otherwise, as the last of an epoch may be, each computes all of it.
+    epochs, seed, callbacks
+        See `steepest.keras.fit`.
+    backup
+        Is written at the end of every epoch and of the fit, and restored from. It is the same everywhere.
+    content
+        Tells the rows from others, so that a backup of a descent on others is refused.
+    seen
+        Is called with every window.
+
+    Returns
+    -------
+    keras.callbacks.History
+        As `steepest.keras.fit` returns it.
+
+    Raises
+    ------
+    SteepestError
+        As `steepest.keras.fit` does, in all processes.
+    """
+    check(model)
+    make_room()
+    training = _rows(model, group, rows, batch_size=batch_size, shuffle=True, seed=seed)
+    validation = held_out and _rows(model, group, held_out, batch_size=batch_size)
+    training.facts["content"] = content
+    descent = begin(model, training, validation, list(callbacks), 0, epochs, 1)
+    descent.program = program_of(model, partial(_compiled, group, seen))
+    descent.looks_ahead, descent.backup = False, backup
+    history = run(descent, 0)
+    if backup:
+        backup.save(model, descent.callbacks.callbacks, Position(epochs, 0, training.batches), descent.steps)
+    return history
+
+
+def _rows(model: keras.Model, group: ProcessGroup, table: Table, **order: Any) -> Rows:
+    """Return the rows of all processes, of which each has a part; build the model by their shapes."""
+    table = shared(group, table)
+    like = jax.tree.map(lambda each: np.broadcast_to(np.zeros((), each.dtype), each.shape), table)
+    rows = rows_of(*like, **order, taken=steps_taken(model))
+    rows.build(model)
+    assert rows.blocks is not None  # noqa: S101 - they are dense arrays
+    rows.blocks = replace(rows.blocks, arrays=tuple(jax.tree.leaves(table)))
+    rows.reads_ahead = False  # to gather is to exchange, which all do at the same time
+    return rows
+
+
+def shared(group: ProcessGroup, tree: Any) -> Any:
+    """Return a tree of this process's rows as one of all processes' rows, in JAX's own types."""
+    count = len(jax.tree.leaves(tree)[0])
+    counts = [int(each) for each in group.exchange(str(count).encode())]
+    firsts = tuple(np.cumsum([0, *counts]).tolist())
+
+    def held(rows: np.ndarray) -> Shared:
+        return Shared(rows.astype(jax.dtypes.canonicalize_dtype(rows.dtype), copy=False), firsts, group)
+
+    return jax.tree.map(held, tree)
+
+
+def _compiled(group: ProcessGroup, seen: Callable[[], None], run: Windows) -> Windows:
+    """Compile what runs over windows for the group: each process has the whole of them, and does a part."""
+    program = jax.jit(run, out_shardings=NamedSharding(group.mesh, PartitionSpec()))
+
+    def together(state: State, parts: Parts) -> tuple[State, Any]:
+        seen()
+        after = program(group.place(state), jax.tree.map(partial(_slice, group), parts))
+        own: tuple[State, Any] = jax.tree.map(lambda array: array.addressable_data(0), after)
+        return own
+
+    return together
+
+
+def _slice(group: ProcessGroup, window: Any) -> jax.Array:
+    """Give each process its rows of every batch ``[steps, rows, ...]``, or all where there are too few."""
+    rows, more = divmod(window.shape[1], group.size)
+    if more:
+        placed: jax.Array = group.place(window)
+        return placed
+    own = np.asarray(window)[:, group.rank * rows : (group.rank + 1) * rows]
+    return group.place_rows(np.ascontiguousarray(own))
