@@ -145,6 +145,10 @@ def test_files(session, tmp_path):
     alone = steepest.fit(**asked, out=str(tmp_path / "alone"))
     require_close(runs[0], alone)
     require_same(*runs)
+    frame = on_spark(session.read.parquet(table), ASKED, tmp_path / "frame")
+    require_same(frame, runs[0])
+    first, second = (each["rows"] for each in frame.record["workers"])
+    assert abs(first - second) < 200, "each has half of the rows, however they are cut into files"
 
 
 @pytest.mark.slow

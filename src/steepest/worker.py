@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -76,7 +77,7 @@ class Job:
     settings
         Of the fit.
     rows
-        An Arrow file with the rows of this process; ``None`` where it reads its share of the settings' files.
+        An Arrow file with the rows of this process; ``None`` where it reads its share of files.
     folder
         This process's own, on the local disk.
     shared
@@ -85,6 +86,8 @@ class Job:
         How often the fit was begun before.
     keras
         See `steepest.keras.working`, if the model is Keras'.
+    files, columns
+        Files that take the place of the settings', and which of their columns are the rows'.
     """
 
     rank: int
@@ -96,6 +99,8 @@ class Job:
     shared: str
     attempt: int
     keras: dict[str, Any] | None = None
+    files: Sequence[str] = ()
+    columns: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
@@ -248,6 +253,7 @@ def _work(job: Job, progress: Progress) -> None:
 def _rows(job: Job, settings: Settings) -> Any:
     """Open the rows of this process."""
     from steepest.copies import copied_rows
+    from steepest.data.chosen import ChosenColumns
     from steepest.data.sliced import SlicedSource, share_of_rows
     from steepest.data.source import open_source
     from steepest.data.spooled import ArrowFile
@@ -255,9 +261,10 @@ def _rows(job: Job, settings: Settings) -> Any:
     if job.rows is not None:
         return ArrowFile(Path(job.rows), settings.data)
     copied = copied_rows(storage_at(job.shared), Path(job.folder))
-    source = copied or open_source(list(settings.data))
+    source = copied or open_source([*(job.files or settings.data)])
     assert source.rows is not None  # noqa: S101 - the files are Parquet
-    return SlicedSource(source, *share_of_rows(source.rows, job.rank, job.size))
+    share = SlicedSource(source, *share_of_rows(source.rows, job.rank, job.size))
+    return ChosenColumns(share, tuple(job.columns), settings.data) if job.files else share
 
 
 def _restore(storage: Storage, attempt: int, work: Path, settings: Settings) -> None:

@@ -25,6 +25,7 @@ from steepest.spark.attempts import Stage, attempted
 from steepest.spark.checks import require_slots, require_spark
 from steepest.spark.division import divided
 from steepest.spark.frames import zone_of
+from steepest.spark.plain import plain
 from steepest.spark.stage import RESULT, Task, versions
 from steepest.spark.telling import Listener
 from steepest.spark.vectors import flattened
@@ -48,7 +49,8 @@ def fit_frame(
     Parameters
     ----------
     frame
-        The rows; it is repartitioned unless it has as many partitions as there are workers.
+        The rows. Where they are nothing but columns of Parquet files, workers read these; any other frame is
+        repartitioned unless it has as many partitions as there are workers.
     settings
         What to do, by how many workers. ``out`` may be a local folder or one on HDFS.
     vectors
@@ -73,9 +75,13 @@ def fit_frame(
     workers = _workers(settings)
     names = {name: tuple(elements) for name, elements in (vectors or {}).items()}
     schema = _arriving(flattened(frame.limit(0).toArrow(), names).schema, zone_of(frame))
-
-    stage = stage_over(frame, names, schema, workers)
-    return _fit(session, settings, stage, Listener((), say), overwrite, data=f"in {workers} parts")
+    found = plain(frame, schema, elsewhere=not _alone(session))
+    if found:
+        stage = _stage_of_files(session, files=found.files, columns=found.columns)
+    else:
+        stage = stage_over(frame, names, schema, workers)
+    data = found.fingerprint if found else f"in {workers} parts"
+    return _fit(session, settings, stage, Listener((), say), overwrite, data=data)
 
 
 def stage_over(
@@ -146,12 +152,19 @@ def fit_files(
                 seen=lambda doing, rows, of: seen(doing=doing, rows=rows, of=of),
             )
 
-    def stage(task: Task, count: int) -> None:
-        numbers = session.sparkContext.parallelize(range(count), count)
-        numbers.barrier().mapPartitions(task.on_files).collect()
-
+    stage = _stage_of_files(session)
     listener, print_ = Listener(callbacks, say), source.fingerprint()
     return _fit(session, settings, stage, listener, overwrite, bring, print_)
+
+
+def _stage_of_files(session: SparkSession, **what: Any) -> Stage:
+    """Return what gives each worker its share of files."""
+
+    def stage(task: Task, count: int) -> None:
+        numbers = session.sparkContext.parallelize(range(count), count)
+        numbers.barrier().mapPartitions(replace(task, **what).on_files).collect()
+
+    return stage
 
 
 def _fit(

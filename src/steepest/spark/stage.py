@@ -59,7 +59,7 @@ class Task:
     columns, vectors, schema
         Of the rows, if Spark gives them: names in order, see `steepest.spark.vectors.flattened`, and what
         comes of it, serialised.
-    keras
+    keras, files
         See `steepest.worker.Job`.
     stalled
         Seconds without any progress after which a worker is taken for stuck.
@@ -76,6 +76,7 @@ class Task:
     vectors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     schema: bytes | None = None
     keras: dict[str, Any] | None = None
+    files: tuple[str, ...] = ()
 
     def on_batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Fit on the rows that Spark gives: what `pyspark.sql.DataFrame.mapInArrow` calls."""
@@ -86,7 +87,7 @@ class Task:
         yield pa.RecordBatch.from_pydict({"worker": pa.array([rank], pa.int32())})
 
     def on_files(self, _: Iterable[int]) -> Iterable[int]:
-        """Fit on a share of the settings' files: what `pyspark.RDDBarrier.mapPartitions` calls."""
+        """Fit on a share of files: what `pyspark.RDDBarrier.mapPartitions` calls."""
         with _told(), _place() as folder, _begun(folder) as child:
             yield self._fit(child, folder, None)
 
@@ -113,7 +114,17 @@ class Task:
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
         size = len(addresses)
         job = worker.Job(
-            rank, size, coordinator, self.settings, rows, str(folder), self.shared, self.attempt, self.keras
+            rank,
+            size,
+            coordinator,
+            self.settings,
+            rows,
+            str(folder),
+            self.shared,
+            self.attempt,
+            self.keras,
+            self.files,
+            self.columns,
         )
         _give(child, job)
         said = _watch(child, rank, self.stalled)
