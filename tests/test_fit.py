@@ -498,3 +498,10 @@ def test_all_flights_on_the_days_that_scikit_learn_holds_out(fit, flights, tmp_p
     print(f"{model}: AUC {auc:.4f}, {run.record['seconds']}")
     assert auc == pytest.approx(scores(run)[0]["auc"])
     assert auc >= least
+
+
+def test_no_worker_searches_along_a_line_by_itself():
+    asked = Settings(optimizer="lbfgs", batch_size="all", local_steps=2)
+    with pytest.raises(SteepestError, match="L-BFGS takes each step with all workers"):
+        training.check(asked)
+    training.check(replace(asked, local_steps=1))

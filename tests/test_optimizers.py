@@ -363,6 +363,39 @@ def test_lbfgs_finds_the_minimum_that_scikit_learn_finds():
     np.testing.assert_allclose(result.parameters["weights"], theirs.coef_[0], atol=2e-3)
 
 
+@pytest.mark.parametrize(("rate", "most"), [(1.0, 24), (0.5, 40)])
+def test_lbfgs_takes_the_steps_of_optax_and_measures_no_point_twice(rate, most):
+    draws = np.random.Generator(np.random.Philox(1))
+    features = draws.normal(size=(200, 4)).astype(np.float32)
+    target = (features @ [1, -2, 3, 0] + draws.normal(size=200) > 0).astype(np.float32)
+    measured = []
+
+    def losses(parameters, batch):
+        jax.debug.callback(measured.append, parameters[0])
+        score = batch[0] @ parameters
+        return jnp.logaddexp(0, score) - batch[1] * score
+
+    result = steepest.minimize(
+        losses, np.zeros(4, np.float32), (features, target),
+        optimizer=steepest.LBFGS(rate), batch_size="all", epochs=15, tolerance=0.0,
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert len(measured) <= most
+
+    def loss(parameters):
+        score = features @ parameters
+        return jnp.mean(jnp.logaddexp(0, score) - target * score)
+
+    solver, theirs, expected = optax.lbfgs(), jnp.zeros(4), []
+    state = solver.init(theirs)
+    for _ in range(15):
+        value, gradient = jax.value_and_grad(loss)(theirs)
+        expected.append(float(value))
+        updates, state = solver.update(gradient, state, theirs, value=value, grad=gradient, value_fn=loss)
+        theirs = theirs + rate * updates
+    np.testing.assert_allclose(result.history["loss"], expected, rtol=1e-4)
+
+
 def test_lbfgs_refuses_batches():
     with pytest.raises(SteepestError, match="L-BFGS needs the loss of all rows"):
         steepest.minimize(

@@ -1,4 +1,4 @@
-"""Which frames are nothing but columns of Parquet files."""
+"""Which frames are nothing but columns of Parquet files, and how the rows of all others are divided."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pyspark.sql import functions as sql
 import steepest.spark
 from spark_sessions import spark
 from steepest.data.source import open_source
+from steepest.spark.division import divided
 from steepest.spark.plain import Plain, plain
 
 
@@ -88,3 +89,17 @@ def test_a_fit_reads_the_columns_that_it_was_given(session, folder, tmp_path):
     assert [column.name for column in run.plan.columns] == ["x"]
     assert [each["name"] for each in run.record["dropped"]] == ["id"]
     assert run.record["split"]["training_rows"] + run.record["split"]["validation_rows"] == 100
+
+
+def test_rows_in_order_are_dealt_out_evenly_and_stay_in_order(session):
+    frame = session.range(0, 1_000, numPartitions=5).where("id >= 100")  # the first partition has fewer rows
+
+    def parts(frame):
+        return [[row.id for row in part] for part in frame.rdd.glom().collect()]
+
+    first, second = parts(divided(frame, 2, 2))
+    assert len(first) == len(second) == 450
+    assert sorted(first) == first
+    assert sorted(first + second) == list(range(100, 1_000))
+    assert sorted(second) == second
+    assert parts(divided(frame, 2, 1)) == [first + second]

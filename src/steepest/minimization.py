@@ -353,7 +353,8 @@ def compile_parts(
     Rules that work element by element run on one flat vector: fewer and larger operations a step.
     """
     make_room()
-    if rule.name == LINE_SEARCH and not pace.whole:
+    searches = rule.name == LINE_SEARCH
+    if searches and not pace.whole:
         raise SteepestError(
             "L-BFGS needs the loss of all rows at each step; a batch has only some.",
             hint="Add --batch-size all, or take another optimizer.",
@@ -369,7 +370,7 @@ def compile_parts(
     if rule.preconditioner is not None:
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
-    program = Program(call, rule.transformation, rule.preconditioner, unravel)
+    program = Program(call, rule.transformation, rule.preconditioner, unravel, searches=searches)
     state = _first_state(rule.transformation.init, position)
     tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
     limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)

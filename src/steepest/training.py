@@ -261,6 +261,11 @@ def _check_numbers(settings: Settings) -> None:
         raise SteepestError(f"A fit needs at least one epoch, not {settings.epochs}.")
     if settings.local_steps < 1:
         raise SteepestError(f"A worker takes at least one step by itself, not {settings.local_steps}.")
+    if settings.local_steps > 1 and settings.optimizer == LINE_SEARCH:
+        raise SteepestError(
+            "L-BFGS takes each step with all workers: on its own rows none knows where the loss falls.",
+            hint="Leave --local-steps out, or take another optimizer.",
+        )
     if not 0 <= settings.max_rejected <= 1:
         raise SteepestError(
             f"--max-rejected is a share of the rows, between 0 and 1, not {settings.max_rejected}."

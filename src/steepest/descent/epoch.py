@@ -43,6 +43,9 @@ class Program(NamedTuple):
     local_steps
         Steps that each device takes on its own rows before the parameters are averaged; with 1, the gradients
         are, at each step.
+    searches
+        Whether the update rule searches along a line for the length of a step, and so knows the loss and the
+        gradient where the step ends.
     """
 
     objective: Callable[..., jax.Array]
@@ -51,6 +54,7 @@ class Program(NamedTuple):
     unravel: Callable[[Any], Any]
     mesh: Mesh | None = None
     local_steps: int = 1
+    searches: bool = False
 
     def for_one(self) -> Program:
         """Return the same for one device that has all rows of a batch."""
@@ -212,12 +216,19 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
     def smooth_loss(parameters: Any) -> jax.Array:
         return mean_loss(parameters) + penalty(constants, parameters)[1]
 
-    loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
+    if program.searches:
+        known = optax.value_and_grad_from_state(smooth_loss)
+        loss, gradient = known(state.parameters, state=state.optimizer_state)
+    else:
+        loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
     gradient, clipped = clip(constants, gradient)
     updates, optimizer_state = program.transformation.update(
         gradient, state.optimizer_state, state.parameters, value=loss, grad=gradient, value_fn=smooth_loss
     )
     rate = batch.rates.astype(loss.dtype)
+    if program.searches:  # of where another rate leads nothing is known
+        value = optax.tree.get(optimizer_state, "value")
+        optimizer_state = optax.tree.set(optimizer_state, value=jnp.where(rate == 1, value, jnp.inf))
     parameters = jax.tree.map(
         lambda theta, update: (theta + rate * update).astype(theta.dtype), state.parameters, updates
     )

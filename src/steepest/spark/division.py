@@ -1,16 +1,16 @@
 """How a frame's rows are divided among workers, and in which order: the same one in every attempt.
 
 A descent goes on from a checkpoint only if the rows have the numbers that they had. Spark keeps the order of
-rows that it reads; but what went through a shuffle comes in the order in which the network brought it. Such
-rows are put in the order of their hash. When fewer workers are left, each takes several of the parts that the
-frame had at first, one after the other.
+rows that it reads: these are dealt out by their numbers. What went through a shuffle comes in the order in
+which the network brought it: such rows are put in the order of their hash. When fewer workers are left, each
+takes several of the parts that the frame had at first, one after the other.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sql
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType, VariantType
 
@@ -30,15 +30,20 @@ def divided(frame: DataFrame, parts: int, workers: int) -> DataFrame:
     workers
         How many there are now, at most as many.
     """
-    if not _one_task_each(_rdd(frame), parts):
-        frame = frame.repartition(parts)
+    in_order, fits = _comes_in_order(frame), _one_task_each(_rdd(frame), parts)
+    if not fits:
+        frame = _given(frame, parts, sql.pmod(PART, sql.lit(parts))) if in_order else frame.repartition(parts)
     hashed = [f"`{field.name}`" for field in frame.schema if _has_hash(field.dataType)]
-    if hashed and not _comes_in_order(frame):
+    if hashed and not in_order:
         frame = frame.sortWithinPartitions(sql.xxhash64(*hashed))
     if workers == parts:
         return frame
+    return _given(frame, workers, sql.floor(sql.shiftright(PART, BITS) * workers / parts))
+
+
+def _given(frame: DataFrame, workers: int, worker: Column) -> DataFrame:
+    """Return the rows in partitions, each row in that which its number `PART` says, in their order."""
     numbered = frame.withColumn(PART, sql.monotonically_increasing_id())
-    worker = sql.floor(sql.shiftright(PART, BITS) * workers / parts)
     return numbered.repartitionById(workers, worker.cast("int")).sortWithinPartitions(PART).drop(PART)
 
 
