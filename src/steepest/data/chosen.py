@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,9 @@ class ChosenColumns(RowSource):
         return self.source.rows
 
     def fingerprint(self) -> str | None:
-        """Return the source's fingerprint."""
-        return self.source.fingerprint()
+        """Return a digest of the source's fingerprint and of the columns, if the source has one."""
+        known = self.source.fingerprint()
+        return known and hashlib.sha256(repr((known, self.columns)).encode()).hexdigest()
 
     def stretches(self, columns: Sequence[str] | None = None, first: int = 0) -> Iterator[Stretch]:
         """Yield the rows from one on, as `RowSource.stretches` says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -80,7 +81,7 @@ def fit_frame(
         stage = _stage_of_files(session, files=found.files, columns=found.columns)
     else:
         stage = stage_over(frame, names, schema, workers)
-    data = found.fingerprint if found else f"in {workers} parts"
+    data = json.dumps(found) if found else f"in {workers} parts"
     return _fit(session, settings, stage, Listener((), say), overwrite, data=data)
 
 

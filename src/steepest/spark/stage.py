@@ -114,17 +114,17 @@ class Task:
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
         size = len(addresses)
         job = worker.Job(
-            rank,
-            size,
-            coordinator,
-            self.settings,
-            rows,
-            str(folder),
-            self.shared,
-            self.attempt,
-            self.keras,
-            self.files,
-            self.columns,
+            rank=rank,
+            size=size,
+            coordinator=coordinator,
+            settings=self.settings,
+            rows=rows,
+            folder=str(folder),
+            shared=self.shared,
+            attempt=self.attempt,
+            keras=self.keras,
+            files=self.files,
+            columns=self.columns,
         )
         _give(child, job)
         said = _watch(child, rank, self.stalled)
