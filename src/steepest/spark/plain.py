@@ -1,6 +1,6 @@
 """Frames that are nothing but columns of Parquet files: workers read these themselves.
 
-Through Spark's JVM and Arrow a task gets some 50 MB of rows a second; from the files, ten times as many.
+That is many times faster than through Spark's JVM and Arrow: see `benchmarks/spark.py`.
 """
 
 from __future__ import annotations
