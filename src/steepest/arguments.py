@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from steepest.data.gather import Converted, Gathered, Mapped, Sparse, is_gathered, mapped
+from steepest.data.pairs import Pairs, Strips, pairs_of
 from steepest.data.shared import Fetched, Shared
 from steepest.descent.stopping import Patience
+from steepest.descent.tables import Split
 from steepest.descent.validation import Validation
 from steepest.errors import SteepestError, nearest
 
@@ -64,7 +66,14 @@ def one_loss_per_row(objective: Objective, start: Parameters, data: Any, size: i
 def shape_of_batch(data: Any, size: int) -> Any:
     """Return what a batch of so many rows looks like, without its values."""
 
-    def one(leaf: Any) -> jax.ShapeDtypeStruct:
+    def one(leaf: Any) -> Any:
+        if isinstance(leaf, Pairs):
+            pairs = (size, leaf.places.shape[1])
+            return Strips(
+                jax.ShapeDtypeStruct(pairs, np.uint32),
+                jax.ShapeDtypeStruct(pairs, np.float32),
+                jax.ShapeDtypeStruct((size,), np.int32),
+            )
         rows = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
         dtype = jax.dtypes.canonicalize_dtype(rows.dtype)
         shaped: jax.ShapeDtypeStruct = jax.eval_shape(partial(jnp.zeros, (size, *rows.shape[1:]), dtype))
@@ -153,17 +162,25 @@ def strengths(name: str, strength: Any, start: Any) -> Any:
     return full if values.any() else None
 
 
+def uniform(strength: Split) -> Split:
+    """Return a penalty's strengths with one number for each table."""
+    for table in strength.tables:
+        if table.size and (table != table.flat[0]).any():
+            raise SteepestError("All rows of a table that is looked up have the same penalty.")
+    return Split(strength.dense, tuple(jnp.asarray(table.flat[0]) for table in strength.tables))
+
+
 def _alike(first: Any, second: Any) -> bool:
     return str(jax.tree.structure(first)) == str(jax.tree.structure(second))
 
 
-def as_rows(leaf: Any) -> Array | Gathered:
+def as_rows(leaf: Any) -> Array | Gathered | Pairs:
     """Return data as rows of the type that the device will use.
 
     What is in a mapped file stays there, and a sparse matrix of SciPy stays sparse: such rows are converted
     as they are gathered.
     """
-    if is_gathered(leaf):
+    if is_gathered(leaf) or isinstance(leaf, Pairs):
         return leaf
     sparse = hasattr(leaf, "tocsr")
     array = leaf.tocsr() if sparse else np.asarray(leaf)
@@ -188,6 +205,62 @@ def as_rows(leaf: Any) -> Array | Gathered:
     if mapped(array):
         return array if array.dtype == wanted else Converted(array, wanted)
     return np.ascontiguousarray(array, wanted)
+
+
+class Lookup(NamedTuple):
+    """A table of parameters, and where the data says which of its rows a batch looks up.
+
+    Attributes
+    ----------
+    table
+        The name of the parameter.
+    width
+        Its rows.
+    names
+        The names of the data.
+    """
+
+    table: str
+    width: int
+    names: tuple[str, ...]
+
+
+def lookups_of(lookups: Mapping[str, str] | None, start: Any, data: Any) -> tuple[Lookup, ...]:
+    """Return the tables that are looked up, in the order of their names."""
+    if not lookups:
+        return ()
+    if not isinstance(start, dict) or not isinstance(data, dict):
+        raise SteepestError("Lookups name data and parameters, so both must be dictionaries.")
+    for name, table in lookups.items():
+        for each, known, what in ((name, data, "data"), (table, start, "parameters")):
+            if each not in known:
+                raise SteepestError(f"The {what} have no {each!r} to look up.", hint=nearest(each, known))
+        if np.ndim(start[table]) < 1:
+            raise SteepestError(f"The parameter {table!r} is no table: it has no rows to look up.")
+        if not _has_places(data[name]):
+            raise SteepestError(
+                f"The data {name!r} have no places to look up in {table!r}.",
+                hint="Give whole numbers, or a sparse matrix of SciPy.",
+            )
+    tables = sorted(set(lookups.values()))
+    if len(tables) == len(start):
+        raise SteepestError("Lookups need a parameter besides the tables.", hint="Add a bias, for example.")
+    return tuple(
+        Lookup(table, len(start[table]), tuple(sorted(name for name in lookups if lookups[name] == table)))
+        for table in tables
+    )
+
+
+def _has_places(leaf: Any) -> bool:
+    return isinstance(leaf, Pairs) or hasattr(leaf, "tocsr") or np.asarray(leaf).dtype.kind in "iu"
+
+
+def with_pairs(data: Any, lookups: Mapping[str, str] | None) -> Any:
+    """Return the data with the sparse matrices whose places are looked up as pairs."""
+    if data is None:
+        return None
+    sparse = [name for name in lookups or () if hasattr(data.get(name), "tocsr")]
+    return {**data, **{name: pairs_of(data[name]) for name in sparse}} if sparse else data
 
 
 def row_count(data: Any) -> int:

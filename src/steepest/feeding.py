@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steepest.arguments import (
+    Lookup,
     Objective,
     Parameters,
     as_rows,
@@ -26,6 +27,7 @@ from steepest.arguments import (
 from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
 from steepest.data.order import Rows
+from steepest.data.pairs import Pairs, Strips, touched
 from steepest.data.prefetch import prefetch
 from steepest.data.shared import Shared, SharedBlocks
 from steepest.descent.epoch import Batches
@@ -104,8 +106,12 @@ def batches(
     epochs: int,
     tolerance: float,
     windows: int = 1,
+    lookups: Sequence[Lookup] = (),
 ) -> Feed:
-    """Cut data into windows of batches; about so many in all epochs together, if there are not more."""
+    """Cut data into windows of batches; about so many in all epochs together, if there are not more.
+
+    What steps look up in tables of parameters is found, and numbered anew, as the windows come.
+    """
     arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
     rows = row_count(data)
     size = batch_size_of(batch_size, rows)
@@ -131,7 +137,8 @@ def batches(
     } | ({"local steps": group.local_steps} if group and group.local_steps > 1 else {})
 
     def shaped(window: Window) -> Window:
-        return window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
+        window = window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
+        return looked_up(window, lookups) if lookups else window
 
     def windows_from(epoch: int, window: int) -> Windows:
         if shuffle or count > 1:
@@ -151,6 +158,22 @@ def batches(
         return jax.tree.unflatten(shape_like, of_each), weights
 
     return Feed(windows_from, pace, facts, group, fetch if group else None)
+
+
+def looked_up(window: Window, lookups: Sequence[Lookup]) -> Window:
+    """Return a window whose places are those of the rows that each step touches; see `Window`."""
+    data, rows = dict(window.arrays), []
+    for table in lookups:
+        places = [_places(data[name]) for name in table.names]
+        found, renumbered = touched(places, table.width)
+        rows.append(found)
+        for name, each in zip(table.names, renumbered, strict=True):
+            data[name] = data[name]._replace(places=each) if isinstance(data[name], Strips) else each
+    return window._replace(arrays=data, touched=tuple(rows))
+
+
+def _places(rows: Any) -> Any:
+    return rows.places if isinstance(rows, Strips) else rows
 
 
 def _group_of(arrays: Sequence[Any]) -> ProcessGroup | None:
@@ -219,6 +242,9 @@ def digest(rows: Iterable[npt.NDArray[Any] | Gathered | int]) -> str:
     for each in rows:
         if isinstance(each, int):
             seal.update(f"{each}".encode())
+            continue
+        if isinstance(each, Pairs):
+            seal.update(digest((each.begins, each.places, each.values, each.lists)).encode())
             continue
         size = int(np.prod(each.shape, dtype=np.int64)) * each.dtype.itemsize
         chosen = np.arange(0, each.shape[0], max(1, size // SAMPLE))

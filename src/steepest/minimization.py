@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from steepest import feeding
 from steepest.arguments import (
+    Lookup,
     Objective,
     Parameters,
     as_objective,
@@ -31,10 +32,13 @@ from steepest.arguments import (
     check_numbers,
     check_parameters,
     check_single_number,
+    lookups_of,
     patience_of,
     refuse_without,
     row_count,
     strengths,
+    uniform,
+    with_pairs,
 )
 from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
@@ -46,6 +50,7 @@ from steepest.descent.ranks import alone
 from steepest.descent.room import make_room
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
+from steepest.descent.tables import Idle, lazily, split
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
 from steepest.process_group import ProcessGroup, seconds_of_step
@@ -88,6 +93,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     snapshots: int = 0,
+    lookups: Mapping[str, str] | None = None,
 ) -> Result:
     """Minimise an objective by gradient descent: batch, mini-batch or stochastic.
 
@@ -159,6 +165,15 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     snapshots
         How many times at most to keep the parameters on the way, start and end included, as
         ``Result.path``: see `steepest.plot.landscape`. 0 keeps none; not with a checkpoint.
+    lookups
+        Name of data -> name of the parameter, a table ``[rows, ...]``, of which these data are places: whole
+        numbers ``[rows, ...]``, or a sparse matrix of SciPy, whose batches are `steepest.Strips`. A step then
+        computes the gradient of the rows that its batch looks up, and moves these alone, so that it costs
+        what they cost however long the table is. The objective is the same with and without: in a step, the
+        table has nothing but these rows, and the places are numbered accordingly. A place outside of the
+        table is none; ``table.at[places].get(mode="fill", fill_value=0)`` makes zeros of it. Update rules are
+        in their lazy form (see `steepest.descent.tables`), and a penalty in the loss of a step is that of the
+        rows it looks up.
 
     Returns
     -------
@@ -187,6 +202,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     rule = as_optimizer(optimizer)
     call = as_objective(objective, data is not None)
     start = check_parameters(parameters)
+    tables = lookups_of(lookups, start, data)
+    data, validation_data = with_pairs(data, lookups), with_pairs(validation_data, lookups)
+    if tables and (curvature or on_divergence == BACK_OFF):
+        raise SteepestError("Neither curvature nor back-off goes together with lookups.")
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=checkpoint_every)
     check_choice("on_divergence", on_divergence, ON_DIVERGENCE)
     kept = Snapshots(check_snapshots(snapshots, checkpoint))
@@ -197,11 +216,11 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         feed = feeding.chunks(epochs, tolerance, chunk)
     else:
         feed = feeding.batches(
-            call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance, kept.windows
+            call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance, kept.windows, tables
         )
     if validation_data is None:
         refuse_without("validation_data", validation_weights=validation_weights, metrics=metrics)
-    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2, tables)
     held_out = feeding.held_out(call, start, validation_data, validation_weights, metrics)
     stopping = patience_of(patience, monitor, held_out.validation)
     checkpoints = None
@@ -346,7 +365,14 @@ def _backing_off(
 
 
 def compile_parts(
-    call: Objective, start: Parameters, rule: Optimizer, seed: int, pace: Pace, l1: Any, l2: Any
+    call: Objective,
+    start: Parameters,
+    rule: Optimizer,
+    seed: int,
+    pace: Pace,
+    l1: Any,
+    l2: Any,
+    tables: Sequence[Lookup] = (),
 ) -> tuple[Program, states.State, Constants]:
     """Return what is compiled, where it starts, and its constants.
 
@@ -360,6 +386,11 @@ def compile_parts(
             hint="Add --batch-size all, or take another optimizer.",
         )
     first, second = strengths("l1", l1, start), strengths("l2", l2, start)
+    if tables and rule.preconditioner is None:
+        raise SteepestError(
+            f"The rule {rule.name!r} has no lazy form, so that it moves whole tables at each step.",
+            hint="Take steepest.Adam(...) or its like, or leave the lookups out.",
+        )
     if first is not None and rule.preconditioner is None:
         raise SteepestError(
             f"L1 needs one of Steepest's own update rules; the proximal step of {rule.name!r} is not known.",
@@ -367,11 +398,18 @@ def compile_parts(
         )
     position: Any = start
     unravel: Callable[[Any], Any] = _as_it_is
-    if rule.preconditioner is not None:
+    transformation, idle = rule.transformation, None
+    if tables:
+        names = tuple(table.table for table in tables)
+        position, unravel = split(start, names)
+        first, second = (each and uniform(split(each, names)[0]) for each in (first, second))
+        if rule.rest is not None or first is not None or second is not None:
+            transformation, idle = lazily(transformation), Idle(rule.rest, rule.preconditioner)
+    elif rule.preconditioner is not None:
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
-    program = Program(call, rule.transformation, rule.preconditioner, unravel, searches=searches)
-    state = _first_state(rule.transformation.init, position)
+    program = Program(call, transformation, rule.preconditioner, unravel, searches=searches, idle=idle)
+    state = _first_state(transformation.init, position)
     tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
     limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
     return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)

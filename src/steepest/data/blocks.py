@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from steepest.data.gather import Gathered, Mapped, gather
 from steepest.data.order import Rows, epoch_order, in_order, order_within_batches
+from steepest.data.pairs import Pairs
 from steepest.data.pieces import Piece, pieces
 
 WINDOW_BYTES = 2**25
@@ -42,11 +43,15 @@ class Window(NamedTuple):
         Row weights ``[steps, batch_size]``; zero marks padding.
     rows
         Row numbers ``[steps, batch_size]``; -1 marks padding.
+    touched
+        For each table of parameters the rows that a step looks up, ``[steps, touched]``: see
+        `steepest.data.pairs.touched`. ``None`` where there are no such tables.
     """
 
-    arrays: tuple[Array, ...]
+    arrays: tuple[Any, ...]
     weights: Array
     rows: Rows
+    touched: tuple[Array, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Blocks:
         Steps of a window, at most; ``None`` lets its size alone decide.
     """
 
-    arrays: tuple[Array | Gathered, ...]
+    arrays: tuple[Array | Gathered | Pairs, ...]
     weights: Array | Mapped | int
     batch_size: int
     seed: int = 0
@@ -111,7 +116,7 @@ class Blocks:
 
     def shapes(self) -> list[tuple[int, int]]:
         """Return the shapes ``(steps, batch_size)`` of an epoch's windows."""
-        row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in self.arrays)
+        row_bytes = sum(_row_bytes(array) for array in self.arrays)
         largest = max(1, WINDOW_BYTES // max(1, row_bytes * self.batch_size))
         largest = min(largest, self.longest or largest)
         whole = self.steps if self.padded else self.rows // self.batch_size
@@ -129,13 +134,15 @@ class Blocks:
         return epoch_order(self.seed, epoch, self.rows) if self.shuffle else in_order(self.rows)
 
     def sources(self) -> tuple[Array | Gathered, ...]:
-        """Return what is gathered: the arrays, and the weights if there are any."""
-        return self.arrays if isinstance(self.weights, int) else (*self.arrays, self.weights)
+        """Return what is gathered row by row: the arrays, and the weights if there are any."""
+        arrays = tuple(array for array in self.arrays if not isinstance(array, Pairs))
+        return arrays if isinstance(self.weights, int) else (*arrays, self.weights)
 
     def room(self, rows: int) -> tuple[Array, ...]:
-        """Return room for so many rows of each array, and for their weights."""
+        """Return room for so many rows of each array that is gathered row by row, and for their weights."""
         weights = _mapped((rows,), np.dtype(np.float32))
-        return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in self.arrays), weights)
+        arrays = (array for array in self.arrays if not isinstance(array, Pairs))
+        return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in arrays), weights)
 
     def fill(
         self, buffers: tuple[Array, ...], shape: tuple[int, int], piece: Piece | None, rest: Iterator[Piece]
@@ -162,7 +169,15 @@ class Blocks:
             buffer[filled:wanted] = buffer[0]
         buffers[-1][filled:wanted] = 0
         *arrays, weights = (buffer[:wanted].reshape(*shape, *buffer.shape[1:]) for buffer in buffers)
-        return Window(tuple(arrays), weights, rows.reshape(shape)), piece
+        rows, gathered = rows.reshape(shape), iter(arrays)
+        each = (array.batches(rows) if isinstance(array, Pairs) else next(gathered) for array in self.arrays)
+        return Window(tuple(each), weights, rows), piece
+
+
+def _row_bytes(array: Array | Gathered | Pairs) -> int:
+    if isinstance(array, Pairs):
+        return array.row_bytes
+    return array.dtype.itemsize * math.prod(array.shape[1:])
 
 
 def _mapped(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

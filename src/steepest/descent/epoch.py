@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from steepest.descent.optimizers import Preconditioner
 from steepest.descent.ranks import RANKS, added_up, averaged, over_all, over_ranks
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
+from steepest.descent.tables import Idle, caught_up, narrowed, strength_of, widened
 
 PATIENCE = 5
 """Steps (epochs, if an epoch has several steps) in a row without change before a loss has converged."""
@@ -46,6 +47,9 @@ class Program(NamedTuple):
     searches
         Whether the update rule searches along a line for the length of a step, and so knows the loss and the
         gradient where the step ends.
+    idle
+        What the rule does with rows of tables while their gradient is zero; ``None`` for nothing. See
+        `steepest.descent.tables`.
     """
 
     objective: Callable[..., jax.Array]
@@ -55,6 +59,7 @@ class Program(NamedTuple):
     mesh: Mesh | None = None
     local_steps: int = 1
     searches: bool = False
+    idle: Idle | None = None
 
     def for_one(self) -> Program:
         """Return the same for one device that has all rows of a batch."""
@@ -88,12 +93,14 @@ class Constants(NamedTuple):
 class Batches(NamedTuple):
     """A window's batches: data, row weights ``[steps, batch_size]``, rates ``[steps]``.
 
-    Within a step the weights are shares of their batch's weight: see `shares_of`.
+    Within a step the weights are shares of their batch's weight: see `shares_of`. Where parameters are tables
+    of which a step looks up some rows, ``touched`` has these: name -> places ``[steps, touched]``.
     """
 
     data: Any
     weights: Any
     rates: Any
+    touched: Any = None
 
 
 class Record(NamedTuple):
@@ -133,12 +140,8 @@ def weighted_mean(values: jax.Array, shares: jax.Array) -> jax.Array:
 
 def penalty(constants: Constants, parameters: Any) -> tuple[jax.Array | float, jax.Array | float]:
     """Return the L1 and the L2 term of the loss."""
-    absolute = (
-        0.0 if constants.l1 is None else optax.tree.vdot(constants.l1, jax.tree.map(jnp.abs, parameters))
-    )
-    squared = (
-        0.0 if constants.l2 is None else optax.tree.vdot(constants.l2, jax.tree.map(jnp.square, parameters))
-    )
+    absolute = 0.0 if constants.l1 is None else strength_of(constants.l1, jax.tree.map(jnp.abs, parameters))
+    squared = 0.0 if constants.l2 is None else strength_of(constants.l2, jax.tree.map(jnp.square, parameters))
     return absolute, squared
 
 
@@ -201,8 +204,25 @@ class Moved(NamedTuple):
     gradient: Any
 
 
+def at_rows(program: Program, constants: Constants, state: State, batch: Batches) -> State:
+    """Return the state of the rows that a batch looks up, as they are now; all of it without tables."""
+    if batch.touched is None:
+        return state
+    part: State = narrowed(state, batch.touched)
+    return part if program.idle is None else caught_up(program.idle, constants.l1, constants.l2, part)
+
+
+def _written(state: State, batch: Batches, after: State) -> State:
+    """Return the whole state after a step on the rows that a batch looks up."""
+    whole: State = after if batch.touched is None else widened(state, batch.touched, after)
+    return whole
+
+
 def move(program: Program, constants: Constants, state: State, batch: Batches) -> Moved:
-    """Follow the gradient of one batch, ``weights [batch_size]`` and one rate, by one step."""
+    """Follow the gradient of one batch, ``weights [batch_size]`` and one rate, by one step.
+
+    The state is that of the rows that the batch looks up: see `at_rows`.
+    """
     key = jax.random.fold_in(constants.key, state.step)
     if program.mesh is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(RANKS))
@@ -217,15 +237,16 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
         return mean_loss(parameters) + penalty(constants, parameters)[1]
 
     if program.searches:
-        known = optax.value_and_grad_from_state(smooth_loss)
-        loss, gradient = known(state.parameters, state=state.optimizer_state)
+        from_state = optax.value_and_grad_from_state(smooth_loss)
+        loss, gradient = from_state(state.parameters, state=state.optimizer_state)
     else:
         loss, gradient = jax.value_and_grad(smooth_loss)(state.parameters)
     gradient, clipped = clip(constants, gradient)
-    updates, optimizer_state = program.transformation.update(
-        gradient, state.optimizer_state, state.parameters, value=loss, grad=gradient, value_fn=smooth_loss
-    )
     rate = batch.rates.astype(loss.dtype)
+    known = {"value": loss, "grad": gradient, "value_fn": smooth_loss}
+    updates, optimizer_state = program.transformation.update(
+        gradient, state.optimizer_state, state.parameters, **known, step=state.step, rate=rate
+    )
     if program.searches:  # of where another rate leads nothing is known
         value = optax.tree.get(optimizer_state, "value")
         optimizer_state = optax.tree.set(optimizer_state, value=jnp.where(rate == 1, value, jnp.inf))
@@ -240,7 +261,9 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
 
 def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
     """Take one step of the descent, or none where it would not count."""
-    parameters, optimizer_state, record, _ = move(program, constants, state, batch)
+    before = narrowed(state, batch.touched) if batch.touched is not None else state
+    part = at_rows(program, constants, state, batch)
+    parameters, optimizer_state, record, _ = move(program, constants, part, batch)
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
     still, status = converged(constants, state, record.loss, record.gradient_norm)
     status = jnp.where(finite, status, NOT_FINITE)
@@ -251,14 +274,14 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         return jax.tree.map(partial(jnp.where, condition), new, old)
 
     after = State(
-        choose(moves, parameters, state.parameters),
-        choose(moves, optimizer_state, state.optimizer_state),
+        choose(moves, parameters, before.parameters),
+        choose(moves, optimizer_state, before.optimizer_state),
         step=state.step + moves,
         loss=jnp.where(moves, record.loss, state.loss),
         still=jnp.where(counts, still, state.still),
         status=jnp.where(counts, status, state.status),
     )
-    return after, record
+    return _written(state, batch, after), record
 
 
 def take_sure_step(
@@ -320,6 +343,14 @@ def run_window(
         program.mesh, partial(_scan, take_step, program), constants, state, batches
     )
     return ran
+
+
+@partial(jax.jit, static_argnames="program", donate_argnames="state")
+def run_window_in_place(
+    program: Program, constants: Constants, state: State, batches: Batches
+) -> tuple[State, Record]:
+    """Run a window, and write what it leads to over the state before it: long tables are not copied."""
+    return _scan(take_step, program, constants, state, batches)
 
 
 @partial(jax.jit, static_argnames="program")

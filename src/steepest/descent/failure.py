@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import Batches, Constants, Program, move, shares_of
+from steepest.descent.epoch import Batches, Constants, Program, at_rows, move, shares_of
 from steepest.descent.state import State
 from steepest.descent.watching import ALL, layers_of
 
@@ -121,6 +121,7 @@ def cause_of(
         The numbers of its rows, -1 for padding.
     """
     batch = batch._replace(weights=shares_of(jnp.asarray(batch.weights)))
+    state = at_rows(program, constants, state, batch)
     losses, after, gradient, finite = jax.tree.map(np.asarray, _take_apart(program, constants, state, batch))
     real = (rows >= 0) & (np.asarray(batch.weights) > 0)
     worst = np.flatnonzero(real[: losses.size] & ~np.isfinite(losses.ravel())) if losses.ndim else rows[:0]

@@ -23,6 +23,7 @@ from steepest.descent.epoch import (
     Program,
     Record,
     run_window,
+    run_window_in_place,
     try_window,
 )
 from steepest.descent.failure import Failure, cause_of
@@ -32,6 +33,7 @@ from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
 from steepest.descent.stopping import Patience, unchanged
+from steepest.descent.tables import is_split, settled
 from steepest.descent.validation import Measured, Validation, figures_of, measure
 from steepest.descent.watching import EVERY, Seen, is_watched, look
 
@@ -53,6 +55,8 @@ class Window(Protocol):
     def weights(self) -> Any: ...  # noqa: D102
     @property
     def rows(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
+    @property
+    def touched(self) -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -184,25 +188,18 @@ def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> 
     was begun is let go.
     """
     began = time.perf_counter() - standing.seconds
-    epoch_began = began + sum(figures["seconds"] for figures in standing.history.epochs)
     current = None
     while not (why := _ending(descent, standing)):
         if current is None:
             place = _Place(standing.epoch, standing.window, standing.totals.steps)
             current = _hand_over(descent, windows, place, standing.state, standing.scale)
         following = _look_ahead(descent, windows, current, standing.scale)
-        totals = standing.totals
-        standing, failure = _read(descent, current, standing)
+        standing, failure = _advance(descent, current, standing, began)
         if failure:
             parameters = standing.state.parameters
             return Outcome(
                 standing, failure.describe(not descent.pace.whole), failure.step, parameters, failure
             )
-        loss = standing.totals.mean_since(totals)
-        if standing.window == descent.pace.windows_per_epoch:
-            standing = _end_epoch(descent, current.measured, standing, epoch_began)
-            epoch_began += standing.history.epochs[-1]["seconds"]
-        standing = replace(standing, seconds=time.perf_counter() - began).remembering(loss)
         descent.checkpoint(standing)
         current = following
     parameters = standing.best.parameters if descent.patience else standing.state.parameters
@@ -216,23 +213,31 @@ def _hand_over(
     window, pace = next(windows), descent.pace
     first = place.epoch * pace.steps_per_epoch + place.step
     rates = scale * descent.schedule(first + np.arange(len(window.weights)))
-    batches = Batches(window.arrays, window.weights, rates)
-    run = try_window if pace.sure else run_window
-    after, record = run(descent.program, descent.constants, state, batches)
+    batches = Batches(window.arrays, window.weights, rates, window.touched)
     watched, long = is_watched(first, len(window.weights)), pace.epochs * pace.steps_per_epoch > EVERY
     seen = None
     if watched or (long and not first):  # nothing compiles after the beginning
         seen = look(descent.program, descent.constants, state, batches)
+    run = run_window_in_place if in_place(state) else try_window if pace.sure else run_window
+    after, record = run(descent.program, descent.constants, state, batches)
     measured = None
-    if descent.validation and place.window + 1 == pace.windows_per_epoch:
-        measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
+    if place.window + 1 == pace.windows_per_epoch:
+        if descent.program.idle:
+            after = settled(descent.program.idle, descent.constants.l1, descent.constants.l2, after)
+        if descent.validation:
+            measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
     return _Handed(place, state, after, batches, record, window.rows, seen if watched else None, measured)
 
 
 def _look_ahead(
     descent: Descent, windows: Iterator[Window], current: _Handed, scale: float
 ) -> _Handed | None:
-    """Hand over the next window, unless this is the last, or the next epoch's rates wait for it."""
+    """Hand over the next window, unless this is the last, or the next epoch's rates wait for it.
+
+    A descent in place has one state only, which is looked at first.
+    """
+    if in_place(current.after):
+        return None
     epoch, window, step = current.place
     place = _Place(epoch, window + 1, step + len(current.rows))
     if place.window == descent.pace.windows_per_epoch:
@@ -240,6 +245,44 @@ def _look_ahead(
             return None
         place = _Place(epoch + 1, 0, 0)
     return _hand_over(descent, windows, place, current.after, scale)
+
+
+def in_place(state: State) -> bool:
+    """Tell whether a descent writes over the state before: its parameters have tables."""
+    return is_split(state.parameters)
+
+
+def _advance(
+    descent: Descent, window: _Handed, standing: Standing, began: float
+) -> tuple[Standing, Failure | None]:
+    """Go on to the end of a window that was handed over.
+
+    If that is interrupted and there is no other state to go on from, where the window ends is kept.
+    """
+    try:
+        return _after(descent, window, standing, began)
+    except BaseException:
+        if in_place(window.after):
+            history = standing.history.until(standing.recorded, standing.epoch)
+            quietly = replace(descent, notify=lambda _, **__: None)
+            after, failure = _after(quietly, window, replace(standing, history=history), began)
+            if failure is None:
+                descent.checkpoint(after)
+        raise
+
+
+def _after(
+    descent: Descent, window: _Handed, standing: Standing, began: float
+) -> tuple[Standing, Failure | None]:
+    totals = standing.totals
+    epoch_began = began + sum(figures["seconds"] for figures in standing.history.epochs)
+    standing, failure = _read(descent, window, standing)
+    if failure:
+        return standing, failure
+    loss = standing.totals.mean_since(totals)
+    if standing.window == descent.pace.windows_per_epoch:
+        standing = _end_epoch(descent, window.measured, standing, epoch_began)
+    return replace(standing, seconds=time.perf_counter() - began).remembering(loss), None
 
 
 def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standing, Failure | None]:
@@ -255,7 +298,7 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
     if not len(counted):
         return standing, None
     losses, norms = losses[counted], norms[counted]
-    if descent.pace.sure and not _finite(losses, norms).all():
+    if descent.pace.sure and not in_place(state) and not _finite(losses, norms).all():
         state, record = run_window(descent.program, descent.constants, window.before, window.batches)
         losses, norms, _ = (np.asarray(each)[counted] for each in record)
     rates, before = window.batches.rates[counted], len(history)
@@ -321,7 +364,8 @@ def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, 
         if watched.still >= PATIENCE:
             state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
     if descent.patience:
-        best = descent.patience.judge(best, figures, state.parameters)
+        parameters = jax.tree.map(jnp.copy, state.parameters) if in_place(state) else state.parameters
+        best = descent.patience.judge(best, figures, parameters)
     stopped, plateau = "", standing.plateau
     try:
         descent.notify("epoch_end", figures=figures)

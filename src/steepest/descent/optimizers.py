@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from steepest.descent.schedules import Schedule, constant
+from steepest.descent.tables import Rest, Tables
 from steepest.errors import SteepestError, nearest
 
 OptimizerState = Any
@@ -44,6 +45,9 @@ class Optimizer:
         The norm that larger gradients are scaled down to before the rule sees them; ``None`` for no limit.
     settings
         The rule's own numbers.
+    rest
+        What the rule makes of rows of tables in steps of which the gradient is zero: see
+        `steepest.descent.tables`. ``None`` for nothing.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Optimizer:
     preconditioner: Preconditioner | None = None
     clip_norm: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rest: Rest | None = None
 
 
 LINE_SEARCH = "lbfgs"
@@ -59,11 +64,13 @@ LINE_SEARCH = "lbfgs"
 
 LearningRate = float | Schedule
 
+Rule = tuple[optax.GradientTransformationExtraArgs, Preconditioner, Rest | None]
+
 
 def _optimizer(
     name: str,
     learning_rate: LearningRate,
-    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner | None],
+    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner | None, Rest | None],
     clip_norm: float | None,
     **settings: Any,
 ) -> Optimizer:
@@ -75,7 +82,8 @@ def _optimizer(
             hint="steepest.schedules.custom makes a schedule of a function.",
         )
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(float(learning_rate))
-    return Optimizer(name, schedule, *rule, clip_norm, settings)
+    transformation, preconditioner, rest = rule
+    return Optimizer(name, schedule, transformation, preconditioner, clip_norm, settings, rest)
 
 
 def _downhill(rule: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -90,7 +98,7 @@ def _unit_interval(**values: float) -> None:
 
 
 @lru_cache
-def _sgd(momentum: float, nesterov: bool) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _sgd(momentum: float, nesterov: bool) -> Rule:
     _unit_interval(momentum=momentum)
     rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
 
@@ -99,33 +107,41 @@ def _sgd(momentum: float, nesterov: bool) -> tuple[optax.GradientTransformationE
         terms = step + 1 + nesterov
         return (1.0 - momentum**terms) / (1.0 - momentum)
 
-    return _downhill(rule), scale
+    def rest(state: OptimizerState, tables: Tables, steps: Tables, rates: Tables) -> tuple[Any, Tables]:
+        velocity = _find(state, "trace")
+        left = tuple(momentum**each for each in steps)
+        # u and β + ... + β^steps of it; with Nesterov's look ahead, each step goes on by β more.
+        factor = momentum * (momentum if nesterov else 1.0) / (1.0 - momentum)
+        each = zip(tables, velocity.tables, left, rates, strict=True)
+        moved = tuple(theta - rate * factor * (1.0 - part) * u for theta, u, part, rate in each)
+        return _decayed(state, left, "trace"), moved
+
+    return _downhill(rule), scale, rest if momentum else None
 
 
 @lru_cache
-def _adagrad(
-    initial_accumulator: float, epsilon: float
-) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _adagrad(initial_accumulator: float, epsilon: float) -> Rule:
     def scale(state: OptimizerState, _: jax.Array) -> Any:
         return jax.tree.map(lambda sum_: jax.lax.rsqrt(sum_ + epsilon), _find(state, "sum_of_squares"))
 
-    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon)), scale
+    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon)), scale, None
 
 
 @lru_cache
-def _rmsprop(decay: float, epsilon: float) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _rmsprop(decay: float, epsilon: float) -> Rule:
     _unit_interval(decay=decay)
 
     def scale(state: OptimizerState, _: jax.Array) -> Any:
         return jax.tree.map(lambda nu: jax.lax.rsqrt(nu + epsilon), _find(state, "nu"))
 
-    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True)), scale
+    def rest(state: OptimizerState, tables: Tables, steps: Tables, _: Tables) -> tuple[Any, Tables]:
+        return _decayed(state, tuple(decay**each for each in steps), "nu"), tables
+
+    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True)), scale, rest
 
 
 @lru_cache
-def _adam(
-    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
-) -> tuple[optax.GradientTransformationExtraArgs, Preconditioner]:
+def _adam(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> Rule:
     _unit_interval(beta_1=beta_1, beta_2=beta_2)
 
     def scale(state: OptimizerState, _: jax.Array) -> Any:
@@ -135,7 +151,30 @@ def _adam(
     rule = optax.scale_by_adam(beta_1, beta_2, epsilon)
     if weight_decay:
         rule = optax.chain(rule, optax.add_decayed_weights(weight_decay))
-    return _downhill(rule), scale
+
+    ratio = beta_1 / beta_2**0.5
+
+    def rest(state: OptimizerState, tables: Tables, steps: Tables, rates: Tables) -> tuple[Any, Tables]:
+        count, moved = _find(state, "count"), []
+        of_each = zip(tables, _find(state, "mu").tables, _find(state, "nu").tables, steps, rates, strict=True)
+        for theta, mu, nu, missed, rate in of_each:
+            # Each of the steps is shorter than that before it by this ratio; corrections are those of the first.
+            first = count - missed + 1
+            step = mu / (1 - beta_1**first) / (jnp.sqrt(nu / (1 - beta_2**first)) + epsilon)
+            way = step * ratio * (1 - ratio**missed) / (1 - ratio)
+            moved.append((theta - rate * way) * (1.0 - rate * weight_decay) ** missed)
+        for name, beta in (("mu", beta_1), ("nu", beta_2)):
+            state = _decayed(state, tuple(beta**each for each in steps), name)
+        return state, tuple(moved)
+
+    return _downhill(rule), scale, rest
+
+
+def _decayed(state: OptimizerState, left: Tables, name: str) -> OptimizerState:
+    """Return a rule's state with a part of it multiplied, table by table, by what is left of it."""
+    before = _find(state, name)
+    tables = tuple(rows * part for rows, part in zip(before.tables, left, strict=True))
+    return optax.tree_utils.tree_set(state, **{name: before._replace(tables=tables)})
 
 
 def _find(state: OptimizerState, name: str) -> Any:
@@ -319,7 +358,7 @@ def LBFGS(  # noqa: N802
     """
     if clip_norm is not None:
         raise SteepestError("L-BFGS takes gradients as they are.", hint="Leave --clip-norm out.")
-    return _optimizer(LINE_SEARCH, learning_rate, (_lbfgs(memory), None), None, memory=memory)
+    return _optimizer(LINE_SEARCH, learning_rate, (_lbfgs(memory), None, None), None, memory=memory)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steepest.descent.epoch import Batches, Constants, Program, move, shares_of, totals_of
+from steepest.descent.epoch import Batches, Constants, Program, at_rows, move, shares_of, totals_of
 from steepest.descent.ranks import over_ranks
 from steepest.descent.state import State
 
@@ -88,6 +88,7 @@ def _look(program: Program, constants: Constants, state: State, batches: Batches
 def _seen(program: Program, constants: Constants, state: State, batches: Batches) -> Seen:
     shares = shares_of(batches.weights, totals_of(program, batches.weights))
     batch = jax.tree.map(lambda array: array[0], batches._replace(weights=shares))
+    state = at_rows(program, constants, state, batch)
     moved = move(program, constants, state, batch)
     update = jax.tree.map(jnp.subtract, moved.parameters, state.parameters)
     updates, weights, gradients = (

@@ -1,0 +1,267 @@
+"""Sparse rows: pairs of a place and a value, kept and gathered in strips of a fixed length.
+
+A row of a sparse table has few of its many features. What it has are pairs: the place of a feature, and its
+value. Pairs are kept in strips of a few pairs each, the last of a row filled up: so rows of any length are
+gathered by copying strips, and a compiled step sees arrays of fixed shapes, in which little is padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from steepest.data.gather import Array, mapped
+from steepest.data.order import Rows
+
+NOWHERE = 2**32 - 1
+"""The place of padding: no table has so many rows, and what is looked up there is zero."""
+
+LENGTHS = (4, 8, 16)
+"""Pairs of a strip, to choose from where rows differ in their number of pairs."""
+
+
+class Strips(NamedTuple):
+    """The pairs of some rows, as an objective gets them.
+
+    Attributes
+    ----------
+    places
+        uint32 ``[strips, length]``: rows of the table that is looked up; padding is outside of it.
+    values
+        float32 ``[strips, length]``; 0 for padding.
+    owners
+        int32 ``[strips]``: ``row · lists + list``, for the row within the batch and one of its lists.
+    """
+
+    places: Any
+    values: Any
+    owners: Any
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of pairs.
+
+    Parameters
+    ----------
+    begins
+        int64 ``[rows + 1]``: a row's first strip, and that of the row after it. Strip 0 is all padding.
+    places, values
+        uint32 and float32 ``[strips, length]``.
+    lists
+        uint16 ``[strips]``: which of a row's lists the pairs of a strip belong to.
+    list_count
+        Lists of a row.
+    width
+        The number of features: places are below it.
+
+    Examples
+    --------
+    >>> from scipy.sparse import csr_array
+    >>> rows = pairs_of(csr_array([[0.0, 2.0, 3.0], [0.0, 0.0, 0.0]]), length=4)
+    >>> rows.batches(np.array([[1, 0]])).values.tolist()
+    [[[2.0, 3.0, 0.0, 0.0]]]
+    """
+
+    begins: npt.NDArray[np.int64]
+    places: npt.NDArray[np.uint32]
+    values: npt.NDArray[np.float32]
+    lists: npt.NDArray[np.uint16]
+    list_count: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return len(self), self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return np.dtype(np.float32)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in a window, on average."""
+        return -(-len(self.places) * (self.places.shape[1] * 8 + 4) // max(1, len(self)))
+
+    def __len__(self) -> int:
+        return len(self.begins) - 1
+
+    def batches(self, rows: Rows) -> Strips:
+        """Gather batches of rows.
+
+        Parameters
+        ----------
+        rows
+            Row numbers ``[steps, batch_size]``; -1 for none.
+
+        Returns
+        -------
+        Strips
+            Each array ``[steps, strips, ...]``: all steps have as many as `bucket` makes of the most.
+        """
+        steps, batch_size = rows.shape
+        flat = rows.ravel()
+        counts = np.where(flat >= 0, self.begins[flat + 1] - self.begins[flat], 0)
+        ends = np.cumsum(counts)
+        totals = np.diff(ends[batch_size - 1 :: batch_size], prepend=0)
+        most = bucket(int(totals.max(initial=1)))
+        step_starts = np.arange(steps) * most - (np.cumsum(totals) - totals)
+        which = np.arange(ends[-1]) if len(ends) else np.zeros(0, np.int64)
+        to = which + np.repeat(step_starts, totals)
+        source = np.zeros(steps * most, np.int64)
+        source[to] = which + np.repeat(self.begins[flat] - (ends - counts), counts)
+        owners = np.zeros(steps * most, np.int32)
+        owners[to] = np.repeat(np.tile(np.arange(batch_size) * self.list_count, steps), counts)
+        if self.list_count > 1:
+            owners += self.lists[source]
+        shape = (steps, most, self.places.shape[1])
+        places, values = np.empty(shape, np.uint32), np.empty(shape, np.float32)
+        for kept, out in ((self.places, places), (self.values, values)):
+            np.take(kept, source, axis=0, out=out.reshape(-1, shape[2]), mode="clip")
+        return Strips(places, values, owners.reshape(steps, most))
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the arrays of mapped files that the rows are read from."""
+        parts = (self.places, self.values, self.lists)
+        return tuple(array for part in parts for array in mapped(part))
+
+
+def bucket(count: int) -> int:
+    """Return the least number that is not smaller and has four bits that are not zero, or fewer.
+
+    At most an eighth is padding, and few shapes are compiled.
+
+    Examples
+    --------
+    >>> [bucket(count) for count in (1, 15, 17, 1000, 1025)]
+    [1, 15, 18, 1024, 1152]
+    """
+    low = max(0, count.bit_length() - 4)
+    return -(-count >> low) << low
+
+
+def strip_length(pairs: int, rows: int, most: int) -> int:
+    """Return how many pairs a strip has: all of a row, where rows are short and alike, else about a quarter.
+
+    Parameters
+    ----------
+    pairs, rows
+        The number of all pairs, and of all rows (or lists of rows).
+    most
+        The most pairs that a row has.
+    """
+    mean = pairs / max(1, rows)
+    if most <= min(LENGTHS[-1], 1.25 * mean):
+        return max(1, most)
+    return next((length for length in LENGTHS if 4 * length >= mean), LENGTHS[-1])
+
+
+def pairs_of(matrix: Any, length: int | None = None) -> Pairs:
+    """Return the rows of a sparse matrix of SciPy as pairs.
+
+    Parameters
+    ----------
+    matrix
+        Any sparse matrix or array ``[rows, features]``.
+    length
+        Pairs of a strip; ``None`` chooses.
+    """
+    rows = matrix.tocsr()
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    lengths = np.diff(rows.indptr)[:, None]
+    return in_strips(lengths, rows.indices, rows.data, rows.shape[1], length)
+
+
+def in_strips(
+    lengths: npt.NDArray[np.integer],
+    places: npt.NDArray[np.integer],
+    values: npt.NDArray[np.floating],
+    width: int,
+    length: int | None = None,
+) -> Pairs:
+    """Arrange pairs in strips.
+
+    Parameters
+    ----------
+    lengths
+        How many pairs each row has in each of its lists, ``[rows, lists]``.
+    places, values
+        All pairs, row by row and list by list.
+    width
+        The number of features.
+    length
+        Pairs of a strip; ``None`` chooses.
+    """
+    flat = lengths.ravel().astype(np.int64)
+    if length is None:
+        length = strip_length(len(places), max(1, np.count_nonzero(flat)), int(flat.max(initial=0)))
+    strips = -(-flat // length)
+    firsts = 1 + np.cumsum(strips) - strips
+    to = np.arange(len(places)) + np.repeat(firsts * length - (np.cumsum(flat) - flat), flat)
+    shape = (1 + int(strips.sum()), length)
+    kept_places, kept_values = np.full(shape, NOWHERE, np.uint32), np.zeros(shape, np.float32)
+    kept_places.reshape(-1)[to], kept_values.reshape(-1)[to] = places, values
+    list_count = lengths.shape[1]
+    of_list = np.zeros(shape[0], np.uint16)
+    of_list[1:] = np.repeat(np.tile(np.arange(list_count), len(lengths)), strips)
+    begins = np.ones(len(lengths) + 1, np.int64)
+    begins[1:] += np.cumsum(strips.reshape(-1, list_count).sum(axis=1))
+    return Pairs(begins, kept_places, kept_values, of_list, list_count, width)
+
+
+def touched(places: Sequence[npt.NDArray[Any]], width: int) -> tuple[npt.NDArray[Any], list[Any]]:
+    """Find which rows of a table the steps of a window look up, and number them anew for each step.
+
+    Parameters
+    ----------
+    places
+        Arrays of places, each ``[steps, ...]``, all of rows of the same table.
+    width
+        The rows of the table; a place that is not below it is none.
+
+    Returns
+    -------
+    rows
+        uint32 ``[steps, touched]``: each row that a step looks up, once; filled up with `NOWHERE`.
+    renumbered
+        The places, as uint32, in terms of these rows; those that were none are still none.
+
+    Examples
+    --------
+    >>> rows, (renumbered,) = touched([np.array([[7, 3, 7, 99]])], width=10)
+    >>> rows.tolist(), renumbered.tolist()
+    ([[7, 3]], [[0, 1, 0, 4294967295]])
+    """
+    import pandas as pd
+
+    steps = len(places[0])
+    flat = [each.reshape(steps, -1) for each in places]
+    sizes = np.cumsum([0, *(each.shape[1] for each in flat)])
+    codes = np.empty((steps, sizes[-1]), np.uint32)
+    found = []
+    line = np.empty(1 + sizes[-1], np.uint32)
+    line[0] = NOWHERE  # comes first, and so has the code 0
+    for step in range(steps):
+        for each, first, last in zip(flat, sizes, sizes[1:], strict=False):
+            line[1 + first : 1 + last] = each[step]
+        np.copyto(line, NOWHERE, where=line >= width)
+        numbers, rows = pd.factorize(line)
+        np.subtract(numbers[1:], 1, out=codes[step], casting="unsafe")
+        found.append(rows[1:])
+    most = bucket(max(1, *map(len, found)))
+    rows = np.full((steps, most), NOWHERE, np.uint32)
+    for step, each in enumerate(found):
+        rows[step, : len(each)] = each
+    renumbered = [
+        codes[:, first:last].reshape(each.shape)
+        for each, first, last in zip(places, sizes, sizes[1:], strict=False)
+    ]
+    return rows, renumbered
