@@ -7,6 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.hashing import mixed
+
 MOST_SAMPLED = 1 << 14
 """How many different integers are in a sample."""
 
@@ -94,7 +96,7 @@ def _smallest(hashes: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> 
 
 
 def hashes_of(integers: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
-    """Return a hash of each integer: splitmix64 (Steele, Lea and Flood, 2014), which maps no two to one.
+    """Return a hash of each integer: `steepest.data.hashing.mixed`, which maps no two to one.
 
     Examples
     --------
@@ -102,13 +104,7 @@ def hashes_of(integers: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
     [16294208416658607535, 10451216379200822465]
     """
     wide = integers if pa.types.is_uint64(integers.type) else integers.cast(pa.int64())
-    mixed = np.asarray(wide).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(30)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    return mixed(np.asarray(wide).view(np.uint64))
 
 
 def in_common(
