@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from steepest.data.column import Column as Column
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
+from steepest.data.listing import texts_of
 from steepest.data.sparse import Pairs, crossed, pack_sparse, run_of
 from steepest.data.summary import DAY, is_list, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
@@ -136,7 +137,7 @@ def _category_names(column: Column) -> tuple[str, ...]:
 
 def _category(column: Column, values: pa.ChunkedArray) -> Iterator[npt.NDArray[np.integer]]:
     none = len(column.values) + column.other
-    texts = values if pa.types.is_large_string(values.type) else values.cast(pa.string())
+    texts = texts_of(values)
     places = pc.index_in(texts, value_set=pa.array(column.values, texts.type))
     places = pc.fill_null(places, len(column.values)).to_numpy()  # the place of "other", or none
     if column.missing and values.null_count:

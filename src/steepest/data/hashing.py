@@ -58,11 +58,6 @@ def mixed(numbers: Hashes) -> Hashes:
     return hashed
 
 
-def hashes_of_pairs(first: Hashes, second: Hashes) -> Hashes:
-    """Return a hash of each pair of hashes, in which their order counts: mixed(mixed(first) + second)."""
-    return mixed(mixed(first) + second)
-
-
 def places_of(hashes: Hashes, bits: int) -> npt.NDArray[np.int32]:
     """Return hashes as places: their lowest bits.
 
@@ -72,3 +67,18 @@ def places_of(hashes: Hashes, bits: int) -> npt.NDArray[np.int32]:
     [5, 1]
     """
     return (hashes & np.uint64((1 << bits) - 1)).astype(np.int32)
+
+
+def places_of_pairs(first: Hashes, second: Hashes, bits: int) -> npt.NDArray[np.int32]:
+    """Return places for pairs of what was hashed: the lowest bits of mixed(first) + second.
+
+    Such a sum of two tables (Pătraşcu and Thorup, "The power of simple tabulation hashing", 2012) needs no
+    further mixing.
+
+    Examples
+    --------
+    >>> one, other = np.array([5], np.uint64), np.array([7], np.uint64)
+    >>> places_of_pairs(one, other, 10).tolist(), places_of_pairs(other, one, 10).tolist()
+    ([0], [0])
+    """
+    return places_of(mixed(first) + second, bits)

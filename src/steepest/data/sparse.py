@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.column import Column, Sparse
-from steepest.data.hashing import hashes_of_pairs, hashes_of_texts, places_of
+from steepest.data.hashing import hashes_of_texts, mixed, places_of, places_of_pairs
 from steepest.data.layout import Run
+from steepest.data.listing import elements, split, texts_of
 from steepest.data.tokens import Tokens, n_grams_of, pieces_of, tokens_of
 
 ONE_A_ROW = ("category", "hashed", "cross")
@@ -35,8 +36,7 @@ class Pairs(NamedTuple):
 
 def sparse_of(column: Column) -> Sparse:
     """Return how a sparse column takes its places."""
-    assert column.sparse is not None
-    return column.sparse
+    return column.sparse or Sparse()
 
 
 def run_of(column: Column) -> Run:
@@ -74,65 +74,6 @@ def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | Pairs:
     return _category(column, texts_of(values))
 
 
-def texts_of(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-    """Return values as text: whole numbers as their digits, also where they are kept as decimals.
-
-    Examples
-    --------
-    >>> texts_of(pa.array([8812.0, None, 0.5])).to_pylist(), texts_of(pa.array([True])).to_pylist()
-    (['8812', None, '0.5'], ['true'])
-    """
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if pa.types.is_floating(values.type):
-        whole = pc.and_(pc.equal(values, pc.floor(values)), pc.less(pc.abs(values), 2.0**53))
-        digits = pc.if_else(whole, values, None).cast(pa.int64()).cast(pa.string())
-        return pc.coalesce(digits, values.cast(pa.string()))
-    return values if pa.types.is_large_string(values.type) else values.cast(pa.string())
-
-
-def split(texts: pa.ChunkedArray, separator: str) -> pa.ChunkedArray:
-    """Return text as lists of what stands between separators, without white space around it.
-
-    Examples
-    --------
-    >>> split(pa.chunked_array([["red| blue", "", None]]), "|").to_pylist()
-    [['red', 'blue'], [''], None]
-    """
-    chunks = [pc.split_pattern(chunk, separator) for chunk in texts_of(texts).chunks]
-    trimmed = [
-        type(each).from_arrays(
-            each.offsets,
-            pc.utf8_trim_whitespace(each.values),
-            mask=each.is_null() if each.null_count else None,
-        )
-        for each in map(_compact, chunks)
-    ]
-    return pa.chunked_array(trimmed, trimmed[0].type if trimmed else pa.list_(pa.string()))
-
-
-def _compact(lists: pa.ListArray) -> pa.ListArray:
-    """Return lists that begin at the beginning of their memory, as some functions of Arrow need them."""
-    return pa.concat_arrays([lists]) if lists.offset == 0 else lists.take(pa.array(np.arange(len(lists))))
-
-
-def elements(lists: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Return the values that stand in lists, but for missing and empty ones, and the row of each.
-
-    Examples
-    --------
-    >>> rows, values = elements(pa.chunked_array([[["u", None], None, [], ["v", "u", ""]]]))
-    >>> rows.tolist(), values.to_pylist()
-    ([0, 2, 2], ['u', 'v', 'u'])
-    """
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    rows = np.repeat(np.arange(len(lists)), lengths)
-    values = texts_of(pc.list_flatten(lists))
-    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    there = pc.fill_null(pc.not_equal(values, ""), False)
-    return rows[np.asarray(there)], values.filter(there)
-
-
 def crossed(columns: Sequence[pa.ChunkedArray]) -> pa.DictionaryArray:
     """Return the combination of columns' values in each row, as text; none where one is missing.
 
@@ -143,14 +84,13 @@ def crossed(columns: Sequence[pa.ChunkedArray]) -> pa.DictionaryArray:
     >>> crossed([pa.chunked_array([["u", "u", None]]), pa.chunked_array([[3, 14, 3]])]).to_pylist()
     ['u, 3', 'u, 14', None]
     """
-    whole: pa.DictionaryArray | None = None
-    for column in columns:
-        encoded = texts_of(column).combine_chunks().dictionary_encode()
-        escaped = pc.replace_substring_regex(encoded.dictionary, r"([\\,])", r"\\\1")
-        part = pa.DictionaryArray.from_arrays(encoded.indices, escaped.cast(pa.large_string()))
-        whole = part if whole is None else _crossed(whole, part)
-    assert whole is not None
-    return whole
+    return functools.reduce(_crossed, map(_escaped, columns))
+
+
+def _escaped(values: pa.ChunkedArray) -> pa.DictionaryArray:
+    encoded = texts_of(values).combine_chunks().dictionary_encode()
+    escaped = pc.replace_substring_regex(encoded.dictionary, r"([\\,])", r"\\\1")
+    return pa.DictionaryArray.from_arrays(encoded.indices, escaped.cast(pa.large_string()))
 
 
 def _crossed(a: pa.DictionaryArray, b: pa.DictionaryArray) -> pa.DictionaryArray:
@@ -159,9 +99,8 @@ def _crossed(a: pa.DictionaryArray, b: pa.DictionaryArray) -> pa.DictionaryArray
         pc.multiply(a.indices.cast(pa.int64()), width), b.indices.cast(pa.int64())
     ).dictionary_encode()
     of_a, of_b = np.divmod(both.dictionary.to_numpy(zero_copy_only=False).astype(np.int64), width)
-    texts = pc.binary_join_element_wise(
-        a.dictionary.take(pa.array(of_a)), b.dictionary.take(pa.array(of_b)), ", "
-    )
+    ends = [each.dictionary.take(pa.array(of)) for each, of in ((a, of_a), (b, of_b))]
+    texts = pc.binary_join_element_wise(*ends, pa.scalar(", ", pa.large_string()))
     return pa.DictionaryArray.from_arrays(both.indices, texts)
 
 
@@ -181,11 +120,12 @@ def _list(column: Column, values: pa.ChunkedArray) -> Pairs:
     separator = sparse_of(column).separator
     lists = split(values, separator) if separator else values
     if pa.types.is_null(lists.type):
-        return _pairs(len(lists), np.empty(0, np.int64), np.empty(0, np.int64), 1)[0]
+        return _pairs(len(lists), np.empty(0, np.int64), 0)[0]
     rows, found = elements(lists)
     encoded = found.dictionary_encode()
     places = _places_of_values(column, encoded.dictionary)[encoded.indices.to_numpy()]
-    return _pairs(len(lists), rows[places >= 0], places[places >= 0], run_of(column).width)[0]
+    bits = run_of(column).width.bit_length()
+    return _pairs(len(lists), (rows << bits | places)[places >= 0], bits)[0]
 
 
 def _places_of_values(column: Column, values: pa.Array) -> npt.NDArray[np.int64]:
@@ -198,16 +138,28 @@ def _places_of_values(column: Column, values: pa.Array) -> npt.NDArray[np.int64]
 
 
 def _pairs(
-    rows: int, of: npt.NDArray[np.int64], places: npt.NDArray[np.int64], width: int
+    rows: int, keys: npt.NDArray[np.int64], bits: int
 ) -> tuple[Pairs, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return each place of each row once, at value 1; and how often it occurred, and in which row."""
-    keys = of * width + places
+    """Return each place of each row once, at value 1; how often it occurred, and in which row.
+
+    Parameters
+    ----------
+    rows
+        The number of rows.
+    keys
+        int64 [pairs]: row 2^bits + place. They are sorted in place.
+    bits
+        So many that any place has fewer.
+    """
     keys.sort()
-    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
-    counts = np.diff(firsts, append=len(keys))
-    owners, kept = np.divmod(keys[firsts], width)
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    firsts = np.flatnonzero(is_first)
+    kept = keys[firsts]
+    owners = kept >> bits
     lengths = np.bincount(owners, minlength=rows).astype(np.int32)
-    return Pairs(lengths, kept.astype(np.int32), np.ones(len(kept), np.float32)), counts, owners
+    places = (kept & ((1 << bits) - 1)).astype(np.int32)
+    return Pairs(lengths, places, np.ones(len(kept), np.float32)), np.diff(firsts, append=len(keys)), owners
 
 
 def _text(column: Column, values: pa.ChunkedArray) -> Pairs:
@@ -226,9 +178,9 @@ def _of_piece(column: Column, texts: pa.LargeStringArray) -> Pairs:
     tokens = tokens_of(texts)
     if column.kind == "characters":
         tokens = n_grams_of(tokens)
-    rows, places = _terms(column, tokens)
-    pairs, counts, owners = _pairs(len(texts), rows, places, run_of(column).width)
-    weights = 1.0 + np.log(counts)
+    bits = run_of(column).width.bit_length()
+    pairs, counts, owners = _pairs(len(texts), _keys(column, tokens, bits), bits)
+    weights = (1.0 + np.log(np.arange(1, counts.max(initial=0) + 1)))[counts - 1]
     idf = inverse_frequencies(column)
     if idf is not None:
         weights *= idf[pairs.places]
@@ -248,35 +200,39 @@ def _inverse(documents: int, counts: tuple[int, ...]) -> npt.NDArray[np.float64]
     return frequencies
 
 
-def _terms(column: Column, tokens: Tokens) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows and places of all words, and of pairs where they count, that have a place."""
-    bits = sparse_of(column).bits
+def _keys(column: Column, tokens: Tokens, bits: int) -> npt.NDArray[np.int64]:
+    """Return row 2^bits + place of all words, and of pairs where they count, that have a place."""
+    hashed = sparse_of(column).bits
     rows, codes, words = tokens
-    if bits:
+    first = rows << bits
+    if hashed:
         hashes = hashes_of_texts(words, column.name)
-        places = places_of(hashes, bits).astype(np.int64)[codes]
-    else:
-        place_of = column.place_of
-        places = np.array([place_of.get(word, -1) for word in words.to_pylist()], np.int64)[codes]
+        found = [first + places_of(hashes, hashed).astype(np.int64)[codes]]
+        if column.kind == "text":
+            # The lowest bits of mixed(first) + second, from those of both.
+            begin, end = (places_of(each, hashed).astype(np.int64) for each in (mixed(hashes), hashes))
+            places = (begin[codes[:-1]] + end[codes[1:]]) & ((1 << hashed) - 1)
+            found.append((first[1:] + places)[rows[1:] == rows[:-1]])
+        return np.concatenate(found)
+    place_of = column.place_of
+    places = np.array([place_of.get(word, -1) for word in words.to_pylist()], np.int64)[codes]
+    found = [(first + places)[places >= 0]]
     if column.kind == "text":
-        together = rows[1:] == rows[:-1]
-        first, second = codes[:-1][together], codes[1:][together]
-        if bits:
-            of_pairs = places_of(hashes_of_pairs(hashes[first], hashes[second]), bits).astype(np.int64)
-        else:
-            of_pairs = _places_of_pairs(column, words, first, second)
-        rows, places = np.concatenate([rows, rows[1:][together]]), np.concatenate([places, of_pairs])
-    return (rows, places) if bits else (rows[places >= 0], places[places >= 0])
+        places = _places_of_pairs(column, words, codes)
+        found.append((first[1:] + places)[(places >= 0) & (rows[1:] == rows[:-1])])
+    return np.concatenate(found)
 
 
-def _places_of_pairs(
-    column: Column, words: pa.Array, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
+def _places_of_pairs(column: Column, words: pa.Array, codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the place of each two neighbours, -1 for those that have none."""
     known, keys, places = column.pair_table
-    numbers = np.array([known.get(word, -1) for word in words.to_pylist()], np.int64)
-    sought = numbers[first] << 32 | numbers[second]  # negative where either is in no pair, which no key is
-    found = pc.index_in(pa.array(sought), value_set=pa.array(keys))
-    return np.append(places, -1)[pc.fill_null(found, -1).to_numpy(zero_copy_only=False)].astype(np.int64)
+    numbers = np.array([known.get(word, -1) for word in words.to_pylist()], np.int64)[codes]
+    sought = numbers[:-1] << 32 | numbers[1:]
+    maybe = np.flatnonzero((numbers[:-1] >= 0) & (numbers[1:] >= 0))
+    found = pc.fill_null(pc.index_in(pa.array(sought[maybe]), value_set=pa.array(keys)), -1)
+    all_places = np.full(len(sought), -1, np.int64)
+    all_places[maybe] = np.append(places, np.int32(-1))[found.to_numpy(zero_copy_only=False)]
+    return all_places
 
 
 def hashed_name(column: Column, place: int) -> str:
@@ -295,7 +251,8 @@ def _named(name: str, kind: str, sparse: Sparse) -> dict[int, list[str]]:
         hashes_of_texts(pa.array([each[end] for each in both], pa.string()), name) for end in (0, -1)
     )
     is_pair = np.array([len(each) == 2 for each in both], bool)
-    places = places_of(np.where(is_pair, hashes_of_pairs(first, last), first), sparse.bits)
+    of_pairs = places_of_pairs(first, last, sparse.bits)
+    places = np.where(is_pair, of_pairs, places_of(first, sparse.bits))
     named: dict[int, list[str]] = {}
     for value, place in zip(sparse.frequent, places.tolist(), strict=True):
         named.setdefault(place, []).append(value)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PIECE_BYTES = 1 << 22
+PIECE_BYTES = 1 << 23
 """Bytes of text that are looked at together, but for a single text that has more."""
 
 SHORTEST, LONGEST = 3, 5
@@ -84,17 +84,13 @@ def tokens_of(texts: pa.LargeStringArray) -> Tokens:
     >>> [found.words[code].as_py() for code in found.codes], found.rows.tolist()
     (['strasse', 'strasse', '中', '文', 'b2'], [0, 0, 1, 1, 1])
     """
-    text, begins, is_word, is_first = _seen(texts)
-    letters = LOWER[text[is_word]]
-    offsets = np.flatnonzero(is_first[is_word])
+    text, begins, _, is_first = _seen(texts)
     firsts = np.flatnonzero(is_first)
     per_row = np.diff(np.append(np.searchsorted(firsts, begins), len(firsts)))
-    words = pa.LargeStringArray.from_buffers(
-        len(offsets), pa.py_buffer(np.append(offsets, len(letters)).astype(np.int64)), pa.py_buffer(letters)
-    )
-    encoded = words.dictionary_encode()
-    codes, different = _folded(encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
-    return Tokens(np.repeat(np.arange(len(texts)), per_row), codes, different)
+    # Up to the next word, so that nothing is copied; what is no part of a word is taken off each different one.
+    encoded = _strings(text, np.append(firsts, len(text))).dictionary_encode()
+    codes, words = _folded(encoded.indices.to_numpy(), _only_words(encoded.dictionary))
+    return Tokens(np.repeat(np.arange(len(texts)), per_row), codes, words)
 
 
 def lengths_of(texts: pa.LargeStringArray, kind: str) -> npt.NDArray[np.int64]:
@@ -153,30 +149,47 @@ def n_grams_of(tokens: Tokens) -> Tokens:
     )
 
 
+Bytes = npt.NDArray[np.uint8]
+
 Flags = npt.NDArray[np.bool_]
 
 
-def _seen(texts: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Flags, Flags]:
+def _seen(texts: pa.LargeStringArray) -> tuple[Bytes, npt.NDArray[np.int64], Flags, Flags]:
     """Return the bytes of all texts, where each row begins, which bytes are of words, and which begin one."""
     text, offsets = _bytes(texts)
     if len(text) and text.max() >= 0x80:
         plain = pc.string_is_ascii(texts)
-        texts = pc.replace_with_mask(
-            texts, pc.invert(plain), pc.utf8_normalize(texts.filter(pc.invert(plain)), form="NFKC")
-        )
+        odd = pc.invert(plain)
+        texts = pc.replace_with_mask(texts, odd, pc.utf8_normalize(texts.filter(odd), form="NFKC"))
         text, offsets = _bytes(texts)
-    begins = offsets[:-1]
-    if not len(text) or text.max() < 0x80:
-        is_word = IS_WORD[text]
-        is_first = is_word.copy()
-        is_first[1:] &= ~is_word[:-1]
-        inside = begins[begins < len(text)]
-        is_first[inside] = is_word[inside]
-        return text, begins, is_word, is_first
-    return text, begins, *_seen_by_character(text, begins)
+    return text, offsets[:-1], *_words_in(text, offsets[:-1])
 
 
-def _seen_by_character(text: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
+def _words_in(text: Bytes, begins: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
+    """Return which bytes are of words, and which begin one."""
+    if len(text) and text.max() >= 0x80:
+        return _words_by_character(text, begins)
+    is_word = IS_WORD[text]
+    is_first = is_word.copy()
+    np.greater(is_word[1:], is_word[:-1], out=is_first[1:])
+    inside = begins[begins < len(text)]
+    is_first[inside] = is_word[inside]
+    return is_word, is_first
+
+
+def _only_words(texts: pa.LargeStringArray) -> pa.LargeStringArray:
+    """Return words without what stands after them, ASCII letters as small ones."""
+    text, offsets = _bytes(texts)
+    is_word, _ = _words_in(text, offsets[:-1])
+    return _strings(LOWER[text[is_word]], np.concatenate([[0], np.cumsum(is_word)])[offsets])
+
+
+def _strings(text: Bytes, offsets: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+    """Return pieces of text, each from one offset to the next."""
+    return pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def _words_by_character(text: Bytes, begins: npt.NDArray[np.int64]) -> tuple[Flags, Flags]:
     leads = np.flatnonzero((text & 0xC0) != 0x80)
     kinds = _kinds()[np.frombuffer(text.tobytes().decode().encode("utf-32-le"), np.uint32)]
     is_row = np.zeros(len(text) + 1, bool)
@@ -196,7 +209,7 @@ def _seen_by_character(text: npt.NDArray[np.uint8], begins: npt.NDArray[np.int64
     return np.repeat(word, sizes), is_first
 
 
-def _bytes(texts: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _bytes(texts: pa.LargeStringArray) -> tuple[Bytes, npt.NDArray[np.int64]]:
     """Return the bytes of all texts, and where each begins and the last one ends."""
     _, places, data = texts.buffers()
     offsets = np.frombuffer(places, np.int64)[texts.offset : texts.offset + len(texts) + 1]
@@ -205,13 +218,13 @@ def _bytes(texts: pa.LargeStringArray) -> tuple[npt.NDArray[np.uint8], npt.NDArr
     return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _folded(codes: npt.NDArray[np.int64], words: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """Fold the case of words that are not ASCII, of which two may become one."""
+def _folded(codes: npt.NDArray[np.int32], words: pa.Array) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """Fold the case of words that are not ASCII, and make one of those that are the same."""
     odd = pc.invert(pc.string_is_ascii(words))
-    if not pc.any(odd).as_py():
-        return codes, words
-    folded = [unicodedata.normalize("NFKC", word.casefold()) for word in words.filter(odd).to_pylist()]
-    encoded = pc.replace_with_mask(words, odd, pa.array(folded, words.type)).dictionary_encode()
+    if pc.any(odd).as_py():
+        folded = [unicodedata.normalize("NFKC", word.casefold()) for word in words.filter(odd).to_pylist()]
+        words = pc.replace_with_mask(words, odd, pa.array(folded, words.type))
+    encoded = words.dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int64)[codes], encoded.dictionary
 
 
