@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from steepest.data.column import Column, Sparse
 from steepest.data.encode import (
     KINDS,
     PARTS,
-    Column,
     Locate,
     feature_names,
     matching,
@@ -23,7 +23,8 @@ from steepest.data.encode import (
     runs,
     too_large,
 )
-from steepest.data.layout import Layout, Packed, layout_of
+from steepest.data.layout import DENSE, Layout, Packed, Ragged, layout_of
+from steepest.data.sparse import ONE_A_ROW, TEXTS, Pairs, sparse_name
 from steepest.data.summary import plain_values
 from steepest.errors import SteepestError
 
@@ -75,23 +76,51 @@ class Plan:
 
     @functools.cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """The names of all features."""
+        """The names of all dense features."""
         return tuple(name for column in self.columns for name in feature_names(column))
 
     @property
     def width(self) -> int:
-        """The number of features."""
+        """The number of dense features."""
         return len(self.feature_names)
 
     @functools.cached_property
     def groups(self) -> dict[str, slice]:
-        """Name of a column -> the place of its features."""
-        places, begins = {}, 0
-        for column in self.columns:
-            ends = begins + len(feature_names(column))
-            places[column.name] = slice(begins, ends)
-            begins = ends
-        return places
+        """Name of a column -> the place of its dense features, of those that have any."""
+        return _side_by_side({column.name: len(feature_names(column)) for column in self.columns})
+
+    @functools.cached_property
+    def sparse_groups(self) -> dict[str, slice]:
+        """Name of a column -> the places of its sparse features, of those that have any."""
+        widths = {
+            column.name: run.width
+            for column in self.columns
+            for run in runs(column)
+            if run.source not in DENSE
+        }
+        return _side_by_side(widths)
+
+    def sparse_name(self, place: int) -> str:
+        """Return the name of a sparse feature.
+
+        Parameters
+        ----------
+        place
+            Its place, from 0 to ``layout.sparse - 1``.
+
+        Examples
+        --------
+        >>> merchant = Column("merchant", "hashed", "string", sparse=Sparse(bits=10))
+        >>> Plan((merchant,), dropped=()).sparse_name(51)
+        'merchant: bucket 51'
+        """
+        name, group = next(each for each in self.sparse_groups.items() if place < each[1].stop)
+        return sparse_name(next(each for each in self.columns if each.name == name), place - group.start)
+
+    @functools.cached_property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of the table that the plan looks at."""
+        return tuple(dict.fromkeys(name for column in self.columns for name in column.reads))
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -122,30 +151,46 @@ class Plan:
         """
         columns = [matching(column, rows, locate) for column in self.columns]
         packed = self.layout.empty(rows.num_rows)
+        found = [packed.ragged]
         for begins in range(0, rows.num_rows, ROWS_AT_ONCE):
             block = slice(begins, begins + ROWS_AT_ONCE)
-            self._pack_block(columns, begins, Packed(packed.numbers[block], packed.codes[block]), locate)
-        return packed
+            out = Packed(packed.numbers[block], packed.codes[block], packed.places[block], packed.ragged)
+            lists = self._pack_block(columns, begins, out, locate)
+            packed.ragged.lengths[block] = lists.lengths
+            found.append(lists)
+        places, values = (np.concatenate(each) for each in list(zip(*found, strict=True))[1:])
+        return packed._replace(ragged=Ragged(packed.ragged.lengths, places, values))
 
     def _pack_block(
         self, columns: list[pa.ChunkedArray], begins: int, out: Packed, locate: Locate | None
-    ) -> None:
+    ) -> Ragged:
+        """Write what is kept of a block of rows, but for the pairs of lists, which are returned."""
         rows = len(out.numbers)
         # Column by column side by side, to be turned into rows at once: writing each with a stride is slower.
         numbers = np.empty((out.numbers.shape[1], rows), np.float32)
         codes = np.empty((out.codes.shape[1], rows), out.codes.dtype)
-        next_number, next_code = iter(numbers), iter(codes)
+        places = np.empty((out.places.shape[1], rows), np.int32)
+        to = {"numbers": iter(numbers), "code": iter(codes), "category": iter(places)}
+        lists: list[Pairs] = []
         for column, whole in zip(self.columns, columns, strict=True):
             part = whole.slice(begins, rows)
             values = part if pa.types.is_floating(part.type) else plain_values(part)
             for run, kept in zip(runs(column), pack(column, values), strict=True):
-                place = next(next_number if run.source == "numbers" else next_code)
+                first = 0 if run.source in DENSE else self.sparse_groups[column.name].start
+                if isinstance(kept, Pairs):
+                    lists.append(kept._replace(places=kept.places + np.int32(first)))
+                    continue
+                if run.source == "category":
+                    kept = np.where(kept < run.width, kept + first, self.layout.sparse)
+                place = next(to[run.source])
                 with np.errstate(over="ignore"):
                     place[:] = kept
                 if column.kind == "number" and not np.isfinite(place).all():
                     raise too_large(column, whole, locate)
         out.numbers[:] = numbers.T
         out.codes[:] = codes.T
+        out.places[:] = places.T
+        return _row_by_row(rows, lists)
 
     def encode(self, rows: pa.Table, locate: Locate | None = None) -> npt.NDArray[np.float32]:
         """Turn rows into features: those of `pack`, expanded.
@@ -166,7 +211,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON, from which `plan_from_json` makes the same plan."""
         return {
-            "columns": [_with_lists(dataclasses.asdict(column)) for column in self.columns],
+            "columns": [_column_to_json(column) for column in self.columns],
             "dropped": [dataclasses.asdict(dropped) for dropped in self.dropped],
         }
 
@@ -185,9 +230,9 @@ def plan_from_json(stored: Mapping[str, Any]) -> Plan:
         If it is no such plan.
     """
     try:
-        columns = tuple(Column(**_with_tuples(each)) for each in stored["columns"])
+        columns = tuple(map(_column_from_json, stored["columns"]))
         dropped = tuple(Dropped(**each) for each in stored["dropped"])
-        known = all(column.kind in KINDS and set(column.parts) <= set(PARTS) for column in columns)
+        known = all(_is_known(column) and set(column.parts) <= set(PARTS) for column in columns)
     except (KeyError, TypeError, AttributeError) as error:
         raise SteepestError(f"the column plan is damaged ({error}).", hint="Train again.") from None
     if not known:
@@ -195,9 +240,52 @@ def plan_from_json(stored: Mapping[str, Any]) -> Plan:
     return Plan(columns, dropped)
 
 
-def _with_lists(fields: dict[str, Any]) -> dict[str, Any]:
+def _is_known(column: Column) -> bool:
+    return column.kind in (KINDS if column.sparse is None else (*ONE_A_ROW, *TEXTS, "list"))
+
+
+def _column_to_json(column: Column) -> dict[str, Any]:
+    fields = _with_lists({field.name: getattr(column, field.name) for field in dataclasses.fields(column)})
+    sparse = fields.pop("sparse")
+    return fields if sparse is None else fields | {"sparse": _with_lists(dataclasses.asdict(sparse))}
+
+
+def _column_from_json(stored: Mapping[str, Any]) -> Column:
+    fields = _with_tuples(stored)
+    sparse = stored.get("sparse")
+    return Column(**fields if sparse is None else fields | {"sparse": Sparse(**_with_tuples(sparse))})
+
+
+def _with_lists(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _side_by_side(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Return the place of each that has a width, one after the other."""
+    places, begins = {}, 0
+    for name, width in widths.items():
+        if width:
+            places[name] = slice(begins, begins + width)
+            begins += width
+    return places
+
+
+def _row_by_row(rows: int, lists: list[Pairs]) -> Ragged:
+    """Return the pairs of list columns in the order of the rows, and of the columns within a row."""
+    lengths = np.empty((rows, len(lists)), np.int32)
+    for number, each in enumerate(lists):
+        lengths[:, number] = each.lengths
+    if len(lists) == 1:
+        return Ragged(lengths, lists[0].places, lists[0].values)
+    ends = np.cumsum(lengths.reshape(-1), dtype=np.int64).reshape(lengths.shape)
+    places, values = np.empty(lengths.sum(), np.int32), np.empty(lengths.sum(), np.float32)
+    for number, each in enumerate(lists):
+        begins = ends[:, number] - each.lengths
+        ahead = begins - (np.cumsum(each.lengths) - each.lengths)  # how far a pair moves
+        to = np.arange(len(each.places)) + np.repeat(ahead, each.lengths)
+        places[to], values[to] = each.places, each.values
+    return Ragged(lengths, places, values)

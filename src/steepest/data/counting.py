@@ -1,4 +1,4 @@
-"""How often values occur: counts of parts add up; of too many different integers a fair sample is counted."""
+"""How often values occur: counts of parts add up; of too many different ones a fair sample is counted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.hashing import mixed
+
 MOST_SAMPLED = 1 << 14
-"""How many different integers are in a sample."""
+"""How many different values are in a sample."""
+
+MOST_NAMED = 1 << 14
+"""How many values are still known by name where there are too many to count each."""
+
+LONGEST_NAME = 256
+"""The greatest number of bytes of such a name."""
 
 
 def count(values: pa.ChunkedArray | pa.Array) -> pa.StructArray:
@@ -38,6 +46,34 @@ def count(values: pa.ChunkedArray | pa.Array) -> pa.StructArray:
     counts = np.concatenate([np.zeros(0, np.int64), *(each.field(1).to_numpy() for each in found)])
     there = pc.is_valid(entries)  # an entry of a dictionary may be missing, and two may be the same
     return _added(entries.filter(there), counts[there.to_numpy(zero_copy_only=False)])
+
+
+def counts_of(values: pa.Array, counts: pa.Array | npt.NDArray[np.int64]) -> pa.StructArray:
+    """Return counts as `count` does, of values that are all different."""
+    return pa.StructArray.from_arrays([values, pa.array(counts, pa.int64())], ["values", "counts"])
+
+
+def most_frequent(counted: pa.StructArray, most: int | None = None) -> pa.StructArray:
+    """Return the counts of the most frequent values, equally frequent ones in their own order.
+
+    Parameters
+    ----------
+    counted
+        What `count` returned.
+    most
+        How many; `MOST_NAMED` by default. As names these, values of more than `LONGEST_NAME` bytes are then
+        left out.
+
+    Examples
+    --------
+    >>> most_frequent(count(pa.array(["v", "u", "w", "w"])), 2).field(0).to_pylist()
+    ['w', 'u']
+    """
+    if most is None and not pa.types.is_integer(counted.field(0).type):
+        counted = counted.filter(pc.less_equal(pc.binary_length(counted.field(0)), LONGEST_NAME))
+    table = pa.table({"values": counted.field(0), "counts": counted.field(1)})
+    order = pc.sort_indices(table, sort_keys=[("counts", "descending"), ("values", "ascending")])
+    return counted.take(order[: MOST_NAMED if most is None else most])
 
 
 def add(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:
@@ -74,27 +110,28 @@ def sample(
     pyarrow.StructArray
         As of `count`, with the hashes (uint64, ascending) in the place of the values, at most `MOST_SAMPLED`.
     """
-    return _smallest(hashes_of(integers), np.ones(len(integers), np.int64) if counts is None else counts)
+    return sample_hashes(hashes_of(integers), np.ones(len(integers), np.int64) if counts is None else counts)
 
 
 def add_samples(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:
     """Return the sample of the rows of both, from what `sample` returned for each."""
     hashes, counts = (np.concatenate([each.field(at).to_numpy() for each in (a, b)]) for at in (0, 1))
-    return _smallest(hashes, counts)
+    return sample_hashes(hashes, counts)
 
 
-def _smallest(hashes: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> pa.StructArray:
+def sample_hashes(hashes: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64]) -> pa.StructArray:
+    """Return what `sample` returns, from hashes of any values and how often each occurs."""
     order = np.argsort(hashes)
     hashes = hashes[order]
     is_first = np.ones(len(hashes), bool)
     is_first[1:] = hashes[1:] != hashes[:-1]
     begins = np.flatnonzero(is_first)
     sums = np.add.reduceat(counts[order], begins)
-    return _counts(pa.array(hashes[begins][:MOST_SAMPLED]), pa.array(sums[:MOST_SAMPLED]))
+    return counts_of(pa.array(hashes[begins][:MOST_SAMPLED]), pa.array(sums[:MOST_SAMPLED]))
 
 
 def hashes_of(integers: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
-    """Return a hash of each integer: splitmix64 (Steele, Lea and Flood, 2014), which maps no two to one.
+    """Return a hash of each integer: `steepest.data.hashing.mixed`, which maps no two to one.
 
     Examples
     --------
@@ -102,13 +139,7 @@ def hashes_of(integers: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint64]:
     [16294208416658607535, 10451216379200822465]
     """
     wide = integers if pa.types.is_uint64(integers.type) else integers.cast(pa.int64())
-    mixed = np.asarray(wide).view(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(30)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    return mixed(np.asarray(wide).view(np.uint64))
 
 
 def in_common(
@@ -144,8 +175,4 @@ def _added(values: pa.Array, counts: npt.NDArray[np.int64]) -> pa.StructArray:
     encoded = values.dictionary_encode()
     places = encoded.indices.to_numpy()
     sums = np.bincount(places, weights=counts, minlength=len(encoded.dictionary))  # exact up to 2**53 rows
-    return _counts(encoded.dictionary, pa.array(sums.astype(np.int64)))
-
-
-def _counts(values: pa.Array, counts: pa.Array) -> pa.StructArray:
-    return pa.StructArray.from_arrays([values, counts], ["values", "counts"])
+    return counts_of(encoded.dictionary, pa.array(sums.astype(np.int64)))

@@ -10,9 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.column import Column as Column
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
-from steepest.data.summary import DAY, numbers_of, plain_values, type_of
+from steepest.data.listing import texts_of
+from steepest.data.sparse import Pairs, crossed, pack_sparse, run_of
+from steepest.data.summary import DAY, is_list, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -31,6 +34,7 @@ GOES_WITH = {
     "timestamp": ("timestamp", "date"),
     "date": ("timestamp", "date"),
     "time": ("time",),
+    "list": ("list",),
 }
 """Type that was learned -> types of rows that can be encoded; a column of nothing but missing values can."""
 
@@ -42,44 +46,9 @@ CALLED = {
     "timestamp": "dates",
     "date": "dates",
     "time": "times of day",
+    "list": "lists",
     "unsupported": "nested or binary values",
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """What was learned about one column: all that turns its values into features.
-
-    Parameters
-    ----------
-    name
-        The column's name in the table.
-    kind
-        A key of `KINDS`: "number", "boolean", "category", "time" or "missing" (only whether there is none).
-    type
-        The type that the training rows had, as in `steepest.data.summary.Summary`.
-    mean, deviation
-        The mean of the training values and the root of their mean squared deviation from it; for times in
-        seconds.
-    values
-        The values of a category that have a feature each, most frequent first.
-    other
-        Whether a category has a feature for all values that have none of their own.
-    missing
-        Whether there is a feature that says that the value is missing.
-    parts
-        Keys of `PARTS`: what is taken from a time.
-    """
-
-    name: str
-    kind: str
-    type: str
-    mean: float = 0.0
-    deviation: float = 1.0
-    values: tuple[str, ...] = ()
-    other: bool = False
-    missing: bool = False
-    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,29 +58,29 @@ class Kind:
     Parameters
     ----------
     names
-        Column -> the names of its features, except that which says that the value is missing.
+        Column -> the names of its dense features, except that which says that the value is missing.
     runs
-        Column -> where these features come from, from left to right.
+        Column -> where its features come from, from left to right.
     pack
-        (column, values [rows]) -> for each run what is kept, [rows]: a number, or a code of
-        `steepest.data.layout.Packed`. The values are as `steepest.data.summary.plain_values` returns them,
+        (column, values [rows]) -> for each run what is kept, [rows]: a number, a code of
+        `steepest.data.layout.Packed`, a place among the run's features (their number for none), or pairs. The values are as `steepest.data.summary.plain_values` returns them,
         but that numbers may hold NaN and -0.0.
     """
 
     names: Callable[[Column], tuple[str, ...]]
     runs: Callable[[Column], tuple[Run, ...]]
-    pack: Callable[[Column, pa.ChunkedArray], Iterable[Kept]]
+    pack: Callable[[Column, pa.ChunkedArray], Iterable[Kept | Pairs]]
 
 
 def feature_names(column: Column) -> tuple[str, ...]:
-    """Return the names of a column's features, in their order.
+    """Return the names of a column's dense features, in their order.
 
     Examples
     --------
     >>> feature_names(Column("origin", "category", "string", values=("EWR", "JFK"), other=True, missing=True))
     ('origin = EWR', 'origin = JFK', 'origin = other', 'origin is missing')
     """
-    return KINDS[column.kind].names(column) + ((f"{column.name} is missing",) if column.missing else ())
+    return _kind(column).names(column) + ((f"{column.name} is missing",) if column.missing else ())
 
 
 def runs(column: Column) -> tuple[Run, ...]:
@@ -122,10 +91,10 @@ def runs(column: Column) -> tuple[Run, ...]:
     >>> runs(Column("origin", "category", "string", values=("EWR", "JFK"), other=True, missing=True))
     (Run(source='code', width=3), Run(source='code', width=1))
     """
-    return KINDS[column.kind].runs(column) + ((Run("code", 1),) if column.missing else ())
+    return _kind(column).runs(column) + ((Run("code", 1),) if column.missing else ())
 
 
-def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
+def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept | Pairs]:
     """Yield what is kept of a column's values, for each of its `runs`.
 
     Parameters
@@ -135,7 +104,7 @@ def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept]:
     values
         Values [rows]; see `Kind`.
     """
-    yield from KINDS[column.kind].pack(column, values)
+    yield from _kind(column).pack(column, values)
     if column.missing:
         there = pc.invert(pc.is_null(values, nan_is_null=True))
         yield there.to_numpy().view(np.uint8)  # 0, the only place, where the value is missing
@@ -168,7 +137,7 @@ def _category_names(column: Column) -> tuple[str, ...]:
 
 def _category(column: Column, values: pa.ChunkedArray) -> Iterator[npt.NDArray[np.integer]]:
     none = len(column.values) + column.other
-    texts = values if pa.types.is_large_string(values.type) else values.cast(pa.string())
+    texts = texts_of(values)
     places = pc.index_in(texts, value_set=pa.array(column.values, texts.type))
     places = pc.fill_null(places, len(column.values)).to_numpy()  # the place of "other", or none
     if column.missing and values.null_count:
@@ -256,7 +225,16 @@ KINDS = {
     "time": Kind(_time_names, _time_runs, _time),
     "missing": Kind(lambda _: (), lambda _: (), lambda *_: ()),
 }
-"""Name of a kind of column -> how it is turned into features."""
+"""Name of a kind of column of dense features -> how it is turned into them."""
+
+SPARSE = Kind(
+    lambda _: (), lambda column: (run_of(column),), lambda column, values: (pack_sparse(column, values),)
+)
+"""How columns of sparse features are turned into them, whatever their kind."""
+
+
+def _kind(column: Column) -> Kind:
+    return KINDS[column.kind] if column.sparse is None else SPARSE
 
 
 def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.ChunkedArray:
@@ -267,13 +245,17 @@ def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.Chunke
     SteepestError
         If the rows have no such column, or one of a type that does not go with what was learned.
     """
+    if column.kind == "cross" and column.sparse:
+        parts = zip(column.sparse.columns, column.sparse.types, strict=True)
+        whole = [matching(Column(name, "category", of), rows, locate) for name, of in parts]
+        return pa.chunked_array([crossed([plain_values(values) for values in whole])])
     if column.name not in rows.column_names:
         raise SteepestError(
             f"the table has no column {column.name!r}, which the model was trained with.",
             hint=nearest(column.name, rows.column_names),
         )
     values = rows[column.name]
-    found = type_of(values.type)
+    found = "list" if column.type == "list" and is_list(values.type) else type_of(values.type)
     fits = found in ("null", *GOES_WITH[column.type]) or column.kind == "missing"
     if fits or values.null_count == len(values):
         return values if fits else pa.chunked_array([pa.nulls(len(values))])

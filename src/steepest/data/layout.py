@@ -1,4 +1,8 @@
-"""How encoded rows are kept: numbers as they are, each one-hot group as one small code."""
+"""How encoded rows are kept: numbers as they are, each one-hot group as one small code, the rest as places.
+
+Dense features are expanded when rows are used. Sparse ones, of which a row has a few among very many, never are:
+what is kept of them is where they are not 0.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,33 @@ Features = npt.NDArray[np.float32]
 
 Codes = npt.NDArray[np.uint8 | np.uint16]
 
+DENSE = ("numbers", "code")
+"""The sources of runs that are expanded."""
+
 ROWS_AT_ONCE = 1 << 12
 """How many rows are expanded at a time: few enough for their features to stay in the cache."""
 
 
+class Ragged(NamedTuple):
+    """The sparse features of list columns: pairs of a place and a value, as many as each row has.
+
+    Attributes
+    ----------
+    lengths
+        int32 [rows, lists]: how many pairs a row has in each list column.
+    places
+        int32 [pairs]: row by row, and list by list within a row; ascending within a row's list, each place once.
+    values
+        float32 [pairs]: finite, never 0.
+    """
+
+    lengths: npt.NDArray[np.int32]
+    places: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float32]
+
+
 class Packed(NamedTuple):
-    """Rows as they are kept; `Layout.expand` turns them into features.
+    """Rows as they are kept; `Layout.expand` turns numbers and codes into the dense features.
 
     Attributes
     ----------
@@ -28,10 +53,17 @@ class Packed(NamedTuple):
     codes
         uint8 or uint16 [rows, codes]: in each group of 0/1 features the place of the 1; the group's width, or
         more, for none.
+    places
+        int32 [rows, categories]: the place of the feature that is 1 in each sparse category; `Layout.sparse` for
+        none.
+    ragged
+        The pairs of list columns.
     """
 
     numbers: Features
     codes: Codes
+    places: npt.NDArray[np.int32]
+    ragged: Ragged
 
 
 class Run(NamedTuple):
@@ -40,7 +72,8 @@ class Run(NamedTuple):
     Attributes
     ----------
     source
-        ``"numbers"``: as many columns of numbers, or ``"code"``: one code.
+        Dense: ``"numbers"``, as many columns of numbers, or ``"code"``, one code. Sparse: ``"category"``, one
+        place, or ``"list"``, pairs.
     width
         The number of features.
     """
@@ -56,12 +89,14 @@ class Layout:
     Parameters
     ----------
     runs
-        All features from left to right. Numbers and codes are kept in the order of the features.
+        All features from left to right. Numbers, codes, categories and lists are each kept in this order; each
+        sparse run has the places that follow those of the sparse run before.
 
     Examples
     --------
     >>> layout = layout_of([Run("numbers", 1), Run("code", 3)])
-    >>> rows = Packed(np.array([[0.5], [2.0]], np.float32), np.array([[1], [3]], np.uint8))
+    >>> rows = layout.empty(2)
+    >>> rows.numbers[:], rows.codes[:] = [[0.5], [2.0]], [[1], [3]]
     >>> layout.expand(rows, out := np.empty((2, 4), np.float32))
     >>> out
     array([[0.5, 0. , 1. , 0. ],
@@ -72,8 +107,23 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """The number of features."""
-        return sum(run.width for run in self.runs)
+        """The number of dense features."""
+        return sum(run.width for run in self.runs if run.source in DENSE)
+
+    @property
+    def sparse(self) -> int:
+        """The number of sparse features; also the place that stands for none."""
+        return sum(run.width for run in self.runs if run.source not in DENSE)
+
+    @property
+    def categories(self) -> int:
+        """The number of sparse categories, each with at most one feature a row."""
+        return sum(run.source == "category" for run in self.runs)
+
+    @property
+    def lists(self) -> int:
+        """The number of list columns, each with any number of features a row."""
+        return sum(run.source == "list" for run in self.runs)
 
     @property
     def numbers(self) -> int:
@@ -92,18 +142,20 @@ class Layout:
 
     @property
     def plain(self) -> bool:
-        """Whether the features are the numbers, and nothing else."""
+        """Whether the dense features are the numbers, and nothing else."""
         return not self.code_widths
 
     def empty(self, rows: int) -> Packed:
-        """Return room for packed rows."""
+        """Return room for packed rows, in which no list has a pair yet."""
         return Packed(
             np.empty((rows, self.numbers), np.float32),
             np.empty((rows, len(self.code_widths)), self.code_type),
+            np.empty((rows, self.categories), np.int32),
+            Ragged(np.zeros((rows, self.lists), np.int32), np.empty(0, np.int32), np.empty(0, np.float32)),
         )
 
     def expand(self, packed: Packed, out: Features) -> None:
-        """Write every feature of packed rows.
+        """Write every dense feature of packed rows.
 
         Parameters
         ----------
@@ -138,7 +190,7 @@ class Layout:
         numbers: list[tuple[slice, slice]] = []
         code_begins: list[int] = []
         theirs = ours = 0
-        for source, width in self.runs:
+        for source, width in (run for run in self.runs if run.source in DENSE):
             if source == "numbers":
                 numbers.append((slice(theirs, theirs + width), slice(ours, ours + width)))
                 theirs += width

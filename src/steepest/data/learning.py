@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,12 +11,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.column import Column
 from steepest.data.columns import Dropped, Plan
 from steepest.data.counting import in_common
 from steepest.data.deciding import decide
-from steepest.data.encode import CALLED, Column, Locate, infinite_values, where
+from steepest.data.deciding_sparse import decide_cross, decide_sparse
+from steepest.data.encode import CALLED, Locate, infinite_values, where
 from steepest.data.passing import as_text, from_text, summary_from_json, summary_to_json
-from steepest.data.summary import Summary, common_type, merge, numbers_of, plain_values, summarise, type_of
+from steepest.data.summary import (
+    Summary,
+    common_type,
+    is_list,
+    merge,
+    numbers_of,
+    plain_values,
+    summarise,
+    type_of,
+)
+from steepest.data.tallies import (
+    Tallied,
+    merge_tallied,
+    sparse_columns,
+    tallied,
+    tallied_from_json,
+    tallied_to_json,
+    with_lists,
+    without_hopeless,
+)
+from steepest.data.wishes import Wishes, wishes_from_json
 from steepest.errors import SteepestError, nearest
 
 BLOCK = 1 << 16
@@ -31,10 +54,13 @@ class Seen(NamedTuple):
         Name of a column -> its summary.
     twins
         Groups of columns that are equal to each other in every row.
+    tallied
+        What is counted besides for sparse features.
     """
 
     summaries: dict[str, Summary]
     twins: tuple[tuple[str, ...], ...]
+    tallied: Tallied
 
 
 class Learner:
@@ -48,6 +74,8 @@ class Learner:
     ----------
     leave_out
         Columns that are no features, such as the target. They are summarised all the same.
+    wishes
+        What is wanted of columns, where it is not what the rows would decide.
 
     Examples
     --------
@@ -60,8 +88,9 @@ class Learner:
     {True: 1, False: 3}
     """
 
-    def __init__(self, leave_out: Sequence[str] = ()) -> None:
+    def __init__(self, leave_out: Sequence[str] = (), wishes: Wishes | None = None) -> None:
         self._leave_out = tuple(leave_out)
+        self._wishes = Wishes() if wishes is None else wishes
         self._schema: Any = None  # pyarrow.Schema, once there are rows
         self._types: dict[str, str] = {}  # of the values so far; "null" where there was none yet
         self._seen: Seen | None = None
@@ -88,6 +117,7 @@ class Learner:
         self._know(rows.schema)
         for name in self._schema.names:
             self._check(name, rows[name], locate)
+        rows = with_lists(rows, [name for name, kind in self._types.items() if kind == "list"])
         begins = 0
         while rows.num_rows - begins >= BLOCK - self._rows_held:
             ends = begins + BLOCK - self._rows_held
@@ -122,7 +152,7 @@ class Learner:
             self._types[name] = common
         if other._seen is not None:
             rows = self._seen is not None or self._rows_held
-            self._seen = _merge_seen(self._now(), other._seen) if rows else other._seen
+            self._seen = _merge_seen(self._now(), other._seen, self._wishes) if rows else other._seen
         elif self._rows_held:
             self._seen = self._now()
         self._held, self._rows_held = [*other._held], other._rows_held
@@ -132,10 +162,12 @@ class Learner:
         seen = self._now()
         return {
             "leave_out": self._leave_out,
+            "wishes": dataclasses.asdict(self._wishes),
             "schema": None if self._schema is None else as_text(self._schema.empty_table()),
             "types": self._types,
             "summaries": {name: summary_to_json(each) for name, each in seen.summaries.items()},
             "twins": seen.twins,
+            "tallied": tallied_to_json(seen.tallied),
         }
 
     @property
@@ -147,6 +179,17 @@ class Learner:
     def twins(self) -> tuple[tuple[str, ...], ...]:
         """Groups of columns that are equal to each other in every row so far."""
         return self._now().twins
+
+    def pairs(self) -> dict[str, tuple[int, int]]:
+        """Return how many (place, value) pairs the rows so far have in columns of text and lists.
+
+        Returns
+        -------
+        dict
+            Name of a column -> their number in all rows, and the greatest number in one: not less than those of
+            the plan, which has no place for some.
+        """
+        return {name: (words.total, words.most) for name, words in self._now().tallied.items()}
 
     def plan(self) -> Plan:
         """Return what was learned; more rows may follow.
@@ -168,7 +211,7 @@ class Learner:
         for name, summary in seen.summaries.items():
             if name in self._leave_out:
                 continue
-            learned = decide(name, self._schema.field(name).type, summary)
+            learned = self._decide(name, seen)
             twin = next((other for other in twins.get(name, ()) if other in columns), None)
             if isinstance(learned, Dropped):
                 dropped.append(learned)
@@ -184,6 +227,14 @@ class Learner:
             )
         return Plan(tuple(columns.values()), tuple(dropped))
 
+    def _decide(self, name: str, seen: Seen) -> Column | Dropped:
+        """Decide what becomes of a column or a cross."""
+        if name not in self._schema.names:
+            return decide_cross(name, self._wishes.crosses[name], seen.summaries, self._wishes)
+        summary = seen.summaries[name]
+        learned = decide_sparse(name, summary, seen.tallied.get(name), self._wishes)
+        return learned or decide(name, self._schema.field(name).type, summary)
+
     def _know(self, schema: pa.Schema) -> None:
         """Take the columns of the first rows, and see that others have the same."""
         if self._schema is None:
@@ -191,6 +242,7 @@ class Learner:
                 raise SteepestError(
                     f"the table has no column {unknown!r}.", hint=nearest(unknown, schema.names)
                 )
+            self._wishes.require(schema.names, self._leave_out)
             self._schema = schema
             self._types = dict.fromkeys(schema.names, "null")
         for these, those, what in (
@@ -207,7 +259,7 @@ class Learner:
         """Refuse values of another type than those before, and infinite ones."""
         if values.null_count == len(values):
             return
-        before, kind = self._types[name], type_of(values.type)
+        before, kind = self._types[name], self._type_of(name, values.type)
         common = common_type(before, kind)
         if common is None:
             row = pc.index(pc.is_valid(values), True).as_py()
@@ -222,10 +274,14 @@ class Learner:
             if any(np.isinf(numbers_of(chunk)).any() for chunk in bare.chunks):
                 raise infinite_values(name, values, locate)
 
+    def _type_of(self, name: str, column_type: pa.DataType) -> str:
+        """Return the type of a column's values; lists are one where they may become features."""
+        return "list" if name not in self._leave_out and is_list(column_type) else type_of(column_type)
+
     def _now(self) -> Seen:
         """Return what is known of all rows, those held back among them."""
         if self._schema is None:
-            return Seen({}, ())
+            return Seen({}, (), {})
         if self._seen is not None and not self._held:
             return self._seen
         return self._with(self._held or [self._schema.empty_table()])
@@ -240,34 +296,40 @@ class Learner:
         """Return what is known when the rows of these pieces are added."""
         before = self._seen
         block = {name: _joined([piece[name] for piece in pieces], kind) for name, kind in self._types.items()}
-        found = {
-            name: summarise(
-                values,
-                stands_for=kind,
-                counting=self._counts(name, values.type),
-            )
-            for name, (values, kind) in block.items()
-        }
-        candidates = before.twins if before is not None else (tuple(block),)
-        alike = (names for group in candidates for names in _alike_by_summary(group, found))
         values = {name: each for name, (each, _) in block.items()}
+        block |= sparse_columns(values, self._wishes)
+        found = {
+            name: summarise(each, stands_for=kind, counting=self._counts(name, each.type))
+            for name, (each, kind) in block.items()
+        }
+        texts = {name: each for name, (each, _) in block.items() if name not in self._leave_out}
+        counts = tallied(texts, found, {} if before is None else before.tallied, self._wishes)
+        candidates = before.twins if before is not None else (tuple(values),)
+        alike = (names for group in candidates for names in _alike_by_summary(group, found))
         twins = tuple(names for group in alike for names in _equal_columns(group, values))
         if before is None:
-            return Seen(found, twins)
-        return Seen({name: merge(before.summaries[name], found[name]) for name in found}, twins)
+            return Seen(found, twins, without_hopeless(counts, found, self._wishes))
+        return _added(before, Seen(found, twins, counts), self._wishes)
 
 
 def learner_from_json(stored: Mapping[str, Any]) -> Learner:
     """Return a learner that goes on from what another one has learned."""
-    learner = Learner(stored["leave_out"])
+    learner = Learner(stored["leave_out"], wishes_from_json(stored["wishes"]))
     if stored["schema"] is not None:
         summaries = {name: summary_from_json(each) for name, each in stored["summaries"].items()}
         learner._schema, learner._types = from_text(stored["schema"]).schema, dict(stored["types"])
-        learner._seen = Seen(summaries, tuple(map(tuple, stored["twins"])))
+        twins = tuple(map(tuple, stored["twins"]))
+        learner._seen = Seen(summaries, twins, tallied_from_json(stored["tallied"]))
     return learner
 
 
-def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | None = None) -> Plan:
+def learn(
+    table: pa.Table,
+    *,
+    leave_out: Sequence[str] = (),
+    wishes: Wishes | None = None,
+    locate: Locate | None = None,
+) -> Plan:
     """Learn from training rows how each column becomes features.
 
     Numbers and elapsed time are standardised with the population's deviation; a missing value becomes the
@@ -279,6 +341,8 @@ def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | No
         Training rows.
     leave_out
         Columns that are no features, such as the target.
+    wishes
+        What is wanted of columns, where it is not what the rows would decide.
     locate
         Row -> where it stands, for messages.
 
@@ -297,7 +361,7 @@ def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | No
     >>> learn(pa.table({"distance": [100, 300, 200], "origin": ["EWR", "JFK", "EWR"]})).feature_names
     ('distance', 'origin = EWR', 'origin = JFK')
     """
-    learner = Learner(leave_out)
+    learner = Learner(leave_out, wishes)
     learner.update(table, locate)
     return learner.plan()
 
@@ -305,7 +369,11 @@ def learn(table: pa.Table, *, leave_out: Sequence[str] = (), locate: Locate | No
 def _joined(pieces: list[pa.ChunkedArray], kind: str) -> tuple[pa.ChunkedArray, str | None]:
     """Return pieces of one column as one, and the type that it stands for where they had to be converted."""
     if all(piece.type == pieces[0].type for piece in pieces):
-        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type), None
+        joined = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type)
+        return joined, "list" if kind == "list" else None
+    if kind == "list":
+        pieces = [piece.cast(pa.list_(pa.string())) for piece in pieces]
+        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type), kind
     if kind == "unsupported":
         pieces = [pc.if_else(pc.is_valid(piece), True, None) for piece in pieces]
     return functools.reduce(_concatenated, map(plain_values, pieces)), kind
@@ -321,7 +389,14 @@ def _concatenated(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([*a.chunks, *b.chunks], a.type)
 
 
-def _merge_seen(a: Seen, b: Seen) -> Seen:
+def _added(a: Seen, b: Seen, wishes: Wishes) -> Seen:
+    """Return what is known of the rows of both, where the twins are those of both already."""
+    summaries = {name: merge(summary, b.summaries[name]) for name, summary in a.summaries.items()}
+    both = merge_tallied(a.tallied, b.tallied)
+    return Seen(summaries, b.twins, without_hopeless(both, summaries, wishes))
+
+
+def _merge_seen(a: Seen, b: Seen, wishes: Wishes) -> Seen:
     """Return what is known of the rows of both."""
     groups = {name: number for number, group in enumerate(b.twins) for name in group}
     twins: dict[tuple[int, int], list[str]] = {}
@@ -329,10 +404,8 @@ def _merge_seen(a: Seen, b: Seen) -> Seen:
         for name in group:
             if name in groups:
                 twins.setdefault((number, groups[name]), []).append(name)
-    return Seen(
-        {name: merge(summary, b.summaries[name]) for name, summary in a.summaries.items()},
-        tuple(tuple(names) for names in twins.values() if len(names) > 1),
-    )
+    equal = tuple(tuple(names) for names in twins.values() if len(names) > 1)
+    return _added(a, b._replace(twins=equal), wishes)
 
 
 def _alike_by_summary(names: Iterable[str], summaries: Mapping[str, Summary]) -> Iterable[list[str]]:

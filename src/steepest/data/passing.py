@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from steepest.data.summary import Summary
 
-COUNTS = ("counted", "sampled")
+COUNTS = ("counted", "sampled", "frequent")
 """The parts of a summary that are arrays."""
 
 
@@ -35,15 +35,22 @@ def from_text(text: str) -> pa.Table:
     return table
 
 
+def counts_to_text(counted: pa.StructArray | None) -> str | None:
+    """Return counts as text, and None as it is."""
+    return None if counted is None else as_text(pa.table({"counts": counted}))
+
+
+def counts_from_text(text: str | None) -> pa.StructArray | None:
+    """Return what `counts_to_text` wrote."""
+    return None if text is None else from_text(text)["counts"].combine_chunks()
+
+
 def summary_to_json(summary: Summary) -> dict[str, Any]:
     """Return a summary as plain JSON."""
     plain = {field.name: getattr(summary, field.name) for field in dataclasses.fields(summary)}
-    arrays = {name: plain[name] for name in COUNTS if plain[name] is not None}
-    return plain | {name: as_text(pa.table({name: array})) for name, array in arrays.items()}
+    return plain | {name: counts_to_text(plain[name]) for name in COUNTS}
 
 
 def summary_from_json(stored: Mapping[str, Any]) -> Summary:
     """Return the summary that `summary_to_json` wrote."""
-    tables = {name: from_text(stored[name]) for name in COUNTS if stored[name] is not None}
-    arrays = {name: table[name].combine_chunks() for name, table in tables.items()}
-    return Summary(**{**stored, **arrays})
+    return Summary(**{**stored, **{name: counts_from_text(stored[name]) for name in COUNTS}})

@@ -12,11 +12,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steepest.data.counting import add, add_samples, count, sample
+from steepest.data.counting import (
+    add,
+    add_samples,
+    count,
+    counts_of,
+    most_frequent,
+    sample,
+    sample_hashes,
+)
+from steepest.data.hashing import hashes_of_texts
+from steepest.data.listing import elements
 from steepest.errors import SteepestError
 
 MOST_VALUES = 100_000
 """The number of different values up to which each is counted."""
+
+MOST_BYTES = 1 << 26
+"""The number of bytes of different values up to which each is counted."""
 
 DAY = 86_400
 
@@ -38,6 +51,9 @@ TYPES = (
     (pa.types.is_time, "time"),
 )
 
+SAMPLED = ("integer", "string")
+"""The types of which some values are counted where there are too many to count each."""
+
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -48,8 +64,8 @@ class Summary:
     Parameters
     ----------
     type
-        "number", "integer", "boolean", "string", "timestamp", "date", "time", "null" (nothing but missing
-        values) or "unsupported" (nested, binary).
+        "number", "integer", "boolean", "string", "timestamp", "date", "time", "list", "null" (nothing but
+        missing values) or "unsupported" (nested, binary).
     rows
         The number of rows.
     missing
@@ -66,11 +82,14 @@ class Summary:
     characters
         The number of characters of all values of text; 0 for other types.
     counted
-        How often each value occurs: a struct array of ``values`` and ``counts``, or None where there are more
-        than `MOST_VALUES` different ones.
+        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``, or None
+        where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
     sampled
-        How often some integers occur where there are too many to count each: the those that
+        How often some integers or texts occur where there are too many to count each: those that
         `steepest.data.counting.sample` chooses, with their hashes as the values. None for other types.
+    frequent
+        The most frequent of those texts or integers that were counted before there were too many, so that some are
+        known by name; None where all are counted.
     """
 
     type: str
@@ -84,6 +103,7 @@ class Summary:
     characters: int
     counted: pa.StructArray | None
     sampled: pa.StructArray | None
+    frequent: pa.StructArray | None = None
 
     @functools.cached_property
     def value_counts(self) -> dict[Any, int] | None:
@@ -103,6 +123,18 @@ def type_of(column_type: pa.DataType) -> str:
     """
     plain = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
     return next((name for fits, name in TYPES if fits(plain)), "unsupported")
+
+
+def is_list(column_type: pa.DataType) -> bool:
+    """Tell whether a type is one of lists of what may be a category: text, whole numbers or booleans.
+
+    Examples
+    --------
+    >>> is_list(pa.list_(pa.string())), is_list(pa.list_(pa.float64()))
+    (True, False)
+    """
+    nested = pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
+    return nested and type_of(column_type.value_type) in ("string", "integer", "boolean", "null")
 
 
 def plain_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
@@ -175,6 +207,8 @@ def summarise(
     name = stands_for or type_of(column.type)
     if name == "string":
         return _summarise_text(column, counting)
+    if name == "list":
+        return _summarise_lists(column, counting)
     rows, missing = len(column), column.null_count
     if name in ("null", "unsupported") or missing == rows:
         none = count(pa.nulls(0)) if missing == rows else None
@@ -195,11 +229,32 @@ def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summa
     bounds = pc.min_max(values).as_py()
     characters = pc.sum(pc.multiply(pc.utf8_length(values), times), min_count=0).as_py()
     missing = len(column) - (len(values) if counted is None else pc.sum(times, min_count=0).as_py())
-    few = counted is not None and len(counted) <= MOST_VALUES
+    few = counted is not None and _few(counted)
     return Summary(
         "string", len(column), missing, 0, None, None, bounds["min"], bounds["max"], characters,
-        counted if few else None, None,
+        counted if few else None,
+        None if few else _sample_of_texts(values, None if counted is None else times.to_numpy()),
+        None if few or counted is None else most_frequent(counted),
     )  # fmt: skip
+
+
+def _summarise_lists(column: pa.ChunkedArray, counting: bool) -> Summary:
+    """Summarise lists of text: of each value in how many rows it stands."""
+    rows, values = elements(column)
+    encoded = values.dictionary_encode()
+    width = max(len(encoded.dictionary), 1)
+    once = np.unique(rows * width + encoded.indices.to_numpy()) % width
+    counted = counts_of(encoded.dictionary, np.bincount(once, minlength=len(encoded.dictionary)))
+    few = counting and _few(counted)
+    return Summary(
+        "list", len(column), column.null_count, 0, None, None, None, None, 0,
+        counted if few else None, None, None if few or not counting else most_frequent(counted),
+    )  # fmt: skip
+
+
+def _few(counted: pa.StructArray) -> bool:
+    """Tell whether each of these values is counted on."""
+    return len(counted) <= MOST_VALUES and counted.field(0).nbytes <= MOST_BYTES
 
 
 def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: bool) -> Summary:
@@ -208,7 +263,7 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
     values = column if bare else plain_values(column)
     whole = not pa.types.is_floating(values.type)
     counted = count(values) if counting else None
-    few = counted is not None and len(counted) <= MOST_VALUES
+    few = counted is not None and _few(counted)
     sampling = not few and name == "integer" and pa.types.is_integer(values.type)
     numbers, missing, infinite = numbers_of(values), 0, 0
     finite = np.isfinite(numbers)
@@ -224,6 +279,7 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
     return Summary(
         name, len(column), missing, infinite, mean, squared_deviation, minimum, maximum, 0,
         counted if few else None, sample(values.drop_null()) if sampling else None,
+        most_frequent(counted) if sampling and counted is not None else None,
     )  # fmt: skip
 
 
@@ -275,6 +331,7 @@ def merge(a: Summary, b: Summary) -> Summary:
         )
     mean, squared_deviation = _merge_moments(a, b)
     counted, sampled = _merge_counts(name, a, b)
+    frequent = _merge_frequent(name, a, b) if counted is None else None
     return Summary(
         type=name,
         rows=rows,
@@ -287,6 +344,7 @@ def merge(a: Summary, b: Summary) -> Summary:
         characters=a.characters + b.characters,
         counted=counted,
         sampled=sampled,
+        frequent=frequent,
     )
 
 
@@ -315,20 +373,41 @@ def _merge_counts(name: str, a: Summary, b: Summary) -> tuple[pa.StructArray | N
     """Return the counts of all values, or those of a sample where there are too many different integers."""
     if a.counted is not None and b.counted is not None:
         counted = add(a.counted, b.counted)
-        if len(counted) <= MOST_VALUES:
+        if _few(counted):
             return counted, None
-        return None, _sample_of(counted) if name == "integer" else None
-    if name != "integer":
+        return None, _sample_of(counted) if name in SAMPLED else None
+    if name not in SAMPLED:
         return None, None
     samples = [_sample_of(each.counted) if each.sampled is None else each.sampled for each in (a, b)]
     return None, None if any(each is None for each in samples) else add_samples(*samples)
 
 
-def _sample_of(counted: pa.StructArray | None) -> pa.StructArray | None:
-    """Return a sample of integers, and None for anything else."""
-    if counted is None or not pa.types.is_integer(counted.type[0].type):
+def _merge_frequent(name: str, a: Summary, b: Summary) -> pa.StructArray | None:
+    """Return the most frequent values that are known by name."""
+    known = [each.frequent if each.counted is None else each.counted for each in (a, b)]
+    there = [each for each in known if each is not None]
+    if name not in (*SAMPLED, "list") or not there:
         return None
-    return sample(counted.field(0), counted.field(1).to_numpy())
+    return most_frequent(add(*there) if len(there) == 2 else there[0])
+
+
+def _sample_of(counted: pa.StructArray | None) -> pa.StructArray | None:
+    """Return a sample of integers or text, and None for anything else."""
+    if counted is None:
+        return None
+    values, counts = counted.field(0), counted.field(1).to_numpy()
+    if type_of(values.type) == "string":
+        return _sample_of_texts(values, counts)
+    return sample(values, counts) if pa.types.is_integer(values.type) else None
+
+
+def _sample_of_texts(
+    texts: pa.Array | pa.ChunkedArray, counts: npt.NDArray[np.int64] | None
+) -> pa.StructArray:
+    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    return sample_hashes(
+        hashes_of_texts(whole, ""), np.ones(len(whole), np.int64) if counts is None else counts
+    )
 
 
 def _seconds(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
