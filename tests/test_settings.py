@@ -7,17 +7,23 @@ import shlex
 import tomllib
 from dataclasses import asdict, fields
 
+import hypothesis
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest import cli
 from steepest.commands import training
+from steepest.commands.words import columns_of, kinds_of
 from steepest.errors import SteepestError
 from steepest.recording import command
 from steepest.settings import KINDS, NAMES, Settings, combine, read_settings, to_toml
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
+NAMES_OF_COLUMNS = st.text("abc é=:", min_size=1, max_size=5).filter(
+    lambda name: name == name.strip() and "=list:" not in name
+)
 NUMBERS = st.floats(0, 1e6, allow_nan=False)
 
 SETTINGS = st.builds(
@@ -34,6 +40,12 @@ SETTINGS = st.builds(
     split_by=st.none() | WORDS,
     drop=st.lists(WORDS, max_size=3).map(tuple),
     select=st.none() | st.just("auto") | st.integers(1, 100),
+    kinds=st.dictionaries(NAMES_OF_COLUMNS, st.sampled_from(["hashed", "text", "list", "list:|", "list:=,"])),
+    cross=st.lists(
+        st.lists(NAMES_OF_COLUMNS, min_size=2, max_size=3, unique=True).map(tuple), max_size=2, unique=True
+    ).map(tuple),
+    hash_bits=st.integers(10, 28),
+    minimum_count=st.none() | st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
     out=st.none() | WORDS,
 )
@@ -46,14 +58,23 @@ def test_settings_survive_toml(tmp_path_factory, settings):
     assert combine(str(path), {}) == settings
 
 
+@hypothesis.settings(deadline=None)
 @given(SETTINGS)
 def test_the_recorded_command_is_what_the_command_line_reads(settings):
     if any(word.startswith("-") for word in settings.data):
         return
     context = cli_context(shlex.split(command(settings))[2:])
     for name, expected in asdict(settings).items():
-        read = context.params[name]
-        assert (tuple(read or ()) if name in ("data", "drop") else read) == expected, name
+        read = AS_SETTING.get(name, lambda each: each)(context.params[name])
+        assert read == expected, name
+
+
+AS_SETTING = {
+    "data": lambda read: tuple(read or ()),
+    "drop": lambda read: tuple(read or ()),
+    "kinds": lambda read: kinds_of(read or []),
+    "cross": lambda read: tuple(map(columns_of, read or [])),
+}
 
 
 def cli_context(words):
@@ -78,6 +99,7 @@ def test_settings_that_are_none_are_left_out():
     assert set(NAMES) - set(written) == {
         "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
         "patience", "memory", "from_", "select", "validation_column", "workers", "master", "shared",
+        "kinds", "minimum_count",
     }  # fmt: skip
 
 
@@ -97,6 +119,10 @@ def test_what_is_given_overrides_the_file(tmp_path):
         ("epochs = '3'", "sets epochs = '3', but it takes a whole number"),
         ("epochs = 1.5", "sets epochs = 1.5, but it takes a whole number"),
         ("epochs = true", "sets epochs = True, but it takes a whole number"),
+        ("cross = ['a,b']", "sets cross = ['a,b'], but each of these is a list of columns"),
+        ("cross = [['a', 1]]", "but each of these is text"),
+        ("kinds = 'a=hashed'", "sets kinds = 'a=hashed', but it takes a table of names"),
+        ("kinds.a = 3", "but each of these is text"),
         ("data = 'a.csv'", "sets data = 'a.csv', but it takes a list"),
         ("hidden = [1.5]", "sets hidden = [1.5], but each of these is a whole number"),
         ("hidden = [true]", "sets hidden = [True], but each of these is a whole number"),
@@ -132,3 +158,30 @@ def test_a_settings_file_that_is_none(tmp_path):
 def test_data_and_target_must_be_named(given, said):
     with pytest.raises(SteepestError, match=said):
         combine(None, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"kinds": {"m": "hashd"}}, "'hashd'. Did you mean 'hashed'?"),
+        ({"kinds": {"m": "list:"}}, "'list:'"),
+        ({"cross": (("m",),)}, "two or more different columns, not of m"),
+        ({"cross": (("m", "m"),)}, "two or more different columns, not of m, m"),
+        ({"cross": (("m", "n"), ("m", "n"))}, "asked for twice"),
+        ({"hash_bits": 29}, "2^10 to 2^28 places, not 2^29"),
+        ({"minimum_count": 0}, "at least 1, not 0"),
+    ],
+)
+def test_wishes_that_no_table_can_fulfil(given, said):
+    with pytest.raises(SteepestError) as raised:
+        combine(None, {"data": ("a.csv",), "target": "y", **given})
+    assert said in str(raised.value)
+
+
+def test_kinds_on_the_command_line():
+    assert kinds_of(["m=hashed", "a=b=text", "t=list:=", "x:y=words"]) == {
+        "m": "hashed", "a=b": "text", "t": "list:=", "x:y": "words",
+    }  # fmt: skip
+    for wrong in ("m", "m=", "=text"):
+        with pytest.raises(typer.BadParameter, match="no kind"):
+            kinds_of([wrong])

@@ -180,6 +180,10 @@ def command(settings: Settings) -> str:
         option = f"--{name.strip('_').replace('_', '-')}"
         if name == "drop":
             words += [word for column in value for word in (option, column)]
+        elif name == "kinds":
+            words += [word for column, kind in value.items() for word in ("--kind", f"{column}={kind}")]
+        elif name == "cross":
+            words += [word for columns in value for word in (option, ",".join(columns))]
         elif value is True:
             words.append(option)
         else:

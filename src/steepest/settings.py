@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from steepest.data.wishes import Wishes
 from steepest.errors import SteepestError, nearest
 
 AUTO = "auto"
@@ -72,6 +73,15 @@ class Settings:
         Columns to leave out.
     select
         How many columns to learn from at most, or ``"auto"``: see `steepest.selection`; ``None`` takes all.
+    kinds
+        Column -> its kind, where it is not the one that the rows decide: see `steepest.data.wishes.Wishes`.
+    cross
+        Columns of which each combination of values becomes a feature.
+    hash_bits
+        Hashed values have 2^hash_bits places.
+    minimum_count
+        In how many rows a value or a word occurs at least to have a feature of its own; ``None`` leaves it to
+        the number of rows.
     max_rejected
         The greatest share of rows that may be unusable, such as lines with too many fields.
     patience
@@ -131,6 +141,10 @@ class Settings:
     class_weight: str | None = None
     drop: tuple[str, ...] = ()
     select: int | str | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    cross: tuple[tuple[str, ...], ...] = ()
+    hash_bits: int = 20
+    minimum_count: int | None = None
     max_rejected: float = 0.01
     patience: int | None = None
     monitor: str = "validation_loss"
@@ -153,13 +167,26 @@ class Settings:
         """Whether some rows are held out to judge by."""
         return bool(self.validation_column or self.validation)
 
+    @property
+    def wishes(self) -> Wishes:
+        """What is wanted of columns.
 
-NAMES = tuple(field.name for field in fields(Settings))
+        Raises
+        ------
+        SteepestError
+            If that can't be had of any table.
+        """
+        return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count)
+
+
+NAMES = tuple(each.name for each in fields(Settings))
 
 KINDS: dict[str, tuple[type, ...]] = {
     "data": (list, tuple),
     "hidden": (list, tuple),
     "drop": (list, tuple),
+    "cross": (list, tuple),
+    "kinds": (dict,),
     "target": (str,),
     "model": (str,),
     "activation": (str,),
@@ -187,6 +214,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "local_steps": (int,),
     "workers": (int,),
     "seed": (int,),
+    "hash_bits": (int,),
+    "minimum_count": (int,),
     "dropout": (int, float),
     "learning_rate": (int, float, str),
     "clip_norm": (int, float),
@@ -199,7 +228,14 @@ KINDS: dict[str, tuple[type, ...]] = {
 }
 """What each setting may be in a settings file."""
 
-CALLED = {list: "a list", str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+CALLED = {
+    list: "a list",
+    dict: "a table of names",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def to_toml(settings: Settings) -> str:
@@ -212,7 +248,7 @@ def to_toml(settings: Settings) -> str:
     """
     import tomli_w
 
-    return tomli_w.dumps({name: value for name, value in asdict(settings).items() if value is not None})
+    return tomli_w.dumps({name: value for name, value in asdict(settings).items() if value not in (None, {})})
 
 
 def settings_to_json(settings: Settings) -> dict[str, Any]:
@@ -222,10 +258,7 @@ def settings_to_json(settings: Settings) -> dict[str, Any]:
 
 def settings_from_json(stored: Mapping[str, Any]) -> Settings:
     """Return the settings that `settings_to_json` wrote."""
-    lists: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
-    }
-    return replace(Settings(), **lists)
+    return replace(Settings(), **_with_tuples(stored))
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -273,10 +306,25 @@ def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
             takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
             raise SteepestError(f"{who} {name} = {value!r}, but it takes {takes}.")
         items = value if isinstance(value, (list, tuple)) else ()
+        if name == "cross":
+            if any(isinstance(item, str) or not isinstance(item, (list, tuple)) for item in items):
+                raise SteepestError(f"{who} {name} = {value!r}, but each of these is a list of columns.")
+            items = tuple(column for item in items for column in item)
+        elif name == "kinds":
+            items = (*value, *value.values())
         wanted = int if name == "hidden" else str
         if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
             raise SteepestError(f"{who} {name} = {value!r}, but each of these is {CALLED[wanted]}.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    return _with_tuples(found)
+
+
+def _with_tuples(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with lists, also those within lists, as tuples."""
+    return {name: _as_tuple(value) for name, value in found.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
 def combine(path: str | None, given: dict[str, Any]) -> Settings:
@@ -295,6 +343,7 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
         named = {name: value for name, value in named.items() if name in given or name not in ONLY_SPARK}
     settings = replace(Settings(), **named)
     _check_place(settings)
+    _ = settings.wishes  # which raises where they can't be had
     if not settings.data:
         raise SteepestError(
             "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN."

@@ -15,7 +15,9 @@ from steepest.commands.words import (
     RunFolder,
     app,
     batch_size_of,
+    columns_of,
     hidden_units,
+    kinds_of,
     option,
     print_json,
     rate_of,
@@ -113,6 +115,32 @@ def fit(
             metavar="K|auto",
         ),
     ] = None,
+    kinds: Annotated[
+        list[str] | None,
+        option(
+            "What a column is, if its values do not tell: number, category, hashed, text, words, "
+            "characters, list, or list:SEPARATOR of text; may be repeated.",
+            "--kind",
+            metavar="COLUMN=KIND",
+        ),
+    ] = None,
+    cross: Annotated[
+        list[str] | None,
+        option(
+            "Learn from the combinations of these columns' values; may be repeated.", metavar="COLUMN,COLUMN"
+        ),
+    ] = None,
+    hash_bits: Annotated[
+        int, option("Hashed values have 2^N places (default: 20).", min=10, max=28, metavar="N")
+    ] = DEFAULT.hash_bits,
+    minimum_count: Annotated[
+        int | None,
+        option(
+            "In how many rows a value or word occurs at least to be learned by itself (default: by the rows).",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     max_rejected: Annotated[
         float, option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")
     ] = DEFAULT.max_rejected,
@@ -180,7 +208,13 @@ def fit(
     from steepest import terminal
     from steepest.settings import combine
 
-    values = {**locals(), "data": tuple(data or ()), "drop": tuple(drop or ())}
+    lists = {"data": tuple(data or ()), "drop": tuple(drop or ())}
+    values = {
+        **locals(),
+        **lists,
+        "kinds": kinds_of(kinds or []),
+        "cross": tuple(map(columns_of, cross or [])),
+    }
     given = {name: values[name] for name in terminal.given_names(context) if name in Settings.__annotations__}
     if from_ is not None:
         given["from_"] = from_

@@ -66,6 +66,26 @@ def selection_of(text: str) -> str | int:
         return text
 
 
+def kinds_of(texts: list[str]) -> dict[str, str]:
+    """Read kinds of columns, such as merchant=hashed."""
+    kinds = {}
+    for text in texts:
+        name, sign, kind = text.partition("=list:")
+        if sign:
+            kind = f"list:{kind}"
+        else:
+            name, sign, kind = text.rpartition("=")
+        if not (name and sign and kind):
+            raise typer.BadParameter(f"{text!r} is no kind of a column, such as merchant=hashed")
+        kinds[name] = kind
+    return kinds
+
+
+def columns_of(text: str) -> tuple[str, ...]:
+    """Read the columns of a cross, such as merchant,hour."""
+    return tuple(several(text))
+
+
 def several(text: str) -> list[str]:
     """Read words between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
