@@ -108,7 +108,7 @@ def evaluate(
 def permutation_importance(
     loss_of: Callable[[NDArray[Any], Integers], float],
     features: Any,
-    groups: Mapping[str, slice],
+    groups: Mapping[str, Any],
     *,
     seed: int,
     rows: int = 5000,
@@ -125,9 +125,10 @@ def permutation_importance(
         the given rows at ``positions`` [sampled rows], possibly with one column shuffled. The positions
         pick the matching targets and weights.
     features
-        Shape [rows, features]; never changed. An array, or what gives one for the numbers of some rows.
+        Shape [rows, features]; never changed. An array, or what gives one for the numbers of some rows; or
+        something else that has ``shuffled(group, order)``.
     groups
-        For each column its slice of the features; these are shuffled together.
+        For each column its slice of the features, or its group; these are shuffled together.
     seed
         The same seed samples and shuffles the same way.
     rows
@@ -167,8 +168,11 @@ def permutation_importance(
     for name, columns in groups.items():
         losses = []
         for shuffle in shuffles:
-            shuffled = sampled.copy()
-            shuffled[:, columns] = sampled[shuffle, columns]
+            if isinstance(sampled, np.ndarray):
+                shuffled = sampled.copy()
+                shuffled[:, columns] = sampled[shuffle, columns]
+            else:
+                shuffled = sampled.shuffled(columns, shuffle)
             losses.append(float(loss_of(shuffled, positions)))
         increases = np.asarray(losses) - untouched
         if not np.isfinite(increases).all():

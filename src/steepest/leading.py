@@ -20,7 +20,6 @@ import numpy as np
 
 from steepest import networks
 from steepest.callbacks import Callback
-from steepest.data.layout import Packed
 from steepest.data.order import Rows as Numbers
 from steepest.data.packed import PackedRows
 from steepest.data.shared import Fetched, Shared
@@ -29,6 +28,9 @@ from steepest.prepared import Prepared, Rows, SharedRows, Together
 from steepest.process_group import ProcessGroup
 from steepest.settings import Settings, settings_from_json, settings_to_json
 from steepest.trained import Trained
+
+DENSE = ("numbers", "codes")
+"""The parts of packed rows that dense features are made of."""
 
 ROWS, DESCEND, END = "rows", "descend", "end"
 """What the leading process asks for."""
@@ -55,7 +57,7 @@ def _arrays(together: Together) -> dict[str, Shared]:
                 found[f"{part}.{name}"] = array
         features = found[f"{part}.features"]
         packed = _packed_rows(features).packed
-        for name in Packed._fields:
+        for name in DENSE:
             found[f"{part}.{name}"] = replace(features, held=getattr(packed, name))
     return found
 
@@ -100,10 +102,11 @@ def brought(prepared: Prepared, seed: int) -> Prepared:
         numbers = rows_to_judge_by(count, most_to_judge_by(held.row_bytes), seed)
         found = {
             name: _brought(_fetched(group, f"{part}.{name}", arrays[f"{part}.{name}"]), numbers)
-            for name in (*Packed._fields, "target", "weights")
+            for name in (*DENSE, "target", "weights")
             if f"{part}.{name}" in arrays
         }
-        packed = PackedRows(held.layout, Packed(*(found[name] for name in Packed._fields)))
+        dense = {name: found[name] for name in DENSE}
+        packed = PackedRows(held.layout, held.packed._replace(**dense))
         drawn_from = count if len(numbers) < count else None
         parts[part] = Rows(packed, found["target"], found.get("weights"), drawn_from)
     return replace(prepared, training=parts["training"], validation=parts.get("validation"))

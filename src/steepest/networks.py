@@ -13,6 +13,8 @@ import numpy as np
 
 from steepest import tasks
 from steepest.callbacks import Callback
+from steepest.data.layout import Layout
+from steepest.data.packed import Inputs
 from steepest.descent.models import Model
 from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
@@ -67,9 +69,8 @@ def train(
     )
     optimizer = asked.descent["optimizer"]
     arrays = {
-        f"{layer}.{name}": np.asarray(values)
-        for layer, parts in result.parameters.items()
-        for name, values in parts.items()
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(values)
+        for path, values in jax.tree_util.tree_leaves_with_path(result.parameters)
     }
     return Trained(
         model=asked.model,
@@ -92,7 +93,9 @@ def train(
         failure=result.failure,
         setbacks=result.setbacks,
         seconds_alone=result.seconds_alone,
-        descended=replace(
+        descended=None
+        if prepared.plan.layout.sparse
+        else replace(
             result.descended(),
             objective=table_objective(asked.model, prepared.task, settings.l2),
             layers=lambda parameters, gradient, batch: layers(
@@ -131,7 +134,7 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
     """Return what a fit minimises; see `train`."""
     hidden = settings.hidden if settings.model == "mlp" else ()
     task, loss, rows = prepared.task, tasks.loss_of(prepared.task), prepared.descended.training
-    shape = Shape(prepared.plan.width, hidden, task.outputs, settings.activation, settings.dropout)
+    shape = _shape(settings, prepared.plan.layout, hidden, task.outputs)
     model = shape.build(tasks.output_bias(task))
     drawn = _drawn(shape, tuple(np.atleast_1d(tasks.output_bias(task)).tolist()), settings.seed)
     if start is None:
@@ -143,10 +146,10 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
         )
 
     def objective(parameters: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
-        return loss.per_row(model.apply(parameters, batch["features"], key), batch["target"])
+        return loss.per_row(model.apply(parameters, inputs_of(batch), key), batch["target"])
 
     def measure(parameters: Any, batch: Any) -> jax.Array:
-        return tasks.metric(task, model.apply(parameters, batch["features"]), batch["target"])
+        return tasks.metric(task, model.apply(parameters, inputs_of(batch)), batch["target"])
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     descent = {
@@ -156,11 +159,27 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
         "tolerance": settings.tolerance,
         "seed": settings.seed,
         "weights": rows.weights,
+        "lookups": {name: "table" for name in ("places", "lists") if name in rows.data} or None,
         "l1": jax.tree.map(lambda counted: settings.l1 * counted, penalised),
         "l2": jax.tree.map(lambda counted: settings.l2 * counted, penalised),
     }
     metric = {tasks.METRICS[task.kind]: measure}
     return Problem(shape, model, objective, start, rows.data, descent, metric)
+
+
+def _shape(settings: Settings, layout: Layout, hidden: tuple[int, ...], outputs: int) -> Shape:
+    shape = Shape(layout.width, hidden, outputs, settings.activation, settings.dropout)
+    if not layout.sparse:
+        return shape
+    columns, embedding = layout.categories + layout.lists, settings.embedding if hidden else 0
+    return replace(shape, features=layout.sparse, columns=columns, embedding=embedding)
+
+
+def inputs_of(batch: Any) -> Any:
+    """Return what the model sees of a batch."""
+    if "places" not in batch:
+        return batch["features"]
+    return Inputs(batch["features"], batch["places"], batch.get("lists"))
 
 
 @lru_cache(maxsize=1)

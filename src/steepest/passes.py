@@ -6,7 +6,7 @@ stretches of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -16,7 +16,9 @@ import numpy.typing as npt
 from steepest import tasks
 from steepest.data.cache import Filling, Form
 from steepest.data.columns import Plan
+from steepest.data.layout import Ragged
 from steepest.data.learning import Learner
+from steepest.data.pairs import in_strips, strip_length
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
 from steepest.data.rows import Stretch, subset
@@ -29,6 +31,9 @@ from steepest.errors import SteepestError
 from steepest.merging import TRAINING, VALIDATION, Count, Pass, firsts_of_parts, merged, told
 from steepest.selection import CELLS, MOST_ROWS, SELECTING, Sample, select
 from steepest.settings import Settings
+
+OF_LISTS = ("list_places", "list_values", "list_numbers")
+"""The arrays that hold the strips of text and lists, as many as there are."""
 
 
 class Learned(NamedTuple):
@@ -50,6 +55,9 @@ class Learned(NamedTuple):
         What was seen of the table, and of the file of rows to judge by.
     selection
         How columns were chosen: see `steepest.selection.Selection`. None where all are learned from.
+    strips
+        Of text and lists: pairs of a strip, and about how many strips a row has; 0 where there are no such
+        columns.
     """
 
     task: tasks.Task
@@ -60,6 +68,7 @@ class Learned(NamedTuple):
     missing: dict[str, int]
     counts: dict[str, Count]
     selection: dict[str, Any] | None
+    strips: tuple[int, float] = (0, 0.0)
 
     @property
     def all_rows(self) -> dict[str, int]:
@@ -96,7 +105,8 @@ def learn(
     """
     divide = divider(settings, table, seen, group)
     counts = {TRAINING: Count()} | ({VALIDATION: Count()} if held else {})
-    pass_ = Pass(Learner([table.target]), Learner(set_aside), counts, {TRAINING: 0, VALIDATION: 0})
+    learner = Learner(set_aside, settings.wishes)
+    pass_ = Pass(Learner([table.target]), learner, counts, {TRAINING: 0, VALIDATION: 0})
     sample = RowSample(settings.seed, SELECTING, MOST_ROWS) if settings.select and not known else None
     _go_over(pass_, sample if group is None else None, table, held, divide, rejects, seen)
     rows, firsts = pass_.rows, firsts_of_parts([pass_.rows])
@@ -122,7 +132,17 @@ def learn(
     missing = {
         column.name: summaries[column.name].missing for column in plan.columns if column.name in summaries
     }
-    return Learned(task, plan, divide, rows, firsts, missing, pass_.counts, selection)
+    strips = _strips(pass_.training.pairs(), plan, pass_.rows[TRAINING])
+    return Learned(task, plan, divide, rows, firsts, missing, pass_.counts, selection, strips)
+
+
+def _strips(pairs: dict[str, tuple[int, int]], plan: Plan, rows: int) -> tuple[int, float]:
+    """Return how long strips are, and about how many a row has; see `Learned`."""
+    listed = [pairs[name] for name in plan.sparse_groups if name in pairs]
+    if not plan.layout.lists:
+        return 0, 0.0
+    length = strip_length(sum(total for total, _ in listed), rows * len(listed), max(m for _, m in listed))
+    return length, sum(total / max(1, rows) / length + 0.5 for total, _ in listed)
 
 
 def _go_over(
@@ -183,11 +203,24 @@ def forms(settings: Settings, learned: Learned) -> dict[str, Form]:
         shapes |= {
             f"{part}.numbers": Form((rows, layout.numbers), np.dtype(np.float32)),
             f"{part}.codes": Form((rows, len(layout.code_widths)), np.dtype(layout.code_type)),
+            f"{part}.places": Form((rows, layout.categories), np.dtype(np.int32)),
             f"{part}.target": Form((rows,), np.dtype(np.int32 if task.kind == "classes" else np.float32)),
         }
         if weighted:
             shapes[f"{part}.weights"] = Form((rows,), np.dtype(np.float32))
+        if layout.lists:
+            length, strips = learned.strips
+            count = 1 + int(strips * rows)
+            shapes[f"{part}.strips"] = Form((rows,), np.dtype(np.int32))
+            shapes[f"{part}.list_places"] = Form((count, length), np.dtype(np.uint32))
+            shapes[f"{part}.list_values"] = Form((count, length), np.dtype(np.float32))
+            shapes[f"{part}.list_numbers"] = Form((count,), np.dtype(np.uint16))
     return shapes
+
+
+def growing(shapes: Iterable[str]) -> list[str]:
+    """Return the names of the arrays of which it is not known before how many rows they will have."""
+    return [name for name in shapes if name.partition(".")[2] in OF_LISTS]
 
 
 def encode(
@@ -209,6 +242,9 @@ def encode(
         If the rows are not those that the plan was learned from, or a value can't be used.
     """
     weighed = False
+    for part in learned.rows if learned.plan.layout.lists else ():
+        for name, values in _padding(learned.strips[0]).items():
+            filling.append(f"{part}.{name}", values)
     with closing(prefetch(_encoded(settings, table, held, learned, seen))) as pieces:
         for name, arrays in pieces:
             weighed |= name == TRAINING and "weights" in arrays and bool(arrays["weights"].any())
@@ -217,7 +253,8 @@ def encode(
                     filling.append(f"{name}.{each}", values)
             except OverflowError:
                 raise changed(table) from None
-    if filling.filled != {name: form.shape[0] for name, form in filling.forms.items()}:
+    fixed = {name: form.shape[0] for name, form in filling.forms.items() if name not in filling.pieces}
+    if {name: filling.filled[name] for name in fixed} != fixed:
         raise changed(table)
     if group is not None:
         weighed = any(told(group, weighed))
@@ -234,30 +271,53 @@ def _encoded(
     """Yield the encoded rows of each part, as they come."""
     by_class = tasks.class_weights(learned.task, settings.class_weight)
     named = (table.target, settings.weights, settings.split_by, settings.validation_column)
-    columns = [*dict.fromkeys(name for name in named if name), *(each.name for each in learned.plan.columns)]
+    columns = list(dict.fromkeys([*(name for name in named if name), *learned.plan.reads]))
     for part, mask in learned.divide(table.parts("encoding", seen, columns=columns)):
-        arrays = _arrays(settings, learned, part)
-        training = _chosen(arrays, ~mask)
+        arrays, lists = _arrays(settings, learned, part)
+        training = _chosen(arrays, lists, ~mask, learned)
         if by_class is not None:
             weights = by_class[training["target"].astype(np.int64)] * training.get("weights", 1.0)
             training["weights"] = weights.astype(np.float32)
         yield TRAINING, training
-        yield VALIDATION, _chosen(arrays, mask)
+        yield VALIDATION, _chosen(arrays, lists, mask, learned)
     if held:
         for part in held.parts("encoding", seen, columns=columns):
-            yield VALIDATION, _arrays(settings, learned, part)
+            arrays, lists = _arrays(settings, learned, part)
+            yield VALIDATION, _chosen(arrays, lists, np.ones(part.rows.num_rows, np.bool_), learned)
 
 
-def _arrays(settings: Settings, learned: Learned, part: Stretch) -> Arrays:
+def _arrays(settings: Settings, learned: Learned, part: Stretch) -> tuple[Arrays, Ragged]:
     packed = learned.plan.pack(part.rows, part.locate)
     target = tasks.encode_target(learned.task, part.rows[learned.task.target], part.locate)
-    arrays: Arrays = {"numbers": packed.numbers, "codes": packed.codes, "target": target}
-    return arrays | ({"weights": row_weights(settings.weights, part)} if settings.weights else {})
+    arrays: Arrays = {
+        "numbers": packed.numbers,
+        "codes": packed.codes,
+        "places": packed.places,
+        "target": target,
+    }
+    weights = {"weights": row_weights(settings.weights, part)} if settings.weights else {}
+    return arrays | weights, packed.ragged
 
 
-def _chosen(arrays: Arrays, mask: Mask) -> Arrays:
-    """Return the rows that are chosen."""
-    return dict(arrays) if mask.all() else {name: values[mask] for name, values in arrays.items()}
+def _chosen(arrays: Arrays, lists: Ragged, mask: Mask, learned: Learned) -> Arrays:
+    """Return the rows that are chosen, their lists in strips."""
+    layout = learned.plan.layout
+    chosen = dict(arrays) if mask.all() else {name: values[mask] for name, values in arrays.items()}
+    if not layout.lists:
+        return chosen
+    if not mask.all():
+        of_pairs = np.repeat(mask, lists.lengths.sum(axis=1))
+        lists = Ragged(lists.lengths[mask], lists.places[of_pairs], lists.values[of_pairs])
+    pairs = in_strips(*lists, layout.sparse, learned.strips[0])
+    strips = np.diff(pairs.begins).astype(np.int32)
+    kept = (each[1:] for each in (pairs.places, pairs.values, pairs.lists))  # the first is padding
+    return chosen | {"strips": strips, **dict(zip(OF_LISTS, kept, strict=True))}
+
+
+def _padding(length: int) -> Arrays:
+    """Return the strip that comes first in each part."""
+    pairs = in_strips(*(np.zeros(size, np.int32) for size in ((0, 1), 0, 0)), 0, length)
+    return dict(zip(OF_LISTS, (pairs.places, pairs.values, pairs.lists), strict=True))
 
 
 def changed(table: Table) -> SteepestError:

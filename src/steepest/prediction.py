@@ -1,4 +1,4 @@
-"""What a trained model predicts, how good that is, and which columns it comes from."""
+"""What a trained model predicts, and how good that is."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from steepest import tasks
-from steepest.data.columns import Plan
 from steepest.data.order import generator
-from steepest.data.packed import PackedRows
+from steepest.data.packed import PackedRows, packed_rows
 from steepest.data.rows import RowSource, settled
 from steepest.data.source import open_source
 from steepest.descent.models import Model
 from steepest.dividing import Table
-from steepest.evaluation import evaluate, permutation_importance
+from steepest.evaluation import evaluate
 from steepest.merging import Count
 from steepest.prepared import Rows
 from steepest.run import Run
 from steepest.tasks import Task
-from steepest.trained import Trained
 
 CHUNK = 2**25
 """Bytes of features that are predicted at a time."""
@@ -39,12 +36,6 @@ JUDGED_BYTES = 2**26
 JUDGING = 0x3D6E
 """The purpose of the stream that draws the rows to judge by."""
 
-LINEAR = {"layer_1.weights", "layer_1.bias"}
-"""The parameters of Steepest's linear model."""
-
-MOST_WEIGHTS = 30
-"""Weights that the record keeps, the largest first."""
-
 Floats = npt.NDArray[np.floating[Any]]
 
 
@@ -53,28 +44,17 @@ def _apply(apply: Callable[..., jax.Array], parameters: Any, features: jax.Array
     return apply(parameters, features)
 
 
-@partial(jax.jit, static_argnames=("apply", "per_row"))
-def _mean_loss(
-    apply: Callable[..., jax.Array],
-    per_row: Callable[..., jax.Array],
-    parameters: Any,
-    features: jax.Array,
-    target: jax.Array,
-) -> jax.Array:
-    return jnp.mean(per_row(apply(parameters, features), target))
-
-
-def outputs_of(model: Model, parameters: Any, features: npt.NDArray[np.float32] | PackedRows) -> Floats:
+def outputs_of(model: Model, parameters: Any, features: PackedRows) -> Floats:
     """Return the model's outputs, ``[rows]`` or ``[rows, outputs]``."""
-    rows, width = features.shape
-    most = 1 << max(0, (CHUNK // (4 * max(width, 1))).bit_length() - 1)
+    row_bytes = max(4 * features.shape[1], features.row_bytes, 1)
+    most = 1 << max(0, (CHUNK // row_bytes).bit_length() - 1)
     parts = []
-    for first in range(0, rows, most):
-        chunk = features[first : first + most]
+    for first in range(0, len(features), most):
+        rows = np.arange(first, min(first + most, len(features)))
         # Sizes are powers of two, so that few are compiled.
-        size = min(most, 1 << (len(chunk) - 1).bit_length())
-        padded = np.concatenate([chunk, np.zeros((size - len(chunk), width), np.float32)])
-        parts.append(np.asarray(_apply(model.apply, parameters, padded))[: len(chunk)])
+        size = min(most, 1 << (len(rows) - 1).bit_length())
+        padded = features.inputs(np.pad(rows, (0, size - len(rows)), constant_values=-1))
+        parts.append(np.asarray(_apply(model.apply, parameters, padded))[: len(rows)])
     return np.concatenate(parts)
 
 
@@ -118,41 +98,9 @@ def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[st
     )
 
 
-def importances(
-    task: Task,
-    trained: Trained,
-    plan: Plan,
-    features: PackedRows,
-    target: npt.NDArray[Any],
-    seed: int,
-) -> dict[str, Any]:
-    """Return a linear model's largest weights, or what permuting each column costs another model."""
-    if set(trained.arrays) == LINEAR and task.outputs == 1:
-        return _largest_weights(np.asarray(trained.arrays["layer_1.weights"])[:, 0], plan)
-    per_row = tasks.loss_of(task).per_row
-
-    def mean_loss(rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.int64]) -> float:
-        return float(_mean_loss(trained.model.apply, per_row, trained.parameters, rows, target[chosen]))
-
-    return {
-        "how": "How much the loss grows when one column's values are shuffled among the rows",
-        "kind": "permutation",
-        "entries": permutation_importance(mean_loss, features, plan.groups, seed=seed),
-    }
-
-
-def _largest_weights(weights: Floats, plan: Plan) -> dict[str, Any]:
-    order = np.argsort(-np.abs(weights), kind="stable")[:MOST_WEIGHTS]
-    return {
-        "how": "The largest weights: what one deviation, or belonging to a category, adds to the output",
-        "kind": "weights",
-        "entries": [{"name": plan.feature_names[index], "value": float(weights[index])} for index in order],
-    }
-
-
 def predict(run: Run, rows: pa.Table, locate: Callable[[int], str] | None = None) -> Floats:
     """Return a run's predictions for rows, in their order: see `steepest.tasks.predictions`."""
-    features = run.plan.encode(rows, locate)
+    features = packed_rows(run.plan.layout, run.plan.pack(rows, locate))
     return tasks.predictions(run.task, outputs_of(run.model, run.parameters, features))
 
 
@@ -200,7 +148,7 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
     SteepestError
         If the files can't be read, or have no such target.
     """
-    task, columns = run.task, [column.name for column in run.plan.columns]
+    task, columns = run.task, run.plan.reads
     source = open_source(list(patterns), columns=[task.target, *columns], max_rejected=0.0)
     count, sample = settled(source, lambda settled: _sampled(run, settled))
     outputs, targets = sample.parts()
@@ -217,7 +165,8 @@ def _sampled(run: Run, source: RowSource) -> tuple[Count, _Sample]:
     count, sample = Count(), _Sample()
     for part in Table(source, task.target).parts("judging", lambda *_: None, count=count):
         target = tasks.encode_target(task, part.rows[task.target], part.locate)
-        sample.add(outputs_of(run.model, run.parameters, run.plan.encode(part.rows, part.locate)), target)
+        features = packed_rows(run.plan.layout, run.plan.pack(part.rows, part.locate))
+        sample.add(outputs_of(run.model, run.parameters, features), target)
     return count, sample
 
 

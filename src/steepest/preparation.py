@@ -18,8 +18,9 @@ from steepest import tasks
 from steepest.data import cache
 from steepest.data.columns import Plan, plan_from_json
 from steepest.data.gather import Mapped
-from steepest.data.layout import Packed
+from steepest.data.layout import Layout, Packed
 from steepest.data.packed import PackedRows
+from steepest.data.pairs import Pairs
 from steepest.data.rejected import FILE, Rejects
 from steepest.data.rows import MEMORY, SPARK, Reconsidered
 from steepest.data.shared import Shared
@@ -30,7 +31,7 @@ from steepest.dividing import Seen, Table, places
 from steepest.errors import SteepestError, nearest
 from steepest.memory import least_memory, memory_budget
 from steepest.merging import TRAINING, VALIDATION
-from steepest.passes import Known, Learned, encode, forms, learn
+from steepest.passes import OF_LISTS, Known, Learned, encode, forms, growing, learn
 from steepest.prepared import Prepared, Rows, SharedRows, Together
 from steepest.process_group import ProcessGroup
 from steepest.recording import facts_of
@@ -51,6 +52,10 @@ DECIDES = (
     "class_weight",
     "loss",
     "max_rejected",
+    "kinds",
+    "cross",
+    "hash_bits",
+    "minimum_count",
 )
 """The settings that decide how rows are encoded."""
 
@@ -206,19 +211,19 @@ def _encoded(
     size = sum(form.size for form in shapes.values())
     facts = facts_of(settings, table, held, learned, rejects, named(settings))
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
-        with cache.Filling(shapes, None) as filling:
+        with cache.Filling(shapes, None, growing(shapes)) as filling:
             encode(settings, table, held, learned, filling, seen, group)
             _require_unchanged(table, held)
             arrays = filling.finish()
         return _prepared(learned.task, learned.plan, facts, arrays, False, key, rejects.write)
     name = key or cache.unique_key()
-    with cache.new_entry(name) as aside, cache.Filling(shapes, aside) as filling:
+    with cache.new_entry(name) as aside, cache.Filling(shapes, aside, growing(shapes)) as filling:
         encode(settings, table, held, learned, filling, seen, group)
         _require_unchanged(table, held)
         filling.finish()
         rejects.write(aside)
         made = {"task": asdict(learned.task), "plan": learned.plan.to_json(), "facts": facts}
-        cache.seal(aside, shapes, made | {"sources": list(table.source.names)})
+        cache.seal(aside, filling.forms, made | {"sources": list(table.source.names)})
     entry = cache.find(name)
     if entry is None:
         raise SteepestError(
@@ -272,16 +277,29 @@ def _prepared(
     rejected: Callable[[Path], None],
 ) -> Prepared:
     def rows(part: str) -> Rows:
-        packed = Packed(arrays[f"{part}.numbers"], arrays[f"{part}.codes"])
+        by_row = (arrays[f"{part}.{name}"] for name in ("numbers", "codes", "places"))
+        packed = Packed(*by_row, plan.layout.empty(0).ragged)
         weights = f"{part}.weights"
         return Rows(
-            PackedRows(plan.layout, packed, fleeting),
+            PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part), fleeting),
             _column(arrays[f"{part}.target"], fleeting),
             _column(arrays[weights], fleeting) if weights in arrays else None,
         )
 
     held_out = rows(VALIDATION) if facts["split"]["validation_rows"] else None
     return Prepared(task, plan, rows(TRAINING), held_out, facts, key, rejected)
+
+
+def _lists(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]], part: str) -> Pairs | None:
+    """Return the pairs of a part's text and lists, if there are such columns."""
+    if not layout.lists:
+        return None
+    strips = arrays[f"{part}.strips"]
+    begins = np.ones(len(strips) + 1, np.int64)
+    np.cumsum(strips, out=begins[1:])
+    begins[1:] += 1
+    places, values, numbers = (arrays[f"{part}.{name}"] for name in OF_LISTS)
+    return Pairs(begins, places, values, numbers, layout.lists, layout.sparse)
 
 
 def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mapped:

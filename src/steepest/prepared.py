@@ -41,7 +41,11 @@ class Rows(NamedTuple):
     @property
     def data(self) -> dict[str, Any]:
         """What `steepest.minimize` takes as data."""
-        return {"features": self.features, "target": self.target}
+        dense = {"features": self.features, "target": self.target}
+        if not self.features.layout.sparse:
+            return dense
+        lists = {} if self.features.lists is None else {"lists": self.features.lists}
+        return {**dense, "places": self.features.packed.places, **lists}
 
 
 class SharedRows(NamedTuple):

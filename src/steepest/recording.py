@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,9 @@ def _how(settings: Settings) -> str:
 
 def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
     """Return what the record says of each column that is used."""
-    widths = {name: span.stop - span.start for name, span in learned.plan.groups.items()}
+    widths: Counter[str] = Counter()
+    for groups in (learned.plan.groups, learned.plan.sparse_groups):
+        widths.update({name: span.stop - span.start for name, span in groups.items()})
     return [
         {
             "name": column.name,
@@ -124,7 +127,7 @@ def record_of(settings: Settings, prepared: Prepared, trained: Trained, most_epo
         },
         "model": {
             "name": settings.model,
-            "features": prepared.plan.width,
+            "features": prepared.plan.width + prepared.plan.layout.sparse,
             "parameters": int(sum(np.size(leaf) for leaf in trained.arrays.values())),
             **trained.layers,
         },

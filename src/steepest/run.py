@@ -47,25 +47,31 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Shape:
-    """A multilayer model's shape; see `steepest.descent.models.multilayer`."""
+    """A model's shape: see `steepest.descent.models.multilayer`, and for sparse features `wide_and_deep`."""
 
     inputs: int
     hidden: tuple[int, ...]
     outputs: int
     activation: str
     dropout: float
+    features: int = 0
+    columns: int = 0
+    embedding: int = 0
 
     def build(self, output_bias: npt.ArrayLike = 0.0) -> Model:
         """Return the model of this shape."""
-        from steepest.descent.models import multilayer
+        from steepest.descent.models import multilayer, wide_and_deep
 
-        return multilayer(
-            self.inputs,
-            self.hidden,
-            self.outputs,
-            activation=self.activation,
-            dropout=self.dropout,
-            output_bias=output_bias,
+        settings: dict[str, Any] = {
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "output_bias": output_bias,
+        }
+        if not self.features:
+            return multilayer(self.inputs, self.hidden, self.outputs, **settings)
+        sparse = self.features, self.columns
+        return wide_and_deep(
+            self.inputs, *sparse, self.hidden, self.outputs, embedding=self.embedding, **settings
         )
 
 
@@ -132,7 +138,10 @@ class Run:
         layers: dict[str, dict[str, Any]] = {}
         for name, values in flat.items():
             layer, _, part = name.partition(".")
-            layers.setdefault(layer, {})[part] = values
+            if part:
+                layers.setdefault(layer, {})[part] = values
+            else:
+                layers[layer] = values
         wanted = jax.eval_shape(self.model.init, jax.random.key(0))
         if jax.tree.map(_shape_of, layers) != jax.tree.map(_shape_of, wanted):
             raise self._broken("model.safetensors", "it is not of the shape that model.json tells")

@@ -41,6 +41,8 @@ class Settings:
         Units of each hidden layer of the multilayer model.
     activation, dropout
         Of the hidden layers.
+    embedding
+        Numbers that stand for each sparse feature ahead of the hidden layers.
     loss
         A name; ``None`` lets the target's type decide.
     optimizer, clip_norm
@@ -124,6 +126,7 @@ class Settings:
     hidden: tuple[int, ...] = (64, 32)
     activation: str = "relu"
     dropout: float = 0.0
+    embedding: int = 8
     loss: str | None = None
     optimizer: str = "adam"
     learning_rate: float | str = AUTO
@@ -214,6 +217,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "local_steps": (int,),
     "workers": (int,),
     "seed": (int,),
+    "embedding": (int,),
     "hash_bits": (int,),
     "minimum_count": (int,),
     "dropout": (int, float),

@@ -24,8 +24,9 @@ from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosing import evidence_of
 from steepest.diagnosis.findings import findings
 from steepest.errors import SteepestError, nearest
+from steepest.importance import importances
 from steepest.leading import account, asking, brought, lead
-from steepest.prediction import figures_of, importances, judged, outputs_of
+from steepest.prediction import figures_of, judged, outputs_of
 from steepest.preparation import prepare
 from steepest.prepared import Prepared
 from steepest.process_group import ProcessGroup

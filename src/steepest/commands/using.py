@@ -35,7 +35,7 @@ def predict(
 
     check_ending(out)
     opened = open_model(run)
-    source = open_source(data, columns=[column.name for column in opened.plan.columns], max_rejected=0.0)
+    source = open_source(data, columns=opened.plan.reads, max_rejected=0.0)
     if out.resolve() in {Path(file).resolve() for file in source.names}:
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -185,12 +185,14 @@ def _abandoned(folder: Path) -> bool:
 
 
 class Filling:
-    """Arrays of known shapes that are filled from the first row on, in memory or in a folder's files.
+    """Arrays of known types that are filled from the first row on, in memory or in a folder's files.
 
     Parameters
     ----------
     forms
         Name -> shape and type.
+    growing
+        Names of arrays whose form has about as many rows as there will be; in the end, ``forms`` has as many.
     folder
         Where the files go; ``None`` for memory.
 
@@ -200,12 +202,14 @@ class Filling:
         If the disk has no room.
     """
 
-    def __init__(self, forms: Mapping[str, Form], folder: Path | None) -> None:
+    def __init__(self, forms: Mapping[str, Form], folder: Path | None, growing: Collection[str] = ()) -> None:
         self.forms, self.folder = dict(forms), folder
+        self.pieces: dict[str, list[Array]] = {name: [] for name in growing}
         self.files: dict[str, BinaryIO] = {}
         self.filled = dict.fromkeys(forms, 0)
         if folder is None:
-            self.memory = {name: np.empty(form.shape, form.dtype) for name, form in forms.items()}
+            fixed = {name: form for name, form in forms.items() if name not in self.pieces}
+            self.memory = {name: np.empty(form.shape, form.dtype) for name, form in fixed.items()}
         else:
             needed = sum(form.size for form in forms.values())
             if needed > shutil.disk_usage(folder).free:
@@ -224,17 +228,23 @@ class Filling:
         """Add rows to an array."""
         first = self.filled[name]
         self.filled[name] = last = first + len(rows)
-        if last > self.forms[name].shape[0]:
+        if last > self.forms[name].shape[0] and name not in self.pieces:
             raise OverflowError(name)
-        if self.folder is None:
+        if self.folder is None and name in self.pieces:
+            self.pieces[name].append(rows)
+        elif self.folder is None:
             self.memory[name][first:last] = rows
         else:
             self.files[name].write(np.ascontiguousarray(rows, self.forms[name].dtype).data)
 
     def finish(self) -> dict[str, Array]:
         """Return the arrays; those in files are mapped for reading."""
+        for name in self.pieces:
+            form = self.forms[name]
+            self.forms[name] = Form((self.filled[name], *form.shape[1:]), form.dtype)
         if self.folder is None:
-            return self.memory
+            grown = {name: np.concatenate(pieces) for name, pieces in self.pieces.items()}
+            return self.memory | grown
         for file in self.files.values():
             file.flush()
         return {name: _mapped(self.folder / f"{name}.bin", form) for name, form in self.forms.items()}

@@ -126,6 +126,27 @@ class Pairs:
             np.take(kept, source, axis=0, out=out.reshape(-1, shape[2]), mode="clip")
         return Strips(places, values, owners.reshape(steps, most))
 
+    def subset(self, rows: Rows) -> Pairs:
+        """Return some rows, in memory."""
+        counts = self.begins[rows + 1] - self.begins[rows]
+        begins = np.ones(len(rows) + 1, np.int64)
+        begins[1:] += np.cumsum(counts)
+        source = np.zeros(begins[-1], np.int64)
+        source[1:] = np.arange(1, begins[-1]) + np.repeat(self.begins[rows] - begins[:-1], counts)
+        taken = (each[source] for each in (self.places, self.values, self.lists))
+        return Pairs(begins, *taken, self.list_count, self.width)
+
+    def shuffled(self, number: int, order: Rows) -> Pairs:
+        """Return the same with one of the lists in another order of the rows."""
+        row = np.repeat(np.arange(len(self)), np.diff(self.begins))
+        theirs = self.lists[1:] == number
+        row[theirs] = np.argsort(order)[row[theirs]]
+        source = np.concatenate([[0], 1 + np.argsort(row, kind="stable")])
+        begins = np.ones(len(self) + 1, np.int64)
+        begins[1:] += np.cumsum(np.bincount(row, minlength=len(self)))
+        taken = (each[source] for each in (self.places, self.values, self.lists))
+        return Pairs(begins, *taken, self.list_count, self.width)
+
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""
         parts = (self.places, self.values, self.lists)

@@ -103,7 +103,7 @@ def multilayer(
     if not 0.0 <= dropout < 1.0:
         raise SteepestError(f"Dropout must lie in [0, 1), not {dropout}.")
     sizes = (inputs, *hidden, outputs)
-    if min(sizes) < 1:
+    if min(*hidden, outputs, max(inputs, 0 if hidden else 1)) < 1 or inputs < 0:
         raise SteepestError(f"Every layer needs at least one unit; these were asked for: {sizes}.")
     names = [f"layer_{number}" for number in range(1, len(sizes))]
     hidden_rule = glorot_uniform if activation == "tanh" else he_normal
@@ -133,6 +133,96 @@ def multilayer(
         return result[:, 0] if outputs == 1 else result
 
     return Model(init, apply)
+
+
+def wide_and_deep(
+    inputs: int,
+    features: int,
+    columns: int,
+    hidden: Sequence[int] = (),
+    outputs: int = 1,
+    *,
+    embedding: int = 8,
+    **settings: Any,
+) -> Model:
+    """A model of dense and sparse features; without hidden layers, the linear model of both.
+
+    Each sparse feature has a row of the parameter ``table``. Its last numbers are the feature's weights in the
+    outputs (the wide part). Where there are hidden layers, the numbers before them are the feature's
+    embedding: each column's embeddings are averaged, by the values of its features, and are further inputs of
+    `multilayer` (the deep part). Weights start from 0, embeddings from ``U(-0.05, 0.05)``.
+
+    Source: H.-T. Cheng et al., *Wide & Deep Learning for Recommender Systems*, 2016.
+
+    Parameters
+    ----------
+    inputs
+        Dense features.
+    features
+        Sparse features.
+    columns
+        Columns that these come from.
+    hidden, outputs, settings
+        See `multilayer`.
+    embedding
+        Numbers of an embedding.
+
+    Examples
+    --------
+    >>> from steepest.data.packed import Inputs
+    >>> model = wide_and_deep(2, 1000, columns=1, hidden=(4,), embedding=3)
+    >>> parameters = model.init(jax.random.key(0))
+    >>> parameters["table"].shape, parameters["layer_1"]["weights"].shape
+    ((1000, 4), (5, 4))
+    >>> model.apply(parameters, Inputs(jnp.ones((5, 2)), jnp.arange(5)[:, None])).shape
+    (5,)
+    """
+    size = embedding if hidden else 0
+    if size < 1 and hidden:
+        raise SteepestError(f"An embedding has at least one number, not {embedding}.")
+    deep = multilayer(inputs + size * columns, hidden, outputs, **settings)
+
+    def init(key: jax.Array) -> Parameters:
+        embeddings = jax.random.uniform(
+            jax.random.fold_in(key, 1), (features, size), minval=-0.05, maxval=0.05
+        )
+        table = jnp.concatenate([embeddings, jnp.zeros((features, outputs))], axis=1)
+        return {"table": table, **deep.init(key)}
+
+    def apply(parameters: Parameters, inputs: Any, key: jax.Array | None = None) -> jax.Array:
+        rows = len(inputs.dense)
+        embedded, wide = [inputs.dense], jnp.zeros((rows, outputs), inputs.dense.dtype)
+        if inputs.places is not None and inputs.places.shape[1]:
+            found = rows_of(parameters["table"], inputs.places)
+            embedded.append(found[..., :size].reshape(rows, -1))
+            wide += found[..., size:].sum(axis=1)
+        if inputs.lists is not None:
+            sums, totals = _sums(parameters["table"], inputs.lists, rows, columns - _width(inputs.places))
+            means = sums[..., :size] / jnp.where(totals > 0, totals, 1)[..., None]
+            embedded.append(means.reshape(rows, -1))
+            wide += sums[..., size:].sum(axis=1)
+        result = deep.apply(parameters, jnp.concatenate(embedded, axis=1) if size else inputs.dense, key)
+        return result + (wide[:, 0] if outputs == 1 else wide)
+
+    return Model(init, apply)
+
+
+def _width(places: Any) -> int:
+    return 0 if places is None else int(places.shape[1])
+
+
+def rows_of(table: jax.Array, places: jax.Array) -> jax.Array:
+    """Return the rows of a table in these places; zeros for a place beyond all."""
+    rows: jax.Array = table.at[places].get(mode="fill", fill_value=0)
+    return rows
+
+
+def _sums(table: jax.Array, strips: Any, rows: int, lists: int) -> tuple[jax.Array, jax.Array]:
+    """Return ``Σ value · row`` and ``Σ value`` of each list, ``[rows, lists, ...]``; see `Inputs`."""
+    found = (rows_of(table, strips.places) * strips.values[..., None]).sum(axis=1)
+    both = jnp.concatenate([found, strips.values.sum(axis=1)[:, None]], axis=1)
+    sums = jax.ops.segment_sum(both, strips.owners, num_segments=rows * lists).reshape(rows, lists, -1)
+    return sums[..., :-1], sums[..., -1]
 
 
 def linear(inputs: int, outputs: int = 1, *, output_bias: npt.ArrayLike = 0.0) -> Model:

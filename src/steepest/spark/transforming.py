@@ -96,6 +96,7 @@ def _by_clock(column: pa.Array, zone: str) -> pa.Array:
 def answers(run: Run, rows: pa.Table) -> pa.StructArray:
     """Return what a model says of rows, as `predicting` does."""
     from steepest import tasks
+    from steepest.data.packed import packed_rows
     from steepest.prediction import outputs_of, prediction_table
 
     task = run.task
@@ -104,7 +105,7 @@ def answers(run: Run, rows: pa.Table) -> pa.StructArray:
         fields = [("prediction", kind)]
         lists = [(name, pa.list_(pa.float64())) for name in ("probability", "rawPrediction") if task.labels]
         return pa.array([], pa.struct([*fields, *lists]))
-    outputs = outputs_of(run.model, run.parameters, run.plan.encode(rows))
+    outputs = outputs_of(run.model, run.parameters, packed_rows(run.plan.layout, run.plan.pack(rows)))
     predicted = tasks.predictions(task, outputs)
     found = {"prediction": prediction_table(task, predicted)["prediction"].combine_chunks().cast(kind)}
     if task.labels:

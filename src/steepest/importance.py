@@ -1,0 +1,152 @@
+"""Which columns a model's predictions come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from steepest import tasks
+from steepest.data.columns import Plan
+from steepest.data.order import Rows
+from steepest.data.packed import Inputs, PackedRows
+from steepest.data.pairs import Pairs, Strips
+from steepest.evaluation import permutation_importance
+from steepest.tasks import Task
+from steepest.trained import Trained
+
+LINEAR = {"layer_1.weights", "layer_1.bias"}
+"""The parameters of Steepest's linear model, but for the table of sparse features."""
+
+MOST_WEIGHTS = 30
+"""Weights that the record keeps, the largest first."""
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+def importances(
+    task: Task,
+    trained: Trained,
+    plan: Plan,
+    features: PackedRows,
+    target: npt.NDArray[Any],
+    seed: int,
+) -> dict[str, Any]:
+    """Return a linear model's largest weights, or what permuting each column costs another model."""
+    if {*trained.arrays} - {"table"} == LINEAR and task.outputs == 1:
+        return _largest_weights(trained.arrays, plan)
+    per_row = tasks.loss_of(task).per_row
+
+    def mean_loss(rows: Any, chosen: Rows) -> float:
+        seen = rows.inputs() if isinstance(rows, _Sampled) else rows
+        return float(_mean_loss(trained.model.apply, per_row, trained.parameters, seen, target[chosen]))
+
+    return {
+        "how": "How much the loss grows when one column's values are shuffled among the rows",
+        "kind": "permutation",
+        "entries": permutation_importance(mean_loss, _Columns(features), groups_of(plan), seed=seed)
+        if plan.layout.sparse
+        else permutation_importance(mean_loss, features, plan.groups, seed=seed),
+    }
+
+
+@partial(jax.jit, static_argnames=("apply", "per_row"))
+def _mean_loss(
+    apply: Callable[..., jax.Array],
+    per_row: Callable[..., jax.Array],
+    parameters: Any,
+    features: Any,
+    target: jax.Array,
+) -> jax.Array:
+    return jnp.mean(per_row(apply(parameters, features), target))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Where a column's features are: some of the dense ones, a category, a list."""
+
+    dense: slice
+    category: int | None = None
+    list: int | None = None
+
+
+def groups_of(plan: Plan) -> dict[str, Group]:
+    """Return where the features of each column are."""
+    groups: dict[str, Group] = {}
+    sources = iter(run.source for run in plan.layout.runs if run.source in ("category", "list"))
+    counts = {"category": 0, "list": 0}
+    for column in plan.columns:
+        groups[column.name] = Group(plan.groups.get(column.name, slice(0, 0)))
+        if column.name in plan.sparse_groups:
+            source = next(sources)
+            groups[column.name] = Group(groups[column.name].dense, **{source: counts[source]})
+            counts[source] += 1
+    return groups
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Rows of which a sample is taken for `permutation_importance`."""
+
+    features: PackedRows
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Rows) -> _Sampled:
+        some = self.features.subset(np.sort(rows))
+        place = np.argsort(np.argsort(rows, kind="stable"), kind="stable")
+        lists = some.lists and some.lists.subset(place)
+        return _Sampled(some[place], some.packed.places[place], lists)
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Rows in memory, of which columns can be shuffled."""
+
+    dense: npt.NDArray[np.float32]
+    places: npt.NDArray[Any]
+    lists: Pairs | None
+
+    def shuffled(self, group: Group, order: Rows) -> _Sampled:
+        """Return the same with a column's values in another order."""
+        dense, places, lists = self.dense.copy(), self.places.copy(), self.lists
+        dense[:, group.dense] = dense[order, group.dense]
+        if group.category is not None:
+            places[:, group.category] = places[order, group.category]
+        if group.list is not None and lists is not None:
+            lists = lists.shuffled(group.list, order)
+        return _Sampled(dense, places, lists)
+
+    def inputs(self) -> Inputs:
+        """Return what a model sees of the rows."""
+        if self.lists is None:
+            return Inputs(self.dense, self.places)
+        batch = self.lists.batches(np.arange(len(self.dense))[None])
+        return Inputs(self.dense, self.places, Strips(*(each[0] for each in batch)))
+
+
+def _largest_weights(arrays: dict[str, Floats], plan: Plan) -> dict[str, Any]:
+    """Return the largest weights; of sparse features those that stand for and against."""
+    dense = np.asarray(arrays["layer_1.weights"])[:, 0]
+    sparse = np.asarray(arrays["table"])[:, 0] if "table" in arrays else dense[:0]
+    weights = np.concatenate([dense, sparse])
+    most = min(MOST_WEIGHTS, len(weights))
+    order = np.argpartition(-np.abs(weights), most - 1)[:most] if most else np.arange(0)
+    order = order[np.lexsort((order, -np.abs(weights[order])))]
+    return {
+        "how": "The largest weights: what one deviation, or having a value or a word, adds to the output",
+        "kind": "weights",
+        "entries": [{"name": name_of(plan, int(place)), "value": float(weights[place])} for place in order],
+    }
+
+
+def name_of(plan: Plan, place: int) -> str:
+    """Return the name of a feature, where sparse ones come after all dense ones."""
+    return plan.feature_names[place] if place < plan.width else plan.sparse_name(place - plan.width)
