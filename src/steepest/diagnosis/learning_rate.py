@@ -9,7 +9,7 @@ and what follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,10 +24,13 @@ from steepest import feeding
 from steepest.arguments import (
     Parameters,
     as_objective,
+    as_rows,
     check_numbers,
     check_parameters,
     check_single_number,
+    lookups_of,
     refuse_without,
+    with_pairs,
 )
 from steepest.descent import state as states
 from steepest.descent.epoch import Batches, Constants, Program, penalty, weighted_mean
@@ -35,6 +38,7 @@ from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
 from steepest.descent.schedules import Schedule
 from steepest.descent.sweep import sweep
 from steepest.diagnosis.curvature import largest_curvature, stability
+from steepest.diagnosis.one_by_one import Trial, search_one_by_one
 from steepest.diagnosis.rates import (
     FEWEST_STEPS,
     VARIANTS,
@@ -57,7 +61,7 @@ CURVATURE_KEY = 0xC0FFEE
 """Folded into the seed's key for the vector that measuring the curvature begins with."""
 
 
-def find_learning_rate(
+def find_learning_rate(  # noqa: PLR0913 - the arguments of `minimize`
     objective: Callable[..., jax.Array],
     parameters: Parameters,
     data: Any = None,
@@ -71,6 +75,7 @@ def find_learning_rate(
     shuffle: bool = True,
     l1: Any = 0.0,
     l2: Any = 0.0,
+    lookups: Mapping[str, str] | None = None,
 ) -> RateSearch:
     """Find the learning rate with which `steepest.minimize` would reach the lowest loss.
 
@@ -102,18 +107,26 @@ def find_learning_rate(
     call = as_objective(objective, data is not None)
     start = check_parameters(parameters)
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=0.0)
+    tables, data = lookups_of(lookups, start, data), with_pairs(data, lookups)
     if data is None:
         check_single_number(call, start)
         refuse_without("data", weights=weights)
         feed, planned = feeding.chunks(epochs, tolerance, feeding.CHUNK), epochs
     else:
-        feed = feeding.batches(call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance)
+        feed = feeding.batches(
+            call, start, data, weights, batch_size, seed, shuffle, epochs, tolerance, lookups=tables
+        )
         planned = feed.pace.steps_per_epoch * epochs
     if rule.name == LINE_SEARCH:
         return RateSearch(None, "L-BFGS finds the rate of each step by a line search", planned_steps=planned)
     if planned < FEWEST_STEPS:
         return too_short(planned)
-    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2)
+    program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2, tables)
+    if tables:
+        one = Trial(
+            program, constants, state, feed, call, {name: as_rows(each) for name, each in data.items()}
+        )
+        return search_one_by_one(one, planned, partial(_shape, rule.schedule, planned), MOST_ROWS)
     program, state, constants = _as_tree(program, state, constants)
     sample, width = _sample(feed)
     size = sum(leaf.size for leaf in jax.tree.leaves(start))

@@ -1,0 +1,138 @@
+"""Finding the learning rate of a descent that looks rows of tables up: one rate after the other.
+
+Tables are long, and a step moves few of their rows: so the descents are those of the compiled epoch itself,
+each from a copy of the start, over the same windows. There may be more parameters than rows, which can all be
+learned by heart; so rates are judged by rows that the descents have not seen.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steepest.arguments import Objective
+from steepest.data.gather import gather
+from steepest.data.pairs import Pairs, Strips
+from steepest.descent.epoch import Batches, Constants, Program, run_window_in_place
+from steepest.descent.state import RUNNING, State
+from steepest.descent.tables import settled
+from steepest.diagnosis.rates import Floats, Grid, RateSearch, horizon, search
+from steepest.feeding import Feed
+
+SEEN = 0.8
+"""The share of an epoch that the descents go over at most: others are judged by."""
+
+COST = 4
+"""How many times as much a number costs that is looked up."""
+
+
+class Trial(NamedTuple):
+    """What all rates have in common.
+
+    Attributes
+    ----------
+    program, constants, start, feed
+        The descent.
+    objective
+        What is minimised.
+    data
+        The rows: a dictionary of what is gathered.
+    """
+
+    program: Program
+    constants: Constants
+    start: State
+    feed: Feed
+    objective: Objective
+    data: dict[str, Any]
+
+
+def search_one_by_one(trial: Trial, planned: int, shape: Any, most_rows: int) -> RateSearch:
+    """Try rates; see `steepest.diagnosis.rates.search`.
+
+    Parameters
+    ----------
+    trial
+        The descent.
+    planned
+        Its steps.
+    shape
+        ``steps -> each step's rate over the highest``.
+    most_rows
+        Rows by which rates are judged, at most.
+    """
+    with closing(trial.feed.windows(0, 0)) as source:
+        first = jax.tree.map(partial(np.array, copy=True), next(source))
+        looked_up = sum(rows.shape[1] * table[0].size for rows, table in _with_tables(first, trial.start))
+        size = COST * int(looked_up) + trial.start.parameters.dense.size
+        epoch = trial.feed.pace.steps_per_epoch
+        steps = max(1, min(horizon(planned, 1, size), int(SEEN * epoch)))
+        further = -(-most_rows // first.weights.shape[1])
+        windows, have = [first], len(first.weights)
+        while have < min(steps + further, epoch):
+            windows.append(jax.tree.map(partial(np.array, copy=True), next(source)))
+            have += len(windows[-1].weights)
+    rows = np.concatenate([window.rows for window in windows])[steps:].ravel()
+    rows = rows[rows >= 0][:most_rows]
+    if not len(rows):  # every step sees all rows
+        rows = first.rows[first.rows >= 0][:most_rows]
+    windows = _first(windows, steps)
+    judge = partial(_loss, trial.objective, _gathered(trial.data, rows))
+    begun = float(judge(trial.program.unravel(trial.start.parameters)))
+    return search(partial(_reach, trial, windows, shape(steps), judge), begun, steps, planned, len(rows))
+
+
+def _first(windows: list[Any], steps: int) -> list[Any]:
+    """Return the windows of the first steps."""
+    kept: list[Any] = []
+    for window in windows:
+        rest = steps - sum(len(each.weights) for each in kept)
+        if rest:
+            kept.append(jax.tree.map(lambda each, rest=rest: each[:rest], window))
+    return kept
+
+
+def _with_tables(window: Any, start: State) -> zip[Any]:
+    return zip(window.touched, start.parameters.tables, strict=True)
+
+
+def _gathered(data: dict[str, Any], rows: Any) -> dict[str, Any]:
+    """Return rows of all data, with their places as they are."""
+    found: dict[str, Any] = {}
+    for name, source in data.items():
+        if isinstance(source, Pairs):
+            found[name] = Strips(*(each[0] for each in source.batches(rows[None])))
+        else:
+            found[name] = np.empty((len(rows), *source.shape[1:]), source.dtype)
+            gather(source, rows, found[name])
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _loss(objective: Objective, rows: Any, parameters: Any) -> jax.Array:
+    return jnp.mean(objective(parameters, rows, None))
+
+
+def _reach(trial: Trial, windows: list[Any], shape: Floats, judge: Any, rates: Floats) -> Grid:
+    """Descend with each rate, and see what it reached."""
+    losses, curves = np.full(len(rates), np.nan), np.full((len(rates), len(shape)), np.nan)
+    for number, rate in enumerate(rates):
+        state, done = jax.tree.map(jnp.copy, trial.start), 0
+        for window in windows:
+            steps = len(window.weights)
+            each = rate * shape[done : done + steps]
+            batches = Batches(window.arrays, window.weights, each, window.touched)
+            state, record = run_window_in_place(trial.program, trial.constants, state, batches)
+            curves[number, done : done + steps] = np.asarray(record.loss)
+            done += steps
+        if int(state.status) == RUNNING:
+            if trial.program.idle:
+                state = settled(trial.program.idle, trial.constants.l1, trial.constants.l2, state)
+            losses[number] = float(judge(trial.program.unravel(state.parameters)))
+    curves[~np.isfinite(curves).cumprod(axis=1).astype(np.bool_)] = np.nan
+    return Grid(rates, np.where(np.isfinite(losses), losses, np.nan), curves, lambda _: (None, None))
