@@ -186,8 +186,8 @@ class Learner:
         Returns
         -------
         dict
-            Name of a column -> their number in all rows, and the greatest number in one: not less than those of
-            the plan, which has no place for some.
+            Name of a column -> their number in all rows, and the greatest number in one: not less than those
+            of the plan, which has no place for some.
         """
         return {name: (words.total, words.most) for name, words in self._now().tallied.items()}
 
@@ -208,7 +208,7 @@ class Learner:
         twins = {name: group for group in seen.twins for name in group}
         columns: dict[str, Column] = {}
         dropped: list[Dropped] = []
-        for name, summary in seen.summaries.items():
+        for name in seen.summaries:
             if name in self._leave_out:
                 continue
             learned = self._decide(name, seen)

@@ -82,14 +82,14 @@ class Summary:
     characters
         The number of characters of all values of text; 0 for other types.
     counted
-        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``, or None
-        where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
+        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``,
+        or None where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
     sampled
         How often some integers or texts occur where there are too many to count each: those that
         `steepest.data.counting.sample` chooses, with their hashes as the values. None for other types.
     frequent
-        The most frequent of those texts or integers that were counted before there were too many, so that some are
-        known by name; None where all are counted.
+        The most frequent of those texts or integers that were counted before there were too many, so that
+        some are known by name; None where all are counted.
     """
 
     type: str

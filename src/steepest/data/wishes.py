@@ -28,8 +28,8 @@ class Wishes:
     hash_bits
         Hashed values have 2^hash_bits places.
     minimum_count
-        In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None leaves
-        it to the number of rows.
+        In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None
+        leaves it to the number of rows.
 
     Raises
     ------
