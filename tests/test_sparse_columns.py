@@ -274,7 +274,7 @@ def test_values_that_are_too_many_to_count_are_hashed_and_some_known_by_name(mon
         by_value.setdefault(value, set()).add(place)
     assert by_value.pop(None) == {1024}
     assert all(len(places) == 1 and max(places) < 1024 for places in by_value.values())
-    assert len(set.union(*by_value.values())) > len(by_value) * 0.6
+    assert len(set.union(*by_value.values())) > 800  # of 1024, with 1980 values
     (place,) = by_value["0"]
     assert plan.sparse_name(place).startswith("merchant = ")
     assert plan.sparse_name(place).endswith(f"(bucket {place})")
@@ -395,9 +395,8 @@ def test_what_a_column_can_be():
     plan = learn(rows, wishes=Wishes(kinds={"n": "category", "s": "hashed"}, hash_bits=10))
     assert [each.kind for each in plan.columns] == ["category", "number", "hashed", "list"]
     assert plan.feature_names == ("n = 1", "n = 3", "x")
-    assert plan.encode(pa.table({**dict(zip("nxst", rows, strict=True)), "n": [3.0, 1, 7, 3]}))[:, :2].tolist() == [
-        [0, 1], [1, 0], [0, 0], [0, 1],
-    ]  # fmt: skip
+    new = rows.set_column(0, "n", pa.array([3.0, 1, 7, 3]))
+    assert plan.encode(new)[:, :2].tolist() == [[0, 1], [1, 0], [0, 0], [0, 1]]
     for kinds, said in [
         ({"x": "text"}, "numbers"),
         ({"n": "words"}, "numbers"),

@@ -109,9 +109,8 @@ class Column:
     @functools.cached_property
     def pair_table(self) -> PairTable:
         """Where the values are found that are pairs of words, with a space between them."""
-        pairs = [(place, *value.split(" ")) for place, value in enumerate(self.values) if " " in value]
-        words = {
-            word: number for number, word in enumerate(dict.fromkeys(w for _, *both in pairs for w in both))
-        }
-        keys = [words[first] << 32 | words[second] for _, first, second in pairs]
-        return PairTable(words, np.array(keys, np.int64), np.array([place for place, *_ in pairs], np.int32))
+        pairs = [(place, value.split(" ")) for place, value in enumerate(self.values) if " " in value]
+        different = dict.fromkeys(word for _, both in pairs for word in both)
+        words = {word: number for number, word in enumerate(different)}
+        keys = [words[first] << 32 | words[second] for _, (first, second) in pairs]
+        return PairTable(words, np.array(keys, np.int64), np.array([place for place, _ in pairs], np.int32))

@@ -105,13 +105,13 @@ def lengths_of(texts: pa.LargeStringArray, kind: str) -> npt.NDArray[np.int64]:
     """
     text, begins, is_word, is_first = _seen(texts)
     edges = np.append(begins, len(text))
-    words = np.diff(np.concatenate([[0], np.cumsum(is_first)])[edges])
-    if kind == "words":
-        return words
-    if kind == "text":
-        return np.maximum(2 * words - 1, 0)
-    letters = np.diff(np.concatenate([[0], np.cumsum(is_word)])[edges])  # bytes, of which a letter has 1 to 4
-    return (LONGEST - SHORTEST + 1) * letters
+    words: npt.NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(is_first)])[edges])
+    if kind == "characters":
+        letters = np.diff(np.concatenate([[0], np.cumsum(is_word)])[edges])  # bytes, 1 to 4 for each letter
+        words = (LONGEST - SHORTEST + 1) * letters
+    elif kind == "text":
+        words = np.maximum(2 * words - 1, 0)
+    return words
 
 
 def n_grams_of(tokens: Tokens) -> Tokens:

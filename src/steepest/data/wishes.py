@@ -40,7 +40,7 @@ class Wishes:
     --------
     >>> Wishes(kinds={"merchant": "hashd"})
     Traceback (most recent call last):
-    steepest.errors.SteepestError: column 'merchant' can't be of the kind 'hashd'. Did you mean 'hashed'?
+    steepest.errors.SteepestError: column 'merchant' can't be of the kind 'hashd'. Did you mean 'hashed'? ...
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
