@@ -114,7 +114,8 @@ def _category(column: Column, texts: pa.ChunkedArray | pa.Array) -> Places:
     )
     codes = pc.fill_null(encoded.indices, len(places)).to_numpy(zero_copy_only=False)
     of_code: Places = np.append(np.where(places < 0, none, places), for_missing).astype(np.int32)
-    return np.take(of_code, codes)
+    kept: Places = of_code[codes]
+    return kept
 
 
 def _list(column: Column, values: pa.ChunkedArray) -> Pairs:
