@@ -11,8 +11,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 import real_data
 from steepest.data import layout as layouts
+from steepest.data.column import Column
 from steepest.data.columns import Plan
-from steepest.data.encode import Column
 from steepest.data.layout import Layout, Packed, Run, layout_of
 from steepest.data.learning import learn
 

@@ -166,7 +166,7 @@ CHANGES = {
     "times, then days": (TIMES, DAYS, pa.timestamp("us")),
     "text, then large text": (["u", "v"], pa.array(["v", "w"], pa.large_string()), pa.string()),
     "text, then a dictionary": (["u", "v"], pa.array(["v", "w"]).dictionary_encode(), pa.string()),
-    "lists, then bytes": ([[1], [2]], [b"x", None], None),
+    "numbers with names, then bytes": ([{"a": 1}, {"a": 2}], [b"x", None], None),
 }
 
 
@@ -177,7 +177,7 @@ def test_types_that_go_together(monkeypatch, first, then, kind, block):
     use = pa.array([1, 2])
     parts = [pa.table({"x": pa.array(values), "use": use}) for values in (first, then)]
     if kind is None:
-        assert "list<" in learned(parts).plan().dropped[0].reason
+        assert "struct<" in learned(parts).plan().dropped[0].reason
         return
     whole = pa.concat_tables([part.set_column(0, "x", part["x"].cast(kind)) for part in parts])
     plan, expected = learned(parts).plan(), learn(whole)
@@ -284,7 +284,9 @@ def test_identifiers_beyond_what_is_counted(repeated):
     assert reasons == ([] if repeated else ["It looks like a counter: integers, none of which occurs twice."])
 
 
-@pytest.mark.parametrize(("width", "said"), [(9, "over 100,000 different values"), (60, "It holds text")])
+@pytest.mark.parametrize(
+    ("width", "said"), [(9, "over 100,000 different values"), (60, "It holds text, but no word")]
+)
 def test_text_beyond_what_is_counted(width, said):
     rows = 2 * learning.BLOCK
     names = pa.array(np.arange(rows)).cast(pa.string())
@@ -307,7 +309,7 @@ def test_memory_does_not_grow_with_the_rows(monkeypatch):
             monkeypatch.setattr(summary, "count", None)  # no value is counted any more
         learner.update(block(number))
         sizes.append(pa.total_allocated_bytes() - before)
-    assert max(sizes[3:]) <= 1 << 20
+    assert max(sizes[3:]) <= 3 << 20  # the most frequent values are known by name
     assert learner.summaries["i"].counted is None
     assert len(learner.summaries["i"].sampled) == counting.MOST_SAMPLED
     assert isinstance(learner.plan(), Plan)

@@ -30,8 +30,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 import steepest
 from real_data import flights
 from spark_sessions import spark
+from steepest.data.column import Column
 from steepest.data.columns import Plan
-from steepest.data.encode import Column
 from steepest.errors import SteepestError
 from steepest.prediction import outputs_of, predict
 from steepest.run import Run, open_run, write_model

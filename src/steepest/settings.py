@@ -309,13 +309,13 @@ def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
         if not isinstance(value, KINDS[name]) or isinstance(value, bool) != (KINDS[name] == (bool,)):
             takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
             raise SteepestError(f"{who} {name} = {value!r}, but it takes {takes}.")
-        items = value if isinstance(value, (list, tuple)) else ()
+        items: tuple[Any, ...] = tuple(value) if isinstance(value, (list, tuple)) else ()
         if name == "cross":
             if any(isinstance(item, str) or not isinstance(item, (list, tuple)) for item in items):
                 raise SteepestError(f"{who} {name} = {value!r}, but each of these is a list of columns.")
             items = tuple(column for item in items for column in item)
         elif name == "kinds":
-            items = (*value, *value.values())
+            items = tuple(part for pair in found["kinds"].items() for part in pair)
         wanted = int if name == "hidden" else str
         if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
             raise SteepestError(f"{who} {name} = {value!r}, but each of these is {CALLED[wanted]}.")

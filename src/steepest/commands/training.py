@@ -136,7 +136,7 @@ def fit(
     minimum_count: Annotated[
         int | None,
         option(
-            "In how many rows a value or word occurs at least to be learned by itself (default: by the rows).",
+            "In how many rows a value or word that is learned occurs at least (default: by the rows).",
             min=1,
             metavar="N",
         ),

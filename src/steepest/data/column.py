@@ -41,10 +41,10 @@ class Sparse:
     columns, types
         The columns of a cross, and the types that they had.
     documents, counts
-        The number of training rows with a text, and in how many of them each value of `Column.values` occurs: what
-        tf-idf needs.
+        The number of training rows with a text, and in how many of them each value of `Column.values` occurs:
+        what tf-idf needs.
     frequent
-        The values of a hashed column that are known by name: the most frequent ones among those that were counted.
+        The values of a hashed column that are known by name: the most frequent of those that were counted.
     """
 
     bits: int = 0
@@ -65,8 +65,9 @@ class Column:
     name
         The column's name in the table; of a cross, its columns' names with " x " between them.
     kind
-        "number", "boolean", "category", "time" or "missing" (only whether there is no value); of sparse features
-        "category", "hashed", "cross", "list", "text" (words and pairs of them), "words" or "characters".
+        "number", "boolean", "category", "time" or "missing" (only whether there is no value); of sparse
+        features "category", "hashed", "cross", "list", "text" (words and pairs of them), "words" or
+        "characters".
     type
         The type that the training rows had, as in `steepest.data.summary.Summary`; "list" for lists.
     mean, deviation
@@ -108,9 +109,8 @@ class Column:
     @functools.cached_property
     def pair_table(self) -> PairTable:
         """Where the values are found that are pairs of words, with a space between them."""
-        pairs = [(place, *value.split(" ")) for place, value in enumerate(self.values) if " " in value]
-        words = {
-            word: number for number, word in enumerate(dict.fromkeys(w for _, *both in pairs for w in both))
-        }
-        keys = [words[first] << 32 | words[second] for _, first, second in pairs]
-        return PairTable(words, np.array(keys, np.int64), np.array([place for place, *_ in pairs], np.int32))
+        pairs = [(place, value.split(" ")) for place, value in enumerate(self.values) if " " in value]
+        different = dict.fromkeys(word for _, both in pairs for word in both)
+        words = {word: number for number, word in enumerate(different)}
+        keys = [words[first] << 32 | words[second] for _, (first, second) in pairs]
+        return PairTable(words, np.array(keys, np.int64), np.array([place for place, _ in pairs], np.int32))

@@ -180,11 +180,11 @@ class Plan:
                 if isinstance(kept, Pairs):
                     lists.append(kept._replace(places=kept.places + np.int32(first)))
                     continue
-                if run.source == "category":
-                    kept = np.where(kept < run.width, kept + first, self.layout.sparse)
                 place = next(to[run.source])
                 with np.errstate(over="ignore"):
                     place[:] = kept
+                if run.source == "category":
+                    place[:] = np.where(place < run.width, place + first, self.layout.sparse)
                 if column.kind == "number" and not np.isfinite(place).all():
                     raise too_large(column, whole, locate)
         out.numbers[:] = numbers.T

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steepest.data.hashing import mixed
+from steepest.data.hashing import hashes_of_texts, mixed
 
 MOST_SAMPLED = 1 << 14
 """How many different values are in a sample."""
@@ -111,6 +111,26 @@ def sample(
         As of `count`, with the hashes (uint64, ascending) in the place of the values, at most `MOST_SAMPLED`.
     """
     return sample_hashes(hashes_of(integers), np.ones(len(integers), np.int64) if counts is None else counts)
+
+
+def sample_texts(
+    texts: pa.ChunkedArray | pa.Array, counts: npt.NDArray[np.int64] | None = None
+) -> pa.StructArray:
+    """Return what `sample` returns, of text."""
+    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    hashes = hashes_of_texts(whole, "")
+    return sample_hashes(hashes, np.ones(len(whole), np.int64) if counts is None else counts)
+
+
+def sample_counted(counted: pa.StructArray | None) -> pa.StructArray | None:
+    """Return a sample of integers or text that were counted, and None for anything else."""
+    if counted is None:
+        return None
+    values, counts = counted.field(0), counted.field(1).to_numpy()
+    if pa.types.is_integer(values.type):
+        return sample(values, counts)
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return sample_texts(values, counts) if is_text else None
 
 
 def add_samples(a: pa.StructArray, b: pa.StructArray) -> pa.StructArray:

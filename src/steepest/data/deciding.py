@@ -1,4 +1,4 @@
-"""What becomes of a column, decided from its summary alone: what is learned, or why it is dropped."""
+"""What becomes of a column of dense features, by its summary alone: what is learned, or why it is dropped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.column import Column
 from steepest.data.columns import Dropped
-from steepest.data.encode import PARTS, Column
+from steepest.data.encode import PARTS
 from steepest.data.summary import DAY, MOST_VALUES, Summary
 from steepest.errors import SteepestError
 
@@ -65,10 +66,10 @@ def decide(name: str, column_type: pa.DataType, summary: Summary) -> Column | Dr
 
 def _why_useless(name: str, column_type: pa.DataType, summary: Summary) -> str:
     """Return why a column says nothing that can be learned, or nothing."""
-    if summary.type == "unsupported":
-        return f"Values of the type {column_type} have no encoding: take out of them what matters."
     if summary.missing == summary.rows:
         return "All of its values are missing."
+    if summary.type == "unsupported":
+        return f"Values of the type {column_type} have no encoding: take out of them what matters."
     if summary.minimum == summary.maximum and not summary.missing:
         return f"It has the same value in every row: {_shown(summary)}."
     if summary.type == "string":
@@ -92,9 +93,7 @@ def _why_no_category(summary: Summary) -> str:
     different = MOST_VALUES + 1 if summary.counted is None else len(summary.counted)
     mostly_different = different > present / 2
     if (mostly_different or summary.counted is None) and summary.characters / present > LONG_TEXT:
-        return (
-            "It holds text, which is not learned from yet: take out of it what matters, such as its length."
-        )
+        return "It holds text: a fit learns from its words, which are not looked at one by one here."
     if summary.counted is None:
         return (
             f"It has over {MOST_VALUES:,} different values: an identifier, or too many for a feature each, "

@@ -1,9 +1,10 @@
-"""What becomes of text, of large categories, of lists and of crosses, and of columns with a kind of their own."""
+"""What becomes of text, large categories, lists and crosses, and of columns whose kind was asked for."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -29,7 +30,7 @@ MOST_LEARNED = 1 << 18
 """The greatest number of values or words of one column that have a feature each."""
 
 FEWEST_ROWS = 2
-"""In how many rows a word occurs at least to have a feature: what stands in one can only be learned by heart."""
+"""In how many rows a word occurs at least to have a feature: one of a single row is only learned by heart."""
 
 CAN_BE = {
     "number": ("number", "integer"),
@@ -75,8 +76,10 @@ def decide_sparse(
         return None
     wish = _wish(name, summary, wishes)
     kind = wish or _kind_of(summary)
-    if not kind or (summary.minimum == summary.maximum and summary.type != "list" and not summary.missing):
+    if not kind or (summary.minimum == summary.maximum and summary.type != "list"):
         return None
+    if summary.type == "list" and _is_constant(summary):
+        return Dropped(name, "All of its lists hold the same values.")
     if kind in TEXTS and words is not None:
         learned = _learn_text(name, kind, summary, words, wishes)
     elif kind == "number":
@@ -155,6 +158,11 @@ def _kind_of(summary: Summary) -> str | None:
     return "hashed" if summary.counted is None else "category"
 
 
+def _is_constant(summary: Summary) -> bool:
+    """Tell whether each value that is in a list is in every list."""
+    return summary.counted is not None and pc.min(summary.counted.field(1)).as_py() in (None, summary.rows)
+
+
 def is_short(summary: Summary) -> bool:
     """Tell whether values of text are too short, on the average, to be taken for more than names."""
     return summary.characters <= LONG_TEXT * (summary.rows - summary.missing)
@@ -174,7 +182,7 @@ def _learn_values(
     """Learn a category, a list or a cross, hashed where its values are not counted."""
     separator = wishes.separator(name)
     of = "string" if separator else summary.type
-    counted = summary.frequent if summary.counted is None else summary.counted
+    counted: Any = summary.frequent if summary.counted is None else summary.counted
     if kind == "hashed" or summary.counted is None:
         named = () if counted is None else tuple(map(_text, most_frequent(counted).field(0).to_pylist()))
         sparse = Sparse(bits=wishes.hash_bits, separator=separator, frequent=named)
@@ -183,7 +191,7 @@ def _learn_values(
     often = counted.filter(pc.greater_equal(counted.field(1), least))
     values = tuple(map(_text, most_frequent(often, MOST_LEARNED).field(0).to_pylist()))
     other = len(values) < len(counted)
-    if not values or (kind == "list" and pc.min(counted.field(1)).as_py() == summary.rows):
+    if not values:
         return None
     if kind == "category" and len(values) <= MOST_FEATURES and not always_sparse:
         return Column(name, kind, of, values=values, other=other)

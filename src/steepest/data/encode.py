@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steepest.data.column import Column as Column
+from steepest.data.column import Column
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
 from steepest.data.listing import texts_of
@@ -63,8 +63,9 @@ class Kind:
         Column -> where its features come from, from left to right.
     pack
         (column, values [rows]) -> for each run what is kept, [rows]: a number, a code of
-        `steepest.data.layout.Packed`, a place among the run's features (their number for none), or pairs. The values are as `steepest.data.summary.plain_values` returns them,
-        but that numbers may hold NaN and -0.0.
+        `steepest.data.layout.Packed`, a place among the run's features (their number for none), or pairs. The
+        values are as `steepest.data.summary.plain_values` returns them, but that numbers may hold NaN and
+        -0.0.
     """
 
     names: Callable[[Column], tuple[str, ...]]

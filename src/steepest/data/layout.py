@@ -1,7 +1,7 @@
 """How encoded rows are kept: numbers as they are, each one-hot group as one small code, the rest as places.
 
-Dense features are expanded when rows are used. Sparse ones, of which a row has a few among very many, never are:
-what is kept of them is where they are not 0.
+Dense features are expanded when rows are used. Sparse ones, of which a row has a few among very many, never
+are: what is kept of them is where they are not 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Ragged(NamedTuple):
     lengths
         int32 [rows, lists]: how many pairs a row has in each list column.
     places
-        int32 [pairs]: row by row, and list by list within a row; ascending within a row's list, each place once.
+        int32 [pairs]: row by row, list by list within a row; ascending within a row's list, each place once.
     values
         float32 [pairs]: finite, never 0.
     """
@@ -54,8 +54,8 @@ class Packed(NamedTuple):
         uint8 or uint16 [rows, codes]: in each group of 0/1 features the place of the 1; the group's width, or
         more, for none.
     places
-        int32 [rows, categories]: the place of the feature that is 1 in each sparse category; `Layout.sparse` for
-        none.
+        int32 [rows, categories]: the place of the feature that is 1 in each sparse category; `Layout.sparse`
+        for none.
     ragged
         The pairs of list columns.
     """
@@ -89,8 +89,8 @@ class Layout:
     Parameters
     ----------
     runs
-        All features from left to right. Numbers, codes, categories and lists are each kept in this order; each
-        sparse run has the places that follow those of the sparse run before.
+        All features from left to right. Numbers, codes, categories and lists are each kept in this order;
+        each sparse run has the places that follow those of the sparse run before.
 
     Examples
     --------

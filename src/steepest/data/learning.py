@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,7 @@ from steepest.data.tallies import (
     with_lists,
     without_hopeless,
 )
+from steepest.data.twins import alike_by_summary, equal_columns
 from steepest.data.wishes import Wishes, wishes_from_json
 from steepest.errors import SteepestError, nearest
 
@@ -186,8 +187,8 @@ class Learner:
         Returns
         -------
         dict
-            Name of a column -> their number in all rows, and the greatest number in one: not less than those of
-            the plan, which has no place for some.
+            Name of a column -> their number in all rows, and the greatest number in one: not less than those
+            of the plan, which has no place for some.
         """
         return {name: (words.total, words.most) for name, words in self._now().tallied.items()}
 
@@ -208,7 +209,7 @@ class Learner:
         twins = {name: group for group in seen.twins for name in group}
         columns: dict[str, Column] = {}
         dropped: list[Dropped] = []
-        for name, summary in seen.summaries.items():
+        for name in seen.summaries:
             if name in self._leave_out:
                 continue
             learned = self._decide(name, seen)
@@ -305,8 +306,8 @@ class Learner:
         texts = {name: each for name, (each, _) in block.items() if name not in self._leave_out}
         counts = tallied(texts, found, {} if before is None else before.tallied, self._wishes)
         candidates = before.twins if before is not None else (tuple(values),)
-        alike = (names for group in candidates for names in _alike_by_summary(group, found))
-        twins = tuple(names for group in alike for names in _equal_columns(group, values))
+        alike = (names for group in candidates for names in alike_by_summary(group, found))
+        twins = tuple(names for group in alike for names in equal_columns(group, values))
         if before is None:
             return Seen(found, twins, without_hopeless(counts, found, self._wishes))
         return _added(before, Seen(found, twins, counts), self._wishes)
@@ -406,28 +407,3 @@ def _merge_seen(a: Seen, b: Seen, wishes: Wishes) -> Seen:
                 twins.setdefault((number, groups[name]), []).append(name)
     equal = tuple(tuple(names) for names in twins.values() if len(names) > 1)
     return _added(a, b._replace(twins=equal), wishes)
-
-
-def _alike_by_summary(names: Iterable[str], summaries: Mapping[str, Summary]) -> Iterable[list[str]]:
-    """Group columns that their summaries do not tell apart."""
-    groups: dict[object, list[str]] = {}
-    for name in names:
-        each = summaries[name]
-        figures = (each.minimum, each.maximum, each.mean, each.squared_deviation, each.characters)
-        groups.setdefault((each.type, each.missing, figures), []).append(name)
-    return groups.values()
-
-
-def _equal_columns(names: list[str], values: Mapping[str, pa.ChunkedArray]) -> list[tuple[str, ...]]:
-    """Group the columns that are equal in every row."""
-    if len(names) < 2:
-        return []
-    plain = {name: plain_values(values[name]) for name in names}
-    groups: list[list[str]] = []
-    for name in names:
-        same = next((group for group in groups if plain[group[0]].equals(plain[name])), None)
-        if same is None:
-            groups.append([name])
-        else:
-            same.append(name)
-    return [tuple(group) for group in groups if len(group) > 1]

@@ -57,7 +57,7 @@ def elements(lists: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], pa.Array]:
     --------
     >>> rows, values = elements(pa.chunked_array([[["u", None], None, [], ["v", "u", ""]]]))
     >>> rows.tolist(), values.to_pylist()
-    ([0, 2, 2], ['u', 'v', 'u'])
+    ([0, 3, 3], ['u', 'v', 'u'])
     """
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
     rows = np.repeat(np.arange(len(lists)), lengths)

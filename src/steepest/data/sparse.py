@@ -60,7 +60,7 @@ def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | Pairs:
     column
         What was learned.
     values
-        Values [rows], as `steepest.data.summary.plain_values` returns them; of a cross what `crossed` returns.
+        Values [rows] as of `steepest.data.summary.plain_values`; of a cross what `crossed` returns.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | Pairs:
 def crossed(columns: Sequence[pa.ChunkedArray]) -> pa.DictionaryArray:
     """Return the combination of columns' values in each row, as text; none where one is missing.
 
-    Commas and backslashes of a value get a backslash before them, so that no two combinations are written alike.
+    Commas and backslashes of a value get a backslash before them, so no two combinations are written alike.
 
     Examples
     --------
@@ -113,7 +113,9 @@ def _category(column: Column, texts: pa.ChunkedArray | pa.Array) -> Places:
         len(column.values) if column.other and not column.missing and column.kind == "category" else none
     )
     codes = pc.fill_null(encoded.indices, len(places)).to_numpy(zero_copy_only=False)
-    return np.append(np.where(places < 0, none, places), for_missing).astype(np.int32)[codes]
+    of_code: Places = np.append(np.where(places < 0, none, places), for_missing).astype(np.int32)
+    kept: Places = of_code[codes]
+    return kept
 
 
 def _list(column: Column, values: pa.ChunkedArray) -> Pairs:
@@ -236,7 +238,7 @@ def _places_of_pairs(column: Column, words: pa.Array, codes: npt.NDArray[np.int6
 
 
 def hashed_name(column: Column, place: int) -> str:
-    """Return what is known by name of a hashed place: the most frequent value that falls there, or nothing."""
+    """Return the name of the most frequent value that falls to a hashed place, if one is known."""
     names = _named(column.name, column.kind, sparse_of(column)).get(place, [])
     if not names:
         return ""

@@ -19,9 +19,9 @@ from steepest.data.counting import (
     counts_of,
     most_frequent,
     sample,
-    sample_hashes,
+    sample_counted,
+    sample_texts,
 )
-from steepest.data.hashing import hashes_of_texts
 from steepest.data.listing import elements
 from steepest.errors import SteepestError
 
@@ -82,14 +82,14 @@ class Summary:
     characters
         The number of characters of all values of text; 0 for other types.
     counted
-        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``, or None
-        where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
+        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``,
+        or None where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
     sampled
         How often some integers or texts occur where there are too many to count each: those that
         `steepest.data.counting.sample` chooses, with their hashes as the values. None for other types.
     frequent
-        The most frequent of those texts or integers that were counted before there were too many, so that some are
-        known by name; None where all are counted.
+        The most frequent of those texts or integers that were counted before there were too many, so that
+        some are known by name; None where all are counted.
     """
 
     type: str
@@ -233,7 +233,7 @@ def _summarise_text(column: pa.ChunkedArray | pa.Array, counting: bool) -> Summa
     return Summary(
         "string", len(column), missing, 0, None, None, bounds["min"], bounds["max"], characters,
         counted if few else None,
-        None if few else _sample_of_texts(values, None if counted is None else times.to_numpy()),
+        None if few else sample_texts(values, None if counted is None else times.to_numpy()),
         None if few or counted is None else most_frequent(counted),
     )  # fmt: skip
 
@@ -375,10 +375,10 @@ def _merge_counts(name: str, a: Summary, b: Summary) -> tuple[pa.StructArray | N
         counted = add(a.counted, b.counted)
         if _few(counted):
             return counted, None
-        return None, _sample_of(counted) if name in SAMPLED else None
+        return None, sample_counted(counted) if name in SAMPLED else None
     if name not in SAMPLED:
         return None, None
-    samples = [_sample_of(each.counted) if each.sampled is None else each.sampled for each in (a, b)]
+    samples = [sample_counted(each.counted) if each.sampled is None else each.sampled for each in (a, b)]
     return None, None if any(each is None for each in samples) else add_samples(*samples)
 
 
@@ -389,25 +389,6 @@ def _merge_frequent(name: str, a: Summary, b: Summary) -> pa.StructArray | None:
     if name not in (*SAMPLED, "list") or not there:
         return None
     return most_frequent(add(*there) if len(there) == 2 else there[0])
-
-
-def _sample_of(counted: pa.StructArray | None) -> pa.StructArray | None:
-    """Return a sample of integers or text, and None for anything else."""
-    if counted is None:
-        return None
-    values, counts = counted.field(0), counted.field(1).to_numpy()
-    if type_of(values.type) == "string":
-        return _sample_of_texts(values, counts)
-    return sample(values, counts) if pa.types.is_integer(values.type) else None
-
-
-def _sample_of_texts(
-    texts: pa.Array | pa.ChunkedArray, counts: npt.NDArray[np.int64] | None
-) -> pa.StructArray:
-    whole = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
-    return sample_hashes(
-        hashes_of_texts(whole, ""), np.ones(len(whole), np.int64) if counts is None else counts
-    )
 
 
 def _seconds(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:

@@ -23,7 +23,7 @@ from steepest.data.vocabulary import (
 from steepest.data.wishes import Wishes
 
 Tallied = dict[str, Words]
-"""Name of a column of text or lists -> what is known of its words; of lists only how many values a row has."""
+"""Name of a column of text or lists -> what is known of its words; of lists how many values a row has."""
 
 Typed = tuple[pa.ChunkedArray, str | None]
 """Values, and the type that they stand for where it is not their own."""
@@ -130,9 +130,7 @@ def merge_tallied(a: Tallied, b: Tallied) -> Tallied:
     return {name: merge_words(a.get(name, NOTHING), b.get(name, NOTHING)) for name in dict.fromkeys((*a, *b))}
 
 
-def without_hopeless(
-    found: Tallied, summaries: Mapping[str, Summary], wishes: Wishes
-) -> Tallied:
+def without_hopeless(found: Tallied, summaries: Mapping[str, Summary], wishes: Wishes) -> Tallied:
     """Return what was counted without the words of columns of very many short values, which are no text.
 
     Should longer values follow, their words are hashed.

@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 3, 5
 """The lengths of n-grams of characters."""
 
 MARK, LETTER, ALONE = 1, 2, 3
-"""What a character is to a word: a mark goes with the letter before; each letter of some scripts is a token."""
+"""What a character is to a word: a mark goes with the letter before; letters of some scripts stand alone."""
 
 UNSPACED = (
     *[(0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x19E0, 0x19FF)],  # Thai, Lao, Myanmar, Khmer
@@ -69,9 +69,9 @@ def pieces_of(texts: pa.ChunkedArray) -> Iterator[tuple[int, pa.LargeStringArray
 def tokens_of(texts: pa.LargeStringArray) -> Tokens:
     """Return the words of some rows.
 
-    Texts are taken in the normal form NFKC. A word is as many letters, digits and marks as stand together, with case
-    folded; in scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) each letter, with the
-    marks that follow it, is a word.
+    Texts are taken in the normal form NFKC. A word is as many letters, digits and marks as stand together,
+    with case folded; in scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Myanmar) each
+    letter, with the marks that follow it, is a word.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def tokens_of(texts: pa.LargeStringArray) -> Tokens:
     text, begins, _, is_first = _seen(texts)
     firsts = np.flatnonzero(is_first)
     per_row = np.diff(np.append(np.searchsorted(firsts, begins), len(firsts)))
-    # Up to the next word, so that nothing is copied; what is no part of a word is taken off each different one.
+    # Up to the next word, so that nothing is copied; what follows a word is taken off each different one.
     encoded = _strings(text, np.append(firsts, len(text))).dictionary_encode()
     codes, words = _folded(encoded.indices.to_numpy(), _only_words(encoded.dictionary))
     return Tokens(np.repeat(np.arange(len(texts)), per_row), codes, words)
@@ -105,13 +105,13 @@ def lengths_of(texts: pa.LargeStringArray, kind: str) -> npt.NDArray[np.int64]:
     """
     text, begins, is_word, is_first = _seen(texts)
     edges = np.append(begins, len(text))
-    words = np.diff(np.concatenate([[0], np.cumsum(is_first)])[edges])
-    if kind == "words":
-        return words
-    if kind == "text":
-        return np.maximum(2 * words - 1, 0)
-    letters = np.diff(np.concatenate([[0], np.cumsum(is_word)])[edges])  # bytes, of which a letter has 1 to 4
-    return (LONGEST - SHORTEST + 1) * letters
+    words: npt.NDArray[np.int64] = np.diff(np.concatenate([[0], np.cumsum(is_first)])[edges])
+    if kind == "characters":
+        letters = np.diff(np.concatenate([[0], np.cumsum(is_word)])[edges])  # bytes, 1 to 4 for each letter
+        words = (LONGEST - SHORTEST + 1) * letters
+    elif kind == "text":
+        words = np.maximum(2 * words - 1, 0)
+    return words
 
 
 def n_grams_of(tokens: Tokens) -> Tokens:

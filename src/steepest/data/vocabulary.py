@@ -31,8 +31,8 @@ class Words(NamedTuple):
     Attributes
     ----------
     counted
-        In how many rows each word occurs, as `steepest.data.counting.count` returns it; None where there are too
-        many words or pairs.
+        In how many rows each word occurs, as `steepest.data.counting.count` returns it; None where there are
+        too many words or pairs.
     pairs
         In how many rows each pair of neighbouring words occurs: of (place of the first in ``counted``) 2^32 +
         (place of the second).
@@ -42,9 +42,9 @@ class Words(NamedTuple):
         The number of different words and pairs in a row, added up, and the greatest: not less than it is.
     """
 
-    counted: pa.StructArray | None
-    pairs: pa.StructArray | None
-    frequent: pa.StructArray | None
+    counted: Any  # pyarrow.StructArray or None, as the next two
+    pairs: Any
+    frequent: Any
     total: int
     most: int
 
@@ -103,17 +103,21 @@ def merge_words(a: Words, b: Words) -> Words:
         frequent = most_frequent(add(*known) if len(known) == 2 else known[0]) if known else None
         return Words(None, None, frequent, total, most)
     if not len(a.counted) or not len(b.counted):
-        return (a if len(a.counted) else b)._replace(total=total, most=most)
+        return _bounded((a if len(a.counted) else b)._replace(total=total, most=most))
     counted = add(a.counted, b.counted)
     place = pc.index_in(b.counted.field(0), value_set=counted.field(0)).to_numpy().astype(np.int64)
     keys = b.pairs.field(0).to_numpy()
     moved = place[keys >> 32] << 32 | place[keys & 0xFFFFFFFF]
     pairs = add(a.pairs, counts_of(pa.array(moved), b.pairs.field(1).to_numpy()))
-    both = Words(counted, pairs, None, total, most)
-    few = len(counted) <= MOST_WORDS and len(pairs) <= MOST_PAIRS
-    if few and counted.field(0).nbytes <= MOST_WORD_BYTES:
-        return both
-    return Words(None, None, _known(both), total, most)
+    return _bounded(Words(counted, pairs, None, total, most))
+
+
+def _bounded(words: Words) -> Words:
+    """Return what is known of words, only the most frequent ones if there are too many."""
+    few = len(words.counted) <= MOST_WORDS and len(words.pairs) <= MOST_PAIRS
+    if few and words.counted.field(0).nbytes <= MOST_WORD_BYTES:
+        return words
+    return words._replace(counted=None, pairs=None, frequent=_known(words))
 
 
 def ranked(words: Words, least: int, most: int | None = None) -> list[tuple[str, int]]:
@@ -142,9 +146,10 @@ def words_to_json(words: Words) -> dict[str, Any]:
 
 def words_from_json(stored: Mapping[str, Any]) -> Words:
     """Return what `words_to_json` wrote."""
-    return Words(
-        **{name: each if isinstance(each, int) else counts_from_text(each) for name, each in stored.items()}
-    )
+    plain: dict[str, Any] = {
+        name: each if isinstance(each, int) else counts_from_text(each) for name, each in stored.items()
+    }
+    return Words(**plain)
 
 
 def _known(words: Words) -> pa.StructArray | None:
@@ -160,7 +165,9 @@ def _terms(words: Words, least: int) -> pa.StructArray:
     ends = [counted.field(0).take(pa.array(each)) for each in (keys >> 32, keys & 0xFFFFFFFF)]
     alone = counted.filter(pc.greater_equal(counted.field(1), least))
     return counts_of(
-        pa.concat_arrays([alone.field(0), pc.binary_join_element_wise(*ends, pa.scalar(" ", pa.large_string()))]),
+        pa.concat_arrays(
+            [alone.field(0), pc.binary_join_element_wise(*ends, pa.scalar(" ", pa.large_string()))]
+        ),
         np.concatenate([alone.field(1).to_numpy(), often.field(1).to_numpy()]),
     )
 

@@ -28,8 +28,8 @@ class Wishes:
     hash_bits
         Hashed values have 2^hash_bits places.
     minimum_count
-        In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None leaves
-        it to the number of rows.
+        In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None
+        leaves it to the number of rows.
 
     Raises
     ------
@@ -40,7 +40,7 @@ class Wishes:
     --------
     >>> Wishes(kinds={"merchant": "hashd"})
     Traceback (most recent call last):
-    steepest.errors.SteepestError: column 'merchant' can't be of the kind 'hashd'. Did you mean 'hashed'?
+    steepest.errors.SteepestError: column 'merchant' can't be of the kind 'hashd'. Did you mean 'hashed'? ...
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)

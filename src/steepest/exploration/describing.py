@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.column import Column
 from steepest.data.columns import Dropped
 from steepest.data.counting import count
 from steepest.data.deciding import LONG_TEXT
-from steepest.data.encode import Column
 from steepest.data.sampling import MOST_CHARACTERS
 from steepest.data.summary import Summary, numbers_of, plain_values
 from steepest.exploration.relations import Bins, Floats, bin_categories, bin_numbers

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 import steepest
 from steepest import tasks
+from steepest.data.column import Column
 from steepest.data.columns import Plan
 from steepest.data.deciding import decide
-from steepest.data.encode import Column
 from steepest.data.learning import Learner
 from steepest.data.order import generator, permutation
 from steepest.data.prefetch import prefetch
