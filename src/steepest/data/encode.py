@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from steepest.data.column import Column
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
-from steepest.data.listing import texts_of
+from steepest.data.listing import is_list, texts_of
 from steepest.data.sparse import Pairs, crossed, pack_sparse, run_of
-from steepest.data.summary import DAY, is_list, numbers_of, plain_values, type_of
+from steepest.data.summary import DAY, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

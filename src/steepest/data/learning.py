@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,15 +12,15 @@ import pyarrow.compute as pc
 
 from steepest.data.column import Column
 from steepest.data.columns import Dropped, Plan
-from steepest.data.counting import in_common
 from steepest.data.deciding import decide
 from steepest.data.deciding_sparse import decide_cross, decide_sparse
 from steepest.data.encode import CALLED, Locate, infinite_values, where
+from steepest.data.joining import joined
+from steepest.data.listing import is_list
 from steepest.data.passing import as_text, from_text, summary_from_json, summary_to_json
 from steepest.data.summary import (
     Summary,
     common_type,
-    is_list,
     merge,
     numbers_of,
     plain_values,
@@ -296,7 +295,7 @@ class Learner:
     def _with(self, pieces: list[pa.Table]) -> Seen:
         """Return what is known when the rows of these pieces are added."""
         before = self._seen
-        block = {name: _joined([piece[name] for piece in pieces], kind) for name, kind in self._types.items()}
+        block = {name: joined([piece[name] for piece in pieces], kind) for name, kind in self._types.items()}
         values = {name: each for name, (each, _) in block.items()}
         block |= sparse_columns(values, self._wishes)
         found = {
@@ -365,29 +364,6 @@ def learn(
     learner = Learner(leave_out, wishes)
     learner.update(table, locate)
     return learner.plan()
-
-
-def _joined(pieces: list[pa.ChunkedArray], kind: str) -> tuple[pa.ChunkedArray, str | None]:
-    """Return pieces of one column as one, and the type that it stands for where they had to be converted."""
-    if all(piece.type == pieces[0].type for piece in pieces):
-        joined = pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type)
-        return joined, "list" if kind == "list" else None
-    if kind == "list":
-        pieces = [piece.cast(pa.list_(pa.string())) for piece in pieces]
-        return pa.chunked_array([chunk for piece in pieces for chunk in piece.chunks], pieces[0].type), kind
-    if kind == "unsupported":
-        pieces = [pc.if_else(pc.is_valid(piece), True, None) for piece in pieces]
-    return functools.reduce(_concatenated, map(plain_values, pieces)), kind
-
-
-def _concatenated(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
-    if a.null_count == len(a):
-        a = pa.chunked_array([pa.nulls(len(a), b.type)])
-    elif b.null_count == len(b):
-        b = pa.chunked_array([pa.nulls(len(b), a.type)])
-    else:
-        a, b = in_common(a, b)
-    return pa.chunked_array([*a.chunks, *b.chunks], a.type)
 
 
 def _added(a: Seen, b: Seen, wishes: Wishes) -> Seen:

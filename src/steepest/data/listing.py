@@ -7,6 +7,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+IN_LISTS = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_integer, pa.types.is_boolean, pa.types.is_null),
+)
+
+
+def is_list(column_type: pa.DataType) -> bool:
+    """Tell whether a type is one of lists of what may be a category: text, whole numbers or booleans.
+
+    Examples
+    --------
+    >>> is_list(pa.list_(pa.string())), is_list(pa.list_(pa.float64()))
+    (True, False)
+    """
+    if not (pa.types.is_list(column_type) or pa.types.is_large_list(column_type)):
+        return False
+    nested = column_type.value_type
+    plain = nested.value_type if pa.types.is_dictionary(nested) else nested
+    return any(test(plain) for test in IN_LISTS)
+
 
 def texts_of(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """Return values as text: whole numbers as their digits, also where they are kept as decimals.

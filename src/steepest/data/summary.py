@@ -125,18 +125,6 @@ def type_of(column_type: pa.DataType) -> str:
     return next((name for fits, name in TYPES if fits(plain)), "unsupported")
 
 
-def is_list(column_type: pa.DataType) -> bool:
-    """Tell whether a type is one of lists of what may be a category: text, whole numbers or booleans.
-
-    Examples
-    --------
-    >>> is_list(pa.list_(pa.string())), is_list(pa.list_(pa.float64()))
-    (True, False)
-    """
-    nested = pa.types.is_list(column_type) or pa.types.is_large_list(column_type)
-    return nested and type_of(column_type.value_type) in ("string", "integer", "boolean", "null")
-
-
 def plain_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """Return the column with its dictionary resolved and NaN as missing: what the other functions expect.
 
