@@ -89,6 +89,16 @@ def refuse_without(missing: str, **given: Any) -> None:
             raise SteepestError(f"{name} is of no use without {missing}.")
 
 
+def refuse_with_lookups(**asked: bool) -> None:
+    """Refuse what a descent in place, which keeps no state but the last, does not do."""
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise SteepestError(
+                f"There is no {name.replace('_', '-')} where rows of tables are looked up.",
+                hint="Leave it out, or leave the lookups out.",
+            )
+
+
 def check_parameters(parameters: Any) -> Any:
     """Return the parameters as arrays of the device's floating types."""
     leaves = jax.tree.leaves(parameters)
@@ -165,9 +175,9 @@ def strengths(name: str, strength: Any, start: Any) -> Any:
 def uniform(strength: Split) -> Split:
     """Return a penalty's strengths with one number for each table."""
     for table in strength.tables:
-        if table.size and (table != table.flat[0]).any():
+        if jnp.min(table) != jnp.max(table):
             raise SteepestError("All rows of a table that is looked up have the same penalty.")
-    return Split(strength.dense, tuple(jnp.asarray(table.flat[0]) for table in strength.tables))
+    return Split(strength.dense, tuple(jnp.max(table) for table in strength.tables))
 
 
 def _alike(first: Any, second: Any) -> bool:

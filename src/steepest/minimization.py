@@ -34,6 +34,7 @@ from steepest.arguments import (
     check_single_number,
     lookups_of,
     patience_of,
+    refuse_with_lookups,
     refuse_without,
     row_count,
     strengths,
@@ -204,10 +205,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     start = check_parameters(parameters)
     tables = lookups_of(lookups, start, data)
     data, validation_data = with_pairs(data, lookups), with_pairs(validation_data, lookups)
-    if tables and (curvature or on_divergence == BACK_OFF):
-        raise SteepestError("Neither curvature nor back-off goes together with lookups.")
     check_numbers(epochs=epochs, seed=seed, tolerance=tolerance, checkpoint_every=checkpoint_every)
     check_choice("on_divergence", on_divergence, ON_DIVERGENCE)
+    if tables:
+        refuse_with_lookups(curvature=curvature, back_off=on_divergence == BACK_OFF)
     kept = Snapshots(check_snapshots(snapshots, checkpoint))
     if data is None:
         check_single_number(call, start)
@@ -228,13 +229,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         facts = _facts(rule, constants, seed, tolerance, stopping) | feed.facts | held_out.facts
         facts |= {"on_divergence": on_divergence, "curvature": curvature}
         checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
-    standing = Standing(state)
-    if on_divergence == BACK_OFF:
-        standing = replace(standing, good=standing)
-    standing = _resume(checkpoints, standing, feed.pace)
+    begin = Standing(state, good=Standing(state) if on_divergence == BACK_OFF else None)
+    standing = _resume(checkpoints, begin, feed.pace)
     kept.offer(standing)
-    notify = notifier(callbacks)
-    rows = 0 if data is None else row_count(data)
+    notify, rows = notifier(callbacks), 0 if data is None else row_count(data)
     notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
     descent = Descent(
         program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify,
@@ -401,9 +399,10 @@ def compile_parts(
     transformation, idle = rule.transformation, None
     if tables:
         names = tuple(table.table for table in tables)
-        position, unravel = split(start, names)
+        position, unravel = split(jax.tree.map(jnp.copy, start), names)  # the descent is in place
         first, second = (each and uniform(split(each, names)[0]) for each in (first, second))
-        if rule.rest is not None or first is not None or second is not None:
+        changes = rule.rest is not None or first is not None or second is not None
+        if changes and rule.preconditioner is not None:
             transformation, idle = lazily(transformation), Idle(rule.rest, rule.preconditioner)
     elif rule.preconditioner is not None:
         position, unravel = ravel_pytree(start)

@@ -141,7 +141,8 @@ def _strips(pairs: dict[str, tuple[int, int]], plan: Plan, rows: int) -> tuple[i
     listed = [pairs[name] for name in plan.sparse_groups if name in pairs]
     if not plan.layout.lists:
         return 0, 0.0
-    length = strip_length(sum(total for total, _ in listed), rows * len(listed), max(m for _, m in listed))
+    most = max(most for _, most in listed)
+    length = strip_length(sum(total for total, _ in listed), rows * len(listed), most)
     return length, sum(total / max(1, rows) / length + 0.5 for total, _ in listed)
 
 
@@ -316,7 +317,8 @@ def _chosen(arrays: Arrays, lists: Ragged, mask: Mask, learned: Learned) -> Arra
 
 def _padding(length: int) -> Arrays:
     """Return the strip that comes first in each part."""
-    pairs = in_strips(*(np.zeros(size, np.int32) for size in ((0, 1), 0, 0)), 0, length)
+    nothing = np.zeros(0, np.int32)
+    pairs = in_strips(nothing[:, None], nothing, nothing.astype(np.float32), 0, length)
     return dict(zip(OF_LISTS, (pairs.places, pairs.values, pairs.lists), strict=True))
 
 

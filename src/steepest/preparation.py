@@ -277,8 +277,8 @@ def _prepared(
     rejected: Callable[[Path], None],
 ) -> Prepared:
     def rows(part: str) -> Rows:
-        by_row = (arrays[f"{part}.{name}"] for name in ("numbers", "codes", "places"))
-        packed = Packed(*by_row, plan.layout.empty(0).ragged)
+        numbers, codes, places = (arrays[f"{part}.{name}"] for name in ("numbers", "codes", "places"))
+        packed = Packed(numbers, codes, places, plan.layout.empty(0).ragged)
         weights = f"{part}.weights"
         return Rows(
             PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part), fleeting),

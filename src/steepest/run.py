@@ -135,7 +135,7 @@ class Run:
             flat = load_file(self.path / "model.safetensors")
         except (OSError, SafetensorError) as error:
             raise self._broken("model.safetensors", error) from None
-        layers: dict[str, dict[str, Any]] = {}
+        layers: dict[str, Any] = {}
         for name, values in flat.items():
             layer, _, part = name.partition(".")
             if part:

@@ -38,7 +38,7 @@ class Window(NamedTuple):
     Attributes
     ----------
     arrays
-        The batches' data, each ``[steps, batch_size, ...]``.
+        The batches' data, each ``[steps, batch_size, ...]``; `steepest.data.pairs.Strips` where it is sparse.
     weights
         Row weights ``[steps, batch_size]``; zero marks padding.
     rows
@@ -48,7 +48,7 @@ class Window(NamedTuple):
         `steepest.data.pairs.touched`. ``None`` where there are no such tables.
     """
 
-    arrays: tuple[Any, ...]
+    arrays: Any
     weights: Array
     rows: Rows
     touched: tuple[Array, ...] | None = None

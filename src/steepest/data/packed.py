@@ -73,7 +73,7 @@ class PackedRows:
     def row_bytes(self) -> int:
         """Bytes of a row as it is kept."""
         lists = self.lists.row_bytes if self.lists else 0
-        return lists + sum(part.dtype.itemsize * part.shape[1] for part in self._by_row)
+        return lists + sum(part.dtype.itemsize * int(part.shape[1]) for part in self._by_row)
 
     def __len__(self) -> int:
         return len(self.packed.numbers)

@@ -8,7 +8,7 @@ gathered by copying strips, and a compiled step sees arrays of fixed shapes, in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ class Pairs:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row in a window, on average."""
-        return -(-len(self.places) * (self.places.shape[1] * 8 + 4) // max(1, len(self)))
+        return -(-len(self.places) * (int(self.places.shape[1]) * 8 + 4) // max(1, len(self)))
 
     def __len__(self) -> int:
         return len(self.begins) - 1
@@ -133,8 +133,17 @@ class Pairs:
         begins[1:] += np.cumsum(counts)
         source = np.zeros(begins[-1], np.int64)
         source[1:] = np.arange(1, begins[-1]) + np.repeat(self.begins[rows] - begins[:-1], counts)
-        taken = (each[source] for each in (self.places, self.values, self.lists))
-        return Pairs(begins, *taken, self.list_count, self.width)
+        return self._of(begins, source)
+
+    def _of(self, begins: npt.NDArray[np.int64], source: npt.NDArray[np.int64]) -> Pairs:
+        """Return rows of these strips."""
+        return replace(
+            self,
+            begins=begins,
+            places=self.places[source],
+            values=self.values[source],
+            lists=self.lists[source],
+        )
 
     def shuffled(self, number: int, order: Rows) -> Pairs:
         """Return the same with one of the lists in another order of the rows."""
@@ -144,8 +153,7 @@ class Pairs:
         source = np.concatenate([[0], 1 + np.argsort(row, kind="stable")])
         begins = np.ones(len(self) + 1, np.int64)
         begins[1:] += np.cumsum(np.bincount(row, minlength=len(self)))
-        taken = (each[source] for each in (self.places, self.values, self.lists))
-        return Pairs(begins, *taken, self.list_count, self.width)
+        return self._of(begins, source)
 
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""
@@ -223,7 +231,7 @@ def in_strips(
     """
     flat = lengths.ravel().astype(np.int64)
     if length is None:
-        length = strip_length(len(places), max(1, np.count_nonzero(flat)), int(flat.max(initial=0)))
+        length = strip_length(len(places), max(1, np.count_nonzero(flat)), int(np.max(flat, initial=0)))
     strips = -(-flat // length)
     firsts = 1 + np.cumsum(strips) - strips
     to = np.arange(len(places)) + np.repeat(firsts * length - (np.cumsum(flat) - flat), flat)

@@ -147,10 +147,10 @@ def wide_and_deep(
 ) -> Model:
     """A model of dense and sparse features; without hidden layers, the linear model of both.
 
-    Each sparse feature has a row of the parameter ``table``. Its last numbers are the feature's weights in the
-    outputs (the wide part). Where there are hidden layers, the numbers before them are the feature's
-    embedding: each column's embeddings are averaged, by the values of its features, and are further inputs of
-    `multilayer` (the deep part). Weights start from 0, embeddings from ``U(-0.05, 0.05)``.
+    Each sparse feature has a row of the parameter ``table``. Its last numbers are the feature's weights in
+    the outputs (the wide part). Where there are hidden layers, the numbers before them are the feature's
+    embedding: each column's embeddings are averaged, by the values of its features, and are further inputs
+    of `multilayer` (the deep part). Weights start from 0, embeddings from ``U(-0.05, 0.05)``.
 
     Source: H.-T. Cheng et al., *Wide & Deep Learning for Recommender Systems*, 2016.
 

@@ -158,7 +158,7 @@ def _adam(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> 
         count, moved = _find(state, "count"), []
         of_each = zip(tables, _find(state, "mu").tables, _find(state, "nu").tables, steps, rates, strict=True)
         for theta, mu, nu, missed, rate in of_each:
-            # Each of the steps is shorter than that before it by this ratio; corrections are those of the first.
+            # Each of the steps is shorter than that before by this ratio; corrections are those of the first.
             first = count - missed + 1
             step = mu / (1 - beta_1**first) / (jnp.sqrt(nu / (1 - beta_2**first)) + epsilon)
             way = step * ratio * (1 - ratio**missed) / (1 - ratio)

@@ -227,4 +227,5 @@ def strength_of(strength: Any, values: Any) -> jax.Array:
         total: jax.Array = optax.tree.vdot(strength, values)
         return total
     of_tables = [each * table.sum() for each, table in zip(strength.tables, values.tables, strict=True)]
-    return jnp.vdot(strength.dense, values.dense) + sum(of_tables)
+    total = jnp.vdot(strength.dense, values.dense)
+    return total + jnp.stack(of_tables).sum()

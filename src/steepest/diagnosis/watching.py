@@ -12,6 +12,7 @@ import numpy as np
 
 from steepest.arguments import as_rows, row_count
 from steepest.data.gather import gather
+from steepest.data.pairs import Pairs, Strips
 from steepest.descent.history import Figures
 from steepest.descent.state import State
 from steepest.diagnosis.curvature import largest_curvature, stability
@@ -35,6 +36,8 @@ def sample_rows(data: Any) -> Any:
 
     def some(leaf: Any) -> Any:
         array = as_rows(leaf)
+        if isinstance(array, Pairs):
+            return Strips(*(each[0] for each in array.batches(chosen[None])))
         sampled = np.empty((len(chosen), *array.shape[1:]), array.dtype)
         gather(array, chosen, sampled)
         return sampled
