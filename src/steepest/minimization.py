@@ -200,8 +200,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     "converged at step ...: the gradient's norm, ..., is within 1e-06"
     """
     began = time.perf_counter()
-    rule = as_optimizer(optimizer)
-    call = as_objective(objective, data is not None)
+    rule, call = as_optimizer(optimizer), as_objective(objective, data is not None)
     start = check_parameters(parameters)
     tables = lookups_of(lookups, start, data)
     data, validation_data = with_pairs(data, lookups), with_pairs(validation_data, lookups)

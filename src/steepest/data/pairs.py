@@ -231,7 +231,8 @@ def in_strips(
     """
     flat = lengths.ravel().astype(np.int64)
     if length is None:
-        length = strip_length(len(places), max(1, np.count_nonzero(flat)), int(np.max(flat, initial=0)))
+        most = int(np.max(flat, initial=0))
+        length = strip_length(len(places), max(1, int(np.count_nonzero(flat))), most)
     strips = -(-flat // length)
     firsts = 1 + np.cumsum(strips) - strips
     to = np.arange(len(places)) + np.repeat(firsts * length - (np.cumsum(flat) - flat), flat)

@@ -244,8 +244,9 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
     gradient, clipped = clip(constants, gradient)
     rate = batch.rates.astype(loss.dtype)
     known = {"value": loss, "grad": gradient, "value_fn": smooth_loss}
+    known |= {} if program.idle is None else {"step": state.step, "rate": rate}
     updates, optimizer_state = program.transformation.update(
-        gradient, state.optimizer_state, state.parameters, **known, step=state.step, rate=rate
+        gradient, state.optimizer_state, state.parameters, **known
     )
     if program.searches:  # of where another rate leads nothing is known
         value = optax.tree.get(optimizer_state, "value")
