@@ -94,8 +94,9 @@ def refuse_with_lookups(**asked: bool) -> None:
     for name, is_asked in asked.items():
         if is_asked:
             raise SteepestError(
-                f"There is no {name.replace('_', '-')} where rows of tables are looked up.",
-                hint="Leave it out, or leave the lookups out.",
+                f"There is no {name.replace('_', '-')} where features are sparse: a step then moves the rows "
+                "of a table that it looks up, and keeps no other state.",
+                hint="Leave it out; or drop the sparse columns, or the lookups.",
             )
 
 

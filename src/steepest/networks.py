@@ -16,7 +16,7 @@ from steepest.callbacks import Callback
 from steepest.data.layout import Layout
 from steepest.data.packed import Inputs
 from steepest.descent.models import Model
-from steepest.descent.optimizers import Optimizer, default_rate, optimizer_by_name
+from steepest.descent.optimizers import LINE_SEARCH, Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosis.examination import table_objective
 from steepest.diagnosis.learning_rate import find_learning_rate
@@ -159,7 +159,7 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
         "tolerance": settings.tolerance,
         "seed": settings.seed,
         "weights": rows.weights,
-        "lookups": {name: "table" for name in ("places", "lists") if name in rows.data} or None,
+        "lookups": _lookups(settings, rows.data),
         "l1": jax.tree.map(lambda counted: settings.l1 * counted, penalised),
         "l2": jax.tree.map(lambda counted: settings.l2 * counted, penalised),
     }
@@ -173,6 +173,13 @@ def _shape(settings: Settings, layout: Layout, hidden: tuple[int, ...], outputs:
         return shape
     columns, embedding = layout.categories + layout.lists, settings.embedding if hidden else 0
     return replace(shape, features=layout.sparse, columns=columns, embedding=embedding)
+
+
+def _lookups(settings: Settings, data: dict[str, Any]) -> dict[str, str] | None:
+    """Return which data are places in the model's table; a line search moves the table as a whole."""
+    if settings.optimizer == LINE_SEARCH:
+        return None
+    return {name: "table" for name in ("places", "lists") if name in data} or None
 
 
 def inputs_of(batch: Any) -> Any:

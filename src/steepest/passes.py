@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +106,8 @@ def learn(
     """
     divide = divider(settings, table, seen, group)
     counts = {TRAINING: Count()} | ({VALIDATION: Count()} if held else {})
-    learner = Learner(set_aside, settings.wishes)
+    wishes = settings.wishes if group is None else replace(settings.wishes, sparse=False)
+    learner = Learner(set_aside, wishes)
     pass_ = Pass(Learner([table.target]), learner, counts, {TRAINING: 0, VALIDATION: 0})
     sample = RowSample(settings.seed, SELECTING, MOST_ROWS) if settings.select and not known else None
     _go_over(pass_, sample if group is None else None, table, held, divide, rejects, seen)

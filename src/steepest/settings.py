@@ -172,14 +172,21 @@ class Settings:
 
     @property
     def wishes(self) -> Wishes:
-        """What is wanted of columns.
+        """What is wanted of columns; Keras models and fits on Spark have no sparse features.
 
         Raises
         ------
         SteepestError
             If that can't be had of any table.
         """
-        return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count)
+        sparse = self.on == HERE and ":" not in self.model
+        if not sparse and (self.kinds or self.cross):
+            who = "A Keras model takes" if ":" in self.model else "On Spark a fit has"
+            raise SteepestError(
+                f"{who} no sparse features, so that columns have no --kind and no --cross.",
+                hint="Leave these out, or fit --model linear or mlp on this machine.",
+            )
+        return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count, sparse)
 
 
 NAMES = tuple(each.name for each in fields(Settings))

@@ -231,8 +231,9 @@ class Learner:
         """Decide what becomes of a column or a cross."""
         if name not in self._schema.names:
             return decide_cross(name, self._wishes.crosses[name], seen.summaries, self._wishes)
-        summary = seen.summaries[name]
-        learned = decide_sparse(name, summary, seen.tallied.get(name), self._wishes)
+        summary, learned = seen.summaries[name], None
+        if self._wishes.sparse:
+            learned = decide_sparse(name, summary, seen.tallied.get(name), self._wishes)
         return learned or decide(name, self._schema.field(name).type, summary)
 
     def _know(self, schema: pa.Schema) -> None:
@@ -276,7 +277,8 @@ class Learner:
 
     def _type_of(self, name: str, column_type: pa.DataType) -> str:
         """Return the type of a column's values; lists are one where they may become features."""
-        return "list" if name not in self._leave_out and is_list(column_type) else type_of(column_type)
+        learned = self._wishes.sparse and name not in self._leave_out
+        return "list" if learned and is_list(column_type) else type_of(column_type)
 
     def _now(self) -> Seen:
         """Return what is known of all rows, those held back among them."""
@@ -302,7 +304,11 @@ class Learner:
             name: summarise(each, stands_for=kind, counting=self._counts(name, each.type))
             for name, (each, kind) in block.items()
         }
-        texts = {name: each for name, (each, _) in block.items() if name not in self._leave_out}
+        texts = {
+            name: each
+            for name, (each, _) in block.items()
+            if self._wishes.sparse and name not in self._leave_out
+        }
         counts = tallied(texts, found, {} if before is None else before.tallied, self._wishes)
         candidates = before.twins if before is not None else (tuple(values),)
         alike = (names for group in candidates for names in alike_by_summary(group, found))

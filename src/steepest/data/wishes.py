@@ -30,6 +30,9 @@ class Wishes:
     minimum_count
         In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None
         leaves it to the number of rows.
+    sparse
+        Whether columns may have sparse features at all; where not, text and lists are not learned from, and
+        of a large category the most frequent values are.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Wishes:
     cross: tuple[tuple[str, ...], ...] = ()
     hash_bits: int = 20
     minimum_count: int | None = None
+    sparse: bool = True
 
     def __post_init__(self) -> None:
         for name, kind in self.kinds.items():
