@@ -70,8 +70,8 @@ class Learner:
     """Learns a column plan from rows that come piece by piece.
 
     The same rows in the same order give the same plan to the last bit, however they are cut: they are
-    summarised in blocks of `BLOCK` rows (or `BLOCK_BYTES` of text), and less than a block is held back. What is
-    kept besides does not grow with the rows: at most some 150 MB for each column of text.
+    summarised in blocks of `BLOCK` rows (or `BLOCK_BYTES` of text), and less than a block is held back. What
+    is kept besides does not grow with the rows: at most some 150 MB for each column of text.
 
     Parameters
     ----------
