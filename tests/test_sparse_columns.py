@@ -131,7 +131,7 @@ SCRIPTS = {
     "שלום עולם": ["שלום", "עולם"],
     "مرحبا بالعالم": ["مرحبا", "بالعالم"],
     "한국어 단어": ["한국어", "단어"],
-    "ปีที่": ["ปี", "ที่"],
+    "ปีที่a": ["ปี", "ที่", "a"],
     "don't snake_case 3.14": ["don", "t", "snake", "case", "3", "14"],
     "😀a😀": ["a"],
     "𝒳²": ["x2"],
@@ -198,6 +198,17 @@ def test_text_by_pieces_changes_nothing(monkeypatch):
     monkeypatch.undo()
     for one, other in zip(plan.pack(rows).ragged, pieces.ragged, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_long_texts_are_not_held_back(monkeypatch):
+    monkeypatch.setattr(learning, "BLOCK_BYTES", 1 << 16)
+    sizes = []
+    learner = Learner()
+    for number in range(40):
+        learner.update(pa.table({"body": [f"{number} " + "word " * 5_000]}))
+        sizes.append(sum(each.nbytes for each in learner._held))
+    assert max(sizes) < 1 << 17
+    assert learner.pairs() == {"body": (40 * (2 * 5_001 - 1), 2 * 5_001 - 1)}
 
 
 def test_words_beyond_what_is_counted_are_hashed(monkeypatch):
@@ -330,6 +341,8 @@ def test_lists(values, wishes):
     assert matrix(plan.pack(rows), plan).toarray().tolist() == expected
     assert plan.encode(rows)[:, 0].tolist() == [0, 0, 1, 0, 0]
     assert plan_from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    new = pa.table({"x": [rows["x"][0].as_py(), ["new"] if not wishes else "new"], "use": [1, 1]})
+    assert matrix(plan.pack(new), plan).toarray().tolist() == [[1, 1, 0], [0, 0, 0]]
     with fails("'x'", "lists" if not wishes else "text"):
         plan.pack(pa.table({"x": [1.5], "use": [1]}))
 
@@ -467,6 +480,8 @@ def test_any_cut_and_any_parts_give_the_same_plan_and_the_same_pairs(rows, data)
         patch.setattr(learning, "BLOCK", 8)
         if data.draw(st.booleans()):
             patch.setattr(vocabulary, "MOST_WORDS", 2)
+        if data.draw(st.booleans()):
+            patch.setattr(learning, "BLOCK_BYTES", 20)
         whole, pieces = learned(rows, **WISHED), learned(rows, cuts, **WISHED)
         plan = whole.plan()
         assert pieces.plan() == plan

@@ -86,7 +86,7 @@ class Plan:
 
     @functools.cached_property
     def groups(self) -> dict[str, slice]:
-        """Name of a column -> the place of its dense features, of those that have any."""
+        """Name of a column -> the place of its dense features; an empty one where it has none."""
         return _side_by_side({column.name: len(feature_names(column)) for column in self.columns})
 
     @functools.cached_property
@@ -265,12 +265,11 @@ def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _side_by_side(widths: Mapping[str, int]) -> dict[str, slice]:
-    """Return the place of each that has a width, one after the other."""
+    """Return the place of each, one after the other."""
     places, begins = {}, 0
     for name, width in widths.items():
-        if width:
-            places[name] = slice(begins, begins + width)
-            begins += width
+        places[name] = slice(begins, begins + width)
+        begins += width
     return places
 
 

@@ -122,8 +122,7 @@ def decide_cross(
     summary = summaries[name]
     if summary.minimum == summary.maximum:
         return Dropped(name, "All rows have the same combination, or none.")
-    kind = "hashed" if summary.counted is None else "category"
-    learned = _learn_values(name, kind, summary, wishes, always_sparse=True)
+    learned = _learn_values(name, "category", summary, wishes, always_sparse=True)
     if learned is None or learned.sparse is None:
         return Dropped(name, TOO_RARE)
     types = tuple(summaries[each].type for each in columns)
@@ -155,7 +154,7 @@ def _kind_of(summary: Summary) -> str | None:
         return "text"
     if mostly_different and summary.rows >= FEWEST_TO_JUDGE:
         return None
-    return "hashed" if summary.counted is None else "category"
+    return "category"
 
 
 def _is_constant(summary: Summary) -> bool:

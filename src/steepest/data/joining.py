@@ -1,9 +1,11 @@
-"""Pieces of a column, whose types may differ, as one."""
+"""Pieces of a column, whose types may differ, as one; and how large rows are."""
 
 from __future__ import annotations
 
 import functools
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,3 +34,18 @@ def _concatenated(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.ChunkedArray:
     else:
         a, b = in_common(a, b)
     return pa.chunked_array([*a.chunks, *b.chunks], a.type)
+
+
+def text_bytes(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Return how many bytes of text each row has, [rows].
+
+    Examples
+    --------
+    >>> text_bytes(pa.table({"x": ["ab", None, "é"], "y": [1, 2, 3], "z": ["", "c", ""]})).tolist()
+    [2, 1, 2]
+    """
+    sizes = np.zeros(rows.num_rows, np.int64)
+    for column in rows.columns:
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            sizes += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    return sizes

@@ -15,7 +15,7 @@ from steepest.data.columns import Dropped, Plan
 from steepest.data.deciding import decide
 from steepest.data.deciding_sparse import decide_cross, decide_sparse
 from steepest.data.encode import CALLED, Locate, infinite_values, where
-from steepest.data.joining import joined
+from steepest.data.joining import joined, text_bytes
 from steepest.data.listing import is_list
 from steepest.data.passing import as_text, from_text, summary_from_json, summary_to_json
 from steepest.data.summary import (
@@ -44,6 +44,9 @@ from steepest.errors import SteepestError, nearest
 BLOCK = 1 << 16
 """How many rows are summarised at a time. The last bits of a mean depend on it, so it is always the same."""
 
+BLOCK_BYTES = 1 << 26
+"""How many bytes of text are summarised at a time, if so many stand in fewer rows."""
+
 
 class Seen(NamedTuple):
     """What is known of the rows so far.
@@ -67,8 +70,8 @@ class Learner:
     """Learns a column plan from rows that come piece by piece.
 
     The same rows in the same order give the same plan to the last bit, however they are cut: they are
-    summarised in blocks of `BLOCK` rows, and less than a block is held back. What is kept besides does not
-    grow with the rows.
+    summarised in blocks of `BLOCK` rows (or `BLOCK_BYTES` of text), and less than a block is held back. What
+    is kept besides does not grow with the rows: at most some 150 MB for each column of text.
 
     Parameters
     ----------
@@ -95,7 +98,7 @@ class Learner:
         self._types: dict[str, str] = {}  # of the values so far; "null" where there was none yet
         self._seen: Seen | None = None
         self._held: list[pa.Table] = []
-        self._rows_held = 0
+        self._rows_held = self._bytes_held = 0
 
     def update(self, rows: pa.Table, locate: Locate | None = None) -> None:
         """Learn from the next rows.
@@ -118,14 +121,18 @@ class Learner:
         for name in self._schema.names:
             self._check(name, rows[name], locate)
         rows = with_lists(rows, [name for name, kind in self._types.items() if kind == "list"])
-        begins = 0
-        while rows.num_rows - begins >= BLOCK - self._rows_held:
-            ends = begins + BLOCK - self._rows_held
-            self._seen = self._with([*self._held, rows.slice(begins, ends - begins)])
-            self._held, self._rows_held, begins = [], 0, ends
-        if begins < rows.num_rows:
-            self._held.append(rows.slice(begins))
-            self._rows_held += rows.num_rows - begins
+        sizes = np.cumsum(text_bytes(rows))
+        begins = before = 0
+        while begins < rows.num_rows:
+            ends = min(rows.num_rows, begins + BLOCK - self._rows_held)
+            ends = min(ends, int(np.searchsorted(sizes, before + BLOCK_BYTES - self._bytes_held)) + 1)
+            self._held.append(rows.slice(begins, ends - begins))
+            self._rows_held += ends - begins
+            self._bytes_held += int(sizes[ends - 1]) - before
+            begins, before = ends, int(sizes[ends - 1])
+            if self._rows_held == BLOCK or self._bytes_held >= BLOCK_BYTES:
+                self._seen = self._with(self._held)
+                self._held, self._rows_held, self._bytes_held = [], 0, 0
 
     def merge(self, other: Learner) -> None:
         """Take over what another learner, which stays as it is, has learned from rows that come after these.
@@ -155,7 +162,7 @@ class Learner:
             self._seen = _merge_seen(self._now(), other._seen, self._wishes) if rows else other._seen
         elif self._rows_held:
             self._seen = self._now()
-        self._held, self._rows_held = [*other._held], other._rows_held
+        self._held, self._rows_held, self._bytes_held = [*other._held], other._rows_held, other._bytes_held
 
     def to_json(self) -> dict[str, Any]:
         """Return what was learned as plain JSON, for `learner_from_json`."""

@@ -161,7 +161,10 @@ def _pairs(
     owners = kept >> bits
     lengths = np.bincount(owners, minlength=rows).astype(np.int32)
     places = (kept & ((1 << bits) - 1)).astype(np.int32)
-    return Pairs(lengths, places, np.ones(len(kept), np.float32)), np.diff(firsts, append=len(keys)), owners
+    counts = np.empty(len(firsts), np.int64)
+    np.subtract(firsts[1:], firsts[:-1], out=counts[:-1])
+    counts[-1:] = len(keys) - firsts[-1:]
+    return Pairs(lengths, places, np.ones(len(kept), np.float32)), counts, owners
 
 
 def _text(column: Column, values: pa.ChunkedArray) -> Pairs:
