@@ -27,6 +27,7 @@ CASES = {
     "linear": {},
     "mlp": {"model": "mlp", "hidden": (16,), "learning_rate": 0.003, "split_by": "date", "batch_size": 64},
     "weighed": {"class_weight": "balanced", "validation_column": "later", "weights": "distance"},
+    "keras": {"model": "test_leading:network", "weights": "distance", "batch_size": 64},
     "chosen": {"select": 5, "validation": 0.0, "schedule": "cosine", "learning_rate": 0.01},
 }
 
@@ -45,6 +46,15 @@ def table(tmp_path_factory):
         row_group_size=1_000,
     )
     return path
+
+
+def network(columns):
+    """Build the Keras model of the case of that name."""
+    from steepest.keras import keras
+
+    layers = keras.layers
+    inner = [layers.Dense(8, "relu"), layers.BatchNormalization(), layers.Dropout(0.2)]
+    return keras.Sequential([layers.Input((columns.width,)), *inner, layers.Dense(1, "sigmoid")])
 
 
 def settings(table, case):
@@ -66,6 +76,7 @@ def fit_together(group, folder, path):
     ("case", "size"),
     [
         ("mlp", 2),
+        ("keras", 2),
         pytest.param("mlp", 3, marks=pytest.mark.slow),
         pytest.param("weighed", 2, marks=pytest.mark.slow),
         pytest.param("linear", 2, marks=pytest.mark.slow),

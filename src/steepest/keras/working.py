@@ -25,7 +25,7 @@ from steepest.keras.shipping import unpack
 from steepest.keras.stored import gist
 from steepest.keras.tables import early_stopping
 from steepest.keras.together import Table, fit_together
-from steepest.process_group import ProcessGroup
+from steepest.process_group import ProcessGroup, leave
 from steepest.settings import Settings, settings_from_json
 from steepest.storage import Storage, storage_at
 from steepest.worker import ATTEMPTS, RUN, Job, Mirror, Progress
@@ -63,6 +63,7 @@ def work(job: Job, group: ProcessGroup, progress: Progress) -> None:
     telling = nullcontext() if job.rank else Mirror(storage, job.attempt, folder / RUN, progress)
     with telling:
         _fit(model, group, settings, training, held_out, backup, content, progress)
+    leave()
     if job.rank == 0:
         storage.put(backup.folder / FILE, f"{RUN}/{FILE}", replace=True)
 
@@ -91,7 +92,6 @@ def _fit(
             callbacks=[telling, *early_stopping(rule)],
             backup=backup,
             content=content,
-            seen=progress.go_on,
         )
     except NotFiniteError as error:
         if error.blame is None:
