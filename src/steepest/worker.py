@@ -128,8 +128,8 @@ def progress_of(attempt: int) -> str:
 class Progress(Callback):
     """Counts what happens, so that a process that is stuck can be told from one that is slow.
 
-    Before and after the descent, where a process looks for the learning rate or judges the model by itself for
-    minutes, the time that the processor spends on it counts, too.
+    Before and after the descent, where a process looks for the learning rate or judges the model by itself
+    for minutes, the time that the processor spends on it counts, too.
 
     Attributes
     ----------
@@ -259,7 +259,7 @@ def _work(job: Job, progress: Progress) -> None:
         progress.on_rows_seen(doing, rows, of)
 
     if job.rank:
-        known = before and Known(before.task, before.plan)
+        known = Known(before.task, before.plan) if before else None
         prepared = prepare(settings, rows, held_out, known=known, seen=seen, group=group)
         progress.doing = leading.FOLLOWING
         leading.follow(prepared, [progress], folder / CHECKPOINTS)

@@ -64,8 +64,9 @@ class SlicedSource(RowSource):
 
 
 def share_of_rows(rows: int, rank: int, size: int) -> tuple[int, int]:
-    """Return where the share of one of several processes begins and ends, each with as many rows; the
-    first has one if there is one.
+    """Return where the share of one of several processes begins and ends, each with as many rows.
+
+    The first has a row if there is one.
 
     Examples
     --------

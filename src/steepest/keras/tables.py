@@ -115,9 +115,8 @@ def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any 
     """Find the learning rate for a fit of a model that its builder does not compile; see `train`."""
     model, size = _model(settings, prepared, epochs, start)
     if prepared.together:
-        rows = rows_over(
-            model, tuple(prepared.together.training), batch_size=size, shuffle=True, seed=settings.seed
-        )
+        training = prepared.together.training
+        rows = rows_over(model, training, batch_size=size, shuffle=True, seed=settings.seed)
         return search_over(model, rows, epochs, settings.seed)
     features, target, weights = _arrays(prepared.training, memory_budget(settings.memory) // 4)
     return find_learning_rate(
@@ -143,7 +142,9 @@ def _model(settings: Settings, prepared: Prepared, epochs: int, start: Any) -> t
         "back-off is not for Keras models, whose optimizer is Keras' own",
         "Leave it out: --learning-rate auto finds a rate that holds, and --clip-norm 1 bounds the steps.",
     )
-    _refuse(settings, ("local_steps",), "is not for Keras models, whose steps all workers take", "Leave it out.")
+    _refuse(
+        settings, ("local_steps",), "is not for Keras models: all workers take each step", "Leave it out."
+    )
     keras.utils.set_random_seed(settings.seed)
     model = build(settings.model, prepared.plan, prepared.task)
     rows = len(prepared.descended.training.target)
@@ -310,15 +311,14 @@ def _fitted(
     prepared: Prepared,
     callbacks: list[keras.callbacks.Callback],
     settings: Settings,
-    **asked: int,
+    **asked: Any,
 ) -> keras.callbacks.History:
     """Train on the rows of this process, or together with all others."""
     asked |= {"seed": settings.seed}
     if prepared.together:
         group, training, validation = prepared.together
         require_alike(group, model)
-        held_out = validation and tuple(validation)
-        return fit_together(model, group, tuple(training), held_out, callbacks=callbacks, **asked)
+        return fit_together(model, group, training, validation, callbacks=callbacks, **asked)
     most = memory_budget(settings.memory) // 4
     features, target, weights = _arrays(prepared.training, most)
     held_out = _arrays(prepared.validation, most) if prepared.validation else ()
