@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from steepest.keras.together import Table, fit_together
 from steepest.process_group import ProcessGroup, leave
 from steepest.settings import Settings, settings_from_json
 from steepest.storage import Storage, storage_at
+from steepest.tasks import Task, class_weights
 from steepest.worker import ATTEMPTS, RUN, Job, Mirror, Progress
 
 NETWORK = "network"
@@ -193,7 +195,27 @@ def _tables(
             hint="Hold out another part of the rows.",
         )
     own, others = (_table(columns, rows.filter(pa.array(each))) for each in (~out, out))
+    if settings.class_weight is not None:
+        own = (*own[:2], _by_class(group, settings.class_weight, own[1]))
     return own, others if held_out else None
+
+
+def _by_class(group: ProcessGroup, wanted: str, target: np.ndarray) -> np.ndarray:
+    """Return the weight of each row by its class: a whole number, or the greatest of several outputs."""
+    classes = target.argmax(axis=1) if target.ndim > 1 else np.round(target).astype(np.int64)
+    values, counts = np.unique(classes, return_counts=True)
+    own = dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+    every = Counter[str]()
+    for each in group.exchange(json.dumps(own).encode()):
+        every.update(json.loads(each))
+    named = [] if wanted == "balanced" else [part.rpartition("=")[0] for part in wanted.split(",")]
+    labels = tuple(dict.fromkeys([*every, *filter(str.isdecimal, named)]))  # no row need be of a class
+    shares = tuple(every[label] / every.total() for label in labels)
+    task = Task("the target", "classes", "", "", labels, baseline=shares)
+    weights = class_weights(task, wanted)
+    assert weights is not None  # noqa: S101 - some are wanted
+    by_class = dict(zip(map(int, labels), weights.tolist(), strict=True))
+    return np.array([by_class[each] for each in classes.tolist()], np.float32)
 
 
 def _table(columns: Columns, rows: pa.Table) -> Table:

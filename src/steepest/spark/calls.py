@@ -63,8 +63,9 @@ def fit(
     **settings
         The options of ``steepest fit`` by name: ``epochs=5``, ``out="hdfs://namenode:9000/runs/flights"``.
         See `steepest.settings.Settings`. A Keras model takes ``epochs`` (1), ``batch_size`` (32), ``seed``,
-        ``weights``, ``drop``, ``validation`` (a share: the last rows; by default none),
-        ``validation_column``, ``patience`` and ``monitor``.
+        ``weights`` or ``class_weight`` (also as Keras has it, ``{0: 1.0, 1: 5.0}``), ``drop``,
+        ``validation`` (a share: the last rows; by default none), ``validation_column``, ``patience`` and
+        ``monitor``.
 
     Returns
     -------
@@ -85,6 +86,9 @@ def fit(
             hint="Name a model, 'linear' or 'mlp', or give a compiled Keras model.",
         )
     require_frame(frame)
+    by_class = settings.get("class_weight")
+    if network and isinstance(by_class, dict):
+        settings["class_weight"] = ",".join(f"{label}={weight}" for label, weight in by_class.items())
     given = checked(settings, "steepest.spark.fit sets")
     for name in NOT_HERE:
         if name in given:
