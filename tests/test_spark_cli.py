@@ -225,7 +225,8 @@ def test_a_keras_model_judged_by_a_file_and_going_on_are_those_of_one_process(
     session, builders, table, capsys
 ):
     lines = table.read_text("utf-8").splitlines()
-    Path("held.csv").write_text("\n".join([lines[0], *lines[30:900], lines[900] + ",more"]) + "\n", "utf-8")
+    held = "\n".join([lines[0], *lines[30:900]]) + "\n"
+    Path("held.csv").write_text(f"{held}{lines[900]},more\n", "utf-8")
     options = {"model": "builders_of_ours:build", "learning_rate": 0.01, "batch_size": 256, "epochs": 2}
     alone = steepest.fit(table, "late", validation="held.csv", out="alone", **options)
     run = steepest.fit(table, "late", validation="held.csv", out="run", on="spark", workers=2, **options)
@@ -233,10 +234,11 @@ def test_a_keras_model_judged_by_a_file_and_going_on_are_those_of_one_process(
     assert run.record["split"]["validation_rows"] == 870
     assert (run.path / "rejected.csv").read_text() == (alone.path / "rejected.csv").read_text()
     capsys.readouterr()
-    main(["evaluate", "run", "held.csv", "--json"])
+    Path("whole.csv").write_text(held, "utf-8")
+    main(["evaluate", "run", "whole.csv", "--json"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["scores"] == pytest.approx(run.record["figures"]["validation"]["scores"], rel=1e-5)
-    main(["predict", "run", "held.csv", "--out", "predicted.csv"])
+    main(["predict", "run", "whole.csv", "--out", "predicted.csv"])
     assert len(Path("predicted.csv").read_text("utf-8").splitlines()) == 1 + 870
     main(["show", "run"])
     assert "builders_of_ours:build" in capsys.readouterr().out

@@ -361,7 +361,7 @@ class Mirror:
     ) -> None:
         self.storage, self.name, self.work, self.every = storage, f"{ATTEMPTS}/{attempt:04}", work, every
         self.progress, self._progress_name = progress, progress_of(attempt)
-        self._told: dict[str, Any] = {}
+        self._told = Progress().told()
         self._over = threading.Event()
         self._put: dict[str, tuple[int, float]] = {}
         self._error: SteepestError | None = None
