@@ -66,6 +66,7 @@ def work(job: Job, group: ProcessGroup, progress: Progress) -> None:
     with telling:
         _fit(model, group, settings, training, held_out, backup, content, progress)
     leave()
+    progress.on_descent_end(None)
     if job.rank == 0:
         storage.put(backup.folder / FILE, f"{RUN}/{FILE}", replace=True)
 

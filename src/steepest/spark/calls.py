@@ -44,8 +44,9 @@ def fit(
     Parameters
     ----------
     model
-        ``"linear"`` or ``"mlp"``; or any compiled Keras model, which then has the weights and the optimizer's
-        state that `steepest.keras.fit` would give it, to rounding.
+        ``"linear"``, ``"mlp"``, or ``"module:function"``, which builds a Keras model of a table; or any
+        compiled Keras model, which then has the weights and the optimizer's state that `steepest.keras.fit`
+        would give it, to rounding.
     frame
         The rows, with any columns that `steepest.fit` takes; an element of a column of Spark ML's vectors is
         a column of its own.
@@ -83,7 +84,7 @@ def fit(
     if not isinstance(model, str) and not network:
         raise SteepestError(
             f"On Spark there is no {type(model).__module__.partition('.')[0]} {type(model).__name__}.",
-            hint="Name a model, 'linear' or 'mlp', or give a compiled Keras model.",
+            hint="Name a model, 'linear', 'mlp' or 'module:function', or give a compiled Keras model.",
         )
     require_frame(frame)
     by_class = settings.get("class_weight")
