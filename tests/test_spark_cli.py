@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from unittest.mock import Mock
@@ -22,6 +23,7 @@ from steepest.cli import main
 from steepest.errors import SteepestError
 from steepest.run import open_run
 from steepest.spark import fit
+from test_spark_fit import children, wait_for
 
 # JAX is there when a session's JVM is started.
 
@@ -243,17 +245,35 @@ def test_a_keras_model_judged_by_a_file_and_going_on_are_those_of_one_process(
     main(["show", "run"])
     assert "builders_of_ours:build" in capsys.readouterr().out
     assert "builders_of_ours:build" in (run.path / "report.html").read_text("utf-8")
-    # Going on where one process ended is going on where several did.
-    said = []
-    longer = steepest.fit(table, "late", from_="alone", epochs=1, out="longer")
-    on = steepest.fit(
-        *(table, "late"), from_="alone", epochs=1, out="on", on="spark", workers=2, say=said.append
-    )
-    assert "Goes on from alone after epoch 2, as if it had not ended there." in said
-    same_run(on, longer)
-    assert len(on.epochs) == 3
-    assert on.record["command"].endswith("--on spark --workers 2")
     assert not any(Path(os.environ["STEEPEST_CACHE"], "spark").iterdir()), "what was shared stays"
+
+
+@pytest.mark.slow
+def test_a_keras_model_goes_on_when_a_worker_is_killed_and_from_a_run_of_one_process(
+    session, builders, table
+):
+    options = {"model": "builders_of_ours:build", "learning_rate": 0.01, "batch_size": 64}
+    first = steepest.fit(table, "late", epochs=1, out="first", **options)
+    alone = steepest.fit(table, "late", from_="first", epochs=30, out="alone")
+    said, killed = [], []
+
+    def kill():
+        wait_for(lambda: any(Path("shared").glob("*/attempts/0000/steepest.safetensors")))
+        wait_for(lambda: len(children()) == 2)
+        time.sleep(2)
+        killed.append(children()[1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    on = {"on": "spark", "workers": 2, "shared": "shared", "checkpoint_every": 0.0, "say": said.append}
+    run = steepest.fit(table, "late", from_="first", epochs=30, out="run", **on)
+    thread.join()
+    assert f"Goes on from {first.name} after epoch 1, as if it had not ended there." in said
+    assert len([text for text in said if text.startswith("Attempt 1 failed: ")]) == len(killed) == 1
+    same_run(run, alone)
+    assert len(run.epochs) == 31
+    assert not any(Path("shared").iterdir())
 
 
 def test_a_frame_goes_on_where_its_rows_are_the_same_and_else_from_the_parameters(session, tmp_path):
@@ -288,7 +308,7 @@ def test_a_frame_goes_on_where_its_rows_are_the_same_and_else_from_the_parameter
         ("linear", {"data": ("a.csv",)}, "steepest.spark.fit takes no 'data': the frame says it."),
         ("linear", {"workers": 9}, "the cluster has room for 2"),
         ("linear", {"drop": ("nothing",)}, r"has no column 'nothing' \(drop\[0\]\)"),
-        ("linear", {"validation": "nothing.csv"}, "There is no file nothing.csv"),
+        ("linear", {"validation": "nothing.csv"}, "there is no file nothing.csv"),
         ("linear", {"from_": "nothing"}, "There is no settings file nothing/settings.toml"),
         ("builders_of_nobody:build", {}, "The module 'builders_of_nobody' of the model"),
     ],
