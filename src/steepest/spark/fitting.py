@@ -17,6 +17,7 @@ from steepest.callbacks import Callback
 from steepest.continuing import earlier
 from steepest.copies import ROWS
 from steepest.data.cache import cache_folder, key_of
+from steepest.data.files import is_url, local_path
 from steepest.data.rows import SPARK, RowSource
 from steepest.errors import SteepestError
 from steepest.preparation import require_files
@@ -234,6 +235,8 @@ def _shared(session: SparkSession, settings: Settings, folder: Path, data: list[
 def storage_for(session: SparkSession, settings: Settings, key: str) -> Storage:
     """Return the storage of this name that all workers reach."""
     shared = settings.shared or (str(cache_folder() / "spark") if _alone(session) else _home(session))
+    if not is_url(shared):
+        shared = str(Path(local_path(shared)).absolute())  # workers need not be in this folder
     return storage_at(f"{shared.rstrip('/')}/{key}")
 
 
