@@ -31,7 +31,7 @@ saved yet. Keras models are saved after each epoch; all others every `--checkpoi
 `--from RUN` takes the settings of a complete run; what is given besides overrides them, and `--epochs`
 are epochs more. Where nothing but these differs, the run ends as a longer one would have, byte for byte.
 With other rates, other data or another schedule it starts with that run's parameters and column plan, and
-says so.
+says so. `RUN` may be the URL of a run on HDFS.
 
 `--patience 5` stops after five epochs running without a better `--monitor` and keeps the best epoch's
 weights. Any figure of an epoch can be watched: `loss`, `validation_loss`, `validation_accuracy` and the

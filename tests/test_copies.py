@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from steepest.copies import copied_rows, copy_rows, read_by_all
+from steepest.copies import HELD_OUT, ROWS, copied_rows, copy_rows, read_by_all
 from steepest.data.rows import settled
 from steepest.data.sliced import SlicedSource, share_of_rows
 from steepest.data.source import open_source
@@ -52,6 +52,25 @@ def test_copied_rows_are_the_rows_of_the_files_stretch_by_stretch(table, tmp_pat
     assert not any(each.rejected for each in found[1:])
     assert (copy.names, copy.fingerprint(), copy.rows) == (source.names, source.fingerprint(), 600_000)
     assert found[1].locate(5) == f"{table}, row {expected[0].rows.num_rows + 6}"
+
+
+def test_rows_to_judge_by_are_kept_beside_the_others(table, tmp_path):
+    storage = storage_at(str(tmp_path / "shared"))
+    copy_rows(open_source({"number": [1, 2]}), storage)
+    copy_rows(open_source({"number": [3]}), storage, HELD_OUT)
+    (tmp_path / "own").mkdir()
+    found = [copied_rows(storage, tmp_path / "own", called) for called in (ROWS, HELD_OUT)]
+    assert [read(each)[0].rows["number"].to_pylist() for each in found] == [[1, 2], [3]]
+
+
+def test_the_first_share_has_a_row_if_there_is_one():
+    for rows in range(1, 9):
+        shares = [share_of_rows(rows, rank, 4) for rank in range(4)]
+        assert shares[0][1] > shares[0][0] == 0
+        assert [last for _, last in shares[:-1]] == [first for first, _ in shares[1:]]
+        assert shares[-1][1] == rows
+        counts = [last - first for first, last in shares]
+        assert max(counts) - min(counts) <= 1
 
 
 def test_shares_of_copied_rows_are_all_rows_and_one_of_them_has_what_was_rejected(table, tmp_path):

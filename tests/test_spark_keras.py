@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import threading
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pytest
+from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
 from pyspark.ml.feature import VectorAssembler
 from pyspark.sql import SparkSession
+from sklearn.utils.class_weight import compute_sample_weight
 
 import steepest.keras
 import steepest.spark
@@ -21,6 +24,7 @@ from spark_sessions import spark
 from steepest.errors import SteepestError
 from steepest.keras import keras
 from steepest.keras.columns import Columns, Input, missing, require_all
+from steepest.keras.working import _by_class
 from test_spark_fit import children, wait_for
 
 COLUMNS = (
@@ -144,10 +148,11 @@ def test_vectors_are_images(session):
         plain
     )
     model, alone = model_of(), model_of()
-    history = steepest.spark.fit(model, frame.select("image", "kind"), "kind", workers=2, epochs=3)
+    asked = {"epochs": 3, "class_weight": {0: 0.5, 2: 3.0}}
+    history = steepest.spark.fit(model, frame.select("image", "kind"), "kind", workers=2, **asked)
     table = plain.toPandas()
     images = table.drop(columns="kind").to_numpy(np.float32).reshape(-1, 4, 4, 1)
-    expected = steepest.keras.fit(alone, images, table["kind"].to_numpy(), epochs=3, verbose=0)
+    expected = steepest.keras.fit(alone, images, table["kind"].to_numpy(), verbose=0, **asked)
     require_close(model, history, alone, expected)
 
 
@@ -227,6 +232,8 @@ def test_settings_that_a_keras_model_does_not_take(session):
         "A fit of a Keras model takes no 'overwrite'."
     )
     assert "no rows are held out" in refused(session, dense(), patience=3)
+    both = {"weights": "weight", "class_weight": {0: 1.0}}
+    assert refused(session, dense(), **both).startswith("weights and class_weight are both set, and Keras")
 
 
 def test_columns_that_do_not_go_with_the_model(session):
@@ -291,6 +298,35 @@ def test_what_a_model_takes_of_a_table():
     ragged = pa.table({"a": [1.0, 2.0], "c": [[3.0, 4.0, 5.0], [6.0]], "y": [0, 1]})
     with pytest.raises(SteepestError, match=r"An array in the column 'c' has 1 elements; 3 were expected"):
         columns.x(ragged)
+
+
+class Group:
+    """Stands for one of two workers, of which each says what it counted."""
+
+    def __init__(self, *targets):
+        self.told = [
+            json.dumps({str(each): y.tolist().count(each) for each in sorted({*y.tolist()})}) for y in targets
+        ]
+
+    def exchange(self, own):
+        assert own.decode() in self.told
+        return [each.encode() for each in self.told]
+
+
+def test_class_weights_are_those_of_all_workers():
+    first, second = np.array([0, 0, 2, 0]), np.array([2, 0, 1])
+    group, whole = Group(first, second), np.concatenate([first, second])
+    balanced = [_by_class(group, "balanced", y) for y in (first, second)]
+    np.testing.assert_allclose(np.concatenate(balanced), compute_sample_weight("balanced", whole))
+    given = {0: 0.5, 2: 3.0, 7: 2.0}
+    text = "0=0.5,2=3.0,7=2.0"
+    for y in (first, np.eye(3)[first]):
+        wanted = class_weight_to_sample_weights(y, given)
+        np.testing.assert_allclose(_by_class(group, text, y), wanted)
+    with pytest.raises(SteepestError, match="names 'late', which is no class"):
+        _by_class(group, "late=3", first)
+    none = np.array([], np.int64)
+    assert _by_class(Group(none, second), text, none).shape == (0,)
 
 
 def test_missing_values_are_counted_over_all_workers():

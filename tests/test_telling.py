@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from steepest import worker
 from steepest.callbacks import Callback
 from steepest.spark import telling
 from steepest.spark.telling import Listener, listening
 from steepest.storage import storage_at
+from steepest.unfinished import CHECKPOINTS
 from steepest.worker import Mirror, Progress, progress_of
 
 
@@ -94,3 +97,52 @@ def test_nothing_is_written_where_nothing_happened(tmp_path, count):
     with Mirror(storage, 0, work, progress):
         pass
     assert len(storage.names("progress/")) == count
+
+
+def test_what_a_process_computes_before_and_after_the_descent_is_progress_and_waiting_is_none(monkeypatch):
+    spent = [0.0]
+    monkeypatch.setattr(worker, "time", SimpleNamespace(process_time=lambda: spent[0]))
+    progress, counts = Progress(), []
+
+    def beat(seconds):
+        spent[0] += seconds
+        progress.beat()
+        counts.append(progress.count)
+
+    beat(1.5)
+    beat(0.01)
+    progress.on_descent_begin(1, 10)
+    beat(1.5)
+    progress.on_descent_end(None)
+    beat(1.5)
+    beat(0.01)
+    assert counts == [1, 1, 2, 4, 4]
+    assert progress.doing == "judging the model"
+
+
+def written(storage, name):
+    return (storage.system.open_input_file(f"{storage.path}/{name}")).read()
+
+
+def test_a_checkpoint_that_is_written_again_is_brought_again(tmp_path):
+    storage, work, progress = storage_at(str(tmp_path / "shared")), tmp_path / "run.unfinished", Progress()
+    (work / CHECKPOINTS).mkdir(parents=True)
+    kept = work / CHECKPOINTS / "steepest.safetensors"
+
+    def write(content):
+        kept.with_name(".aside").write_bytes(content)
+        kept.with_name(".aside").replace(kept)
+
+    mirror, name = Mirror(storage, 4, work, progress), "attempts/0004/steepest.safetensors"
+    for content in (b"first", b"second"):
+        write(content)
+        mirror._bring()
+        assert written(storage, name) == content
+    rare = Mirror(storage, 5, work, progress, every=1e9)
+    rare._bring()
+    write(b"third")
+    rare._bring()
+    assert written(storage, name.replace("4", "5")) == b"second"
+    with pytest.raises(RuntimeError), rare:
+        raise RuntimeError
+    assert written(storage, name.replace("4", "5")) == b"third", "the last one before all is lost"

@@ -185,13 +185,18 @@ def _alike(first: Any, second: Any) -> bool:
     return str(jax.tree.structure(first)) == str(jax.tree.structure(second))
 
 
-def as_rows(leaf: Any) -> Array | Gathered | Pairs:
+def as_data(leaf: Any) -> Array | Gathered | Pairs:
+    """Return data as `as_rows` does, or as the pairs that they are."""
+    return leaf if isinstance(leaf, Pairs) else as_rows(leaf)
+
+
+def as_rows(leaf: Any) -> Array | Gathered:
     """Return data as rows of the type that the device will use.
 
     What is in a mapped file stays there, and a sparse matrix of SciPy stays sparse: such rows are converted
     as they are gathered.
     """
-    if is_gathered(leaf) or isinstance(leaf, Pairs):
+    if is_gathered(leaf):
         return leaf
     sparse = hasattr(leaf, "tocsr")
     array = leaf.tocsr() if sparse else np.asarray(leaf)

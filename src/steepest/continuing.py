@@ -71,8 +71,15 @@ class Earlier:
             aside.rename(work / CHECKPOINTS)
 
 
-def earlier(settings: Settings) -> Earlier | None:
+def earlier(settings: Settings, run: Run | None = None) -> Earlier | None:
     """Return the run that the settings go on from, if they name one.
+
+    Parameters
+    ----------
+    settings
+        Of the new run.
+    run
+        The run that they name, if it is open already.
 
     Raises
     ------
@@ -81,7 +88,7 @@ def earlier(settings: Settings) -> Earlier | None:
     """
     if settings.from_ is None:
         return None
-    run = open_model(settings.from_)
+    run = run or open_model(settings.from_)
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
     for name in ("target", "loss", "select"):
         was, now = getattr(before, name), getattr(settings, name)
@@ -90,7 +97,7 @@ def earlier(settings: Settings) -> Earlier | None:
                 f"The run {run.name} learned with the {name} {was or 'by default'}, and --{name} is {now}.",
                 hint=f"Leave --{name} out to go on from it, or begin anew without --from.",
             )
-    free = (*MAY_DIFFER, "epochs", "from_")
+    free = (*MAY_DIFFER, "epochs", "from_", "on")
     others = [name for name in NAMES if name not in free and getattr(before, name) != getattr(settings, name)]
     if others:
         return Earlier(run, f"another {', '.join(others)}".replace("_", "-"))

@@ -25,8 +25,8 @@ from steepest.data.rows import Reconsidered, Rejected, RowSource, Stretch, chose
 from steepest.dividing import Seen
 from steepest.storage import Storage
 
-ROWS = "rows"
-"""What the rows are called in the storage: a folder."""
+ROWS, HELD_OUT = "rows", "held out"
+"""What the rows are called in the storage, and those of a file to judge by: folders."""
 
 STRETCHES, FACTS = "stretches", "facts.json"
 
@@ -50,19 +50,20 @@ def read_by_all(source: RowSource, elsewhere: bool) -> bool:
 def copy_rows(
     source: RowSource,
     storage: Storage,
+    called: str = ROWS,
     *,
     drop: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
     seen: Seen = lambda *_: None,
 ) -> None:
-    """Keep all rows of a source in a storage, as `ROWS`, unless they are there.
+    """Keep all rows of a source in a storage, unless they are there.
 
     Parameters
     ----------
     source
         The rows.
-    storage
-        Where they go.
+    storage, called
+        Where they go, and their name there.
     drop
         Columns that the source leaves out.
     say, seen
@@ -73,7 +74,7 @@ def copy_rows(
     SteepestError
         If the rows can't be used: what one process would say of them when it reads them.
     """
-    if storage.exists(ROWS):
+    if storage.exists(called):
         return
     cache_folder().mkdir(parents=True, exist_ok=True)
     while True:
@@ -87,7 +88,7 @@ def copy_rows(
                 continue
             facts |= {"names": list(source.names), "fingerprint": source.fingerprint(), "drop": list(drop)}
             (folder / FACTS).write_text(json.dumps(facts), "utf-8")
-            storage.put(folder, ROWS)
+            storage.put(folder, called)
             return
 
 
@@ -120,14 +121,15 @@ class CopiedRows(RowSource):
 
     Parameters
     ----------
-    storage
-        Where it is.
+    storage, called
+        Where it is, and its name there.
     folder
-        A local folder of this process's own.
+        A local folder of its own.
     """
 
-    def __init__(self, storage: Storage, folder: Path) -> None:
-        storage.get(f"{ROWS}/{FACTS}", folder / FACTS)
+    def __init__(self, storage: Storage, folder: Path, called: str = ROWS) -> None:
+        self._called = called
+        storage.get(f"{called}/{FACTS}", folder / FACTS)
         facts = json.loads((folder / FACTS).read_text("utf-8"))
         self.names = tuple(facts["names"])
         self._storage, self._folder = storage, folder
@@ -157,13 +159,13 @@ class CopiedRows(RowSource):
                 start += rows
 
     def _opened(self) -> Any:
-        place = posixpath.join(self._storage.path, ROWS, STRETCHES)
+        place = posixpath.join(self._storage.path, self._called, STRETCHES)
         return self._storage.system.open_input_file(place)
 
     def _rejected(self) -> tuple[Rejected, ...]:
-        if not self._storage.exists(f"{ROWS}/{FILE}"):
+        if not self._storage.exists(f"{self._called}/{FILE}"):
             return ()
-        self._storage.get(f"{ROWS}/{FILE}", self._folder / FILE)
+        self._storage.get(f"{self._called}/{FILE}", self._folder / FILE)
         with (self._folder / FILE).open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file)
             next(lines)
@@ -177,6 +179,6 @@ def _read(file: Any, place: int, size: int, _: int) -> pa.Table:
     return pa.ipc.open_stream(file.read_at(size, place)).read_all()
 
 
-def copied_rows(storage: Storage, folder: Path) -> CopiedRows | None:
+def copied_rows(storage: Storage, folder: Path, called: str = ROWS) -> CopiedRows | None:
     """Open what `copy_rows` kept; None if it kept nothing there."""
-    return CopiedRows(storage, folder) if storage.exists(ROWS) else None
+    return CopiedRows(storage, folder, called) if storage.exists(called) else None

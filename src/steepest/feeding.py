@@ -16,7 +16,7 @@ from steepest.arguments import (
     Lookup,
     Objective,
     Parameters,
-    as_rows,
+    as_data,
     batch_size_of,
     one_loss_per_row,
     row_count,
@@ -112,7 +112,7 @@ def batches(
 
     What steps look up in tables of parameters is found, and numbered anew, as the windows come.
     """
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_data, data))
     rows = row_count(data)
     size = batch_size_of(batch_size, rows)
     padded = one_loss_per_row(objective, start, data, min(size, rows))
@@ -201,7 +201,7 @@ def held_out(
     if data is None:
         return HeldOut(None, {})
     metrics = dict(metrics or {})
-    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_rows, data))
+    arrays, shape_like = jax.tree.flatten(jax.tree.map(as_data, data))
     rows = row_count(data)
     size = min(rows, VALIDATION_ROWS)
     by_row = one_loss_per_row(objective, start, data, size)

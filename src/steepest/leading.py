@@ -17,23 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load, save
 
-from steepest import networks
 from steepest.callbacks import Callback
+from steepest.data.gather import gathered
 from steepest.data.order import Rows as Numbers
 from steepest.data.packed import PackedRows
 from steepest.data.shared import Fetched, Shared
 from steepest.prediction import most_to_judge_by, rows_to_judge_by
 from steepest.prepared import Prepared, Rows, SharedRows, Together
-from steepest.process_group import ProcessGroup
+from steepest.process_group import ProcessGroup, leave
 from steepest.settings import Settings, settings_from_json, settings_to_json
-from steepest.trained import Trained
+from steepest.trained import Trained, trained_by
 
 DENSE = ("numbers", "codes")
 """The parts of packed rows that dense features are made of."""
 
 ROWS, DESCEND, END = "rows", "descend", "end"
 """What the leading process asks for."""
+
+START = "start"
+"""The parameters that a descent starts with, among the files of its checkpoints."""
 
 FOLLOWING = "waiting for the first worker"
 """What a process is doing that was asked for nothing."""
@@ -101,32 +105,31 @@ def brought(prepared: Prepared, seed: int) -> Prepared:
         count = len(arrays[f"{part}.target"])
         numbers = rows_to_judge_by(count, most_to_judge_by(held.row_bytes), seed)
         found = {
-            name: _brought(_fetched(group, f"{part}.{name}", arrays[f"{part}.{name}"]), numbers)
+            name: gathered(_fetched(group, f"{part}.{name}", arrays[f"{part}.{name}"]), numbers)
             for name in (*DENSE, "target", "weights")
             if f"{part}.{name}" in arrays
         }
-        dense = {name: found[name] for name in DENSE}
-        packed = PackedRows(held.layout, held.packed._replace(**dense))
+        dense = held.packed._replace(
+            numbers=found["numbers"], codes=found["codes"], places=np.empty((len(numbers), 0), np.int32)
+        )
+        packed = PackedRows(held.layout, dense)
         drawn_from = count if len(numbers) < count else None
         parts[part] = Rows(packed, found["target"], found.get("weights"), drawn_from)
     return replace(prepared, training=parts["training"], validation=parts.get("validation"))
 
 
-def _brought(rows: Fetched, numbers: Numbers) -> Any:
-    out = np.empty((len(numbers), *rows.shape[1:]), rows.dtype)
-    rows.gather(numbers, out)
-    return out
-
-
-def lead(prepared: Prepared, settings: Settings, epochs: int, checkpoints: Path) -> None:
-    """Have the other processes begin the descent that this one begins next, from the same checkpoint."""
+def lead(prepared: Prepared, settings: Settings, epochs: int, checkpoints: Path, start: Any) -> None:
+    """Have the other processes begin the descent that this one begins next, from the same place."""
     if prepared.together is None:
         return
-    files = sorted(checkpoints.glob("[!.]*.safetensors")) if checkpoints.is_dir() else []
-    sizes = {file.name: file.stat().st_size for file in files}
-    content = b"".join(file.read_bytes() for file in files)
+    found = sorted(checkpoints.glob("[!.]*.safetensors")) if checkpoints.is_dir() else []
+    files = {file.name: file.read_bytes() for file in found}
+    if start is not None:
+        parts = {f"{above}/{name}": each for above, parts in start.items() for name, each in parts.items()}
+        files[START] = save(parts)
+    sizes = {name: len(content) for name, content in files.items()}
     asked = {"settings": settings_to_json(settings), "epochs": epochs, "files": sizes}
-    _ask(prepared.together.group, DESCEND, content, **asked)
+    _ask(prepared.together.group, DESCEND, b"".join(files.values()), **asked)
 
 
 def account(prepared: Prepared, trained: Trained) -> list[dict[str, Any]] | None:
@@ -150,7 +153,9 @@ def _account(together: Together, trained: Trained) -> list[dict[str, Any]]:
         "rows_per_second": (end - first) / last if last else None,
         "waiting": max(0.0, 1 - alone / epochs / last) if alone and last else None,
     }
-    return [json.loads(each) for each in group.exchange(json.dumps(own).encode())]
+    every = [json.loads(each) for each in group.exchange(json.dumps(own).encode())]
+    leave()  # what the first does next takes minutes, and none need wait for it
+    return every
 
 
 def follow(prepared: Prepared, callbacks: Sequence[Callback], folder: Path) -> None:
@@ -178,8 +183,8 @@ def follow(prepared: Prepared, callbacks: Sequence[Callback], folder: Path) -> N
         if asked["do"] == END:
             break
         trained = answers[asked.pop("do")](content, **asked) or trained
-    if trained is not None:
-        _account(prepared.together, trained)
+    assert trained is not None  # noqa: S101 - a fit descends before it ends
+    _account(prepared.together, trained)
 
 
 def _answer(arrays: dict[str, Shared], content: bytes, of: str) -> None:
@@ -198,7 +203,17 @@ def _take_part(
 ) -> Trained:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    start: dict[str, dict[str, Any]] = {}
     for name, size in files.items():
-        (folder / Path(name).name).write_bytes(content[:size])
+        if name == START:
+            for place, values in load(content[:size]).items():
+                above, _, below = place.rpartition("/")
+                start.setdefault(above, {})[below] = values
+        else:
+            (folder / Path(name).name).write_bytes(content[:size])
         content = content[size:]
-    return networks.train(settings_from_json(settings), prepared, epochs, callbacks, folder)
+    asked = settings_from_json(settings)
+    trained: Trained = trained_by(asked.model).train(
+        asked, prepared, epochs, callbacks, folder, start or None
+    )
+    return trained

@@ -115,6 +115,8 @@ def learn(
     if group is not None:
         pass_, firsts = merged(group, pass_)
         table.require_labelled(pass_.counts[TRAINING])
+        if held:
+            held.require_labelled(pass_.counts[VALIDATION])
         sample = sample and _sampled(group, sample, firsts[TRAINING], table, divide, seen)
     if settings.holds_out and not (firsts[TRAINING][-1] and firsts[VALIDATION][-1]):
         raise SteepestError(

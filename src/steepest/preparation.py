@@ -29,6 +29,7 @@ from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
 from steepest.dividing import Seen, Table, places
 from steepest.errors import SteepestError, nearest
+from steepest.feeding import digest
 from steepest.memory import least_memory, memory_budget
 from steepest.merging import TRAINING, VALIDATION
 from steepest.passes import OF_LISTS, Known, Learned, encode, forms, growing, learn
@@ -63,6 +64,7 @@ DECIDES = (
 def prepare(
     settings: Settings,
     data: Any = None,
+    held_out: Any = None,
     *,
     known: Known | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -77,6 +79,8 @@ def prepare(
         What to do.
     data
         What to read instead of ``settings.data``: anything that `steepest.data.source.open_source` takes.
+    held_out
+        What to judge by instead of the file that ``settings.validation`` names, likewise.
     known
         What an earlier run has learned, and this one takes over.
     say, seen
@@ -104,7 +108,8 @@ def prepare(
     if isinstance(settings.validation, str):
         if settings.split_by:
             raise SteepestError("--split-by has nothing to split where --validation names a file.")
-        held = _open(settings, [settings.validation], roles, f" in {settings.validation}")
+        rows = [settings.validation] if held_out is None else held_out
+        held = _open(settings, rows, roles, f" in {settings.validation}")
     if group is not None:
         return _prepared_together(settings, table, held, list(roles), known, seen, group)
     find_places = partial(_places, settings, table)
@@ -144,6 +149,8 @@ def _prepared_together(
     prepared = _encoded(settings, table, held, learned, rejects, None, budget, seen, group)
     training = _shared(prepared.training, learned.firsts[TRAINING], group)
     validation = prepared.validation and _shared(prepared.validation, learned.firsts[VALIDATION], group)
+    if None in prepared.facts["data"]["fingerprints"]:
+        prepared.facts["data"]["fingerprints"] = [digest((training.features, training.target))]
     return replace(prepared, together=Together(group, training, validation))
 
 

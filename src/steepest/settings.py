@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -281,7 +282,7 @@ def read_settings(path: str) -> dict[str, Any]:
         If the file is missing, is no TOML, or sets something that there is not.
     """
     try:
-        found = tomllib.loads(Path(path).read_text("utf-8"))
+        found = tomllib.loads(_text_of(path))
     except FileNotFoundError:
         raise SteepestError(
             f"There is no settings file {path}.", hint="Every run has one, as settings.toml."
@@ -293,6 +294,19 @@ def read_settings(path: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SteepestError(f"The settings file {path} is not valid TOML: {error}.") from None
     return checked(found, f"The settings file {path} sets")
+
+
+def _text_of(path: str) -> str:
+    from steepest.data.files import is_url
+
+    if not is_url(path):
+        return Path(path).read_text("utf-8")
+    from steepest.storage import storage_of
+
+    storage, name = storage_of(path)
+    with tempfile.TemporaryDirectory() as folder:
+        storage.get(name, Path(folder, name))
+        return Path(folder, name).read_text("utf-8")
 
 
 def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
@@ -348,7 +362,7 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
     """
     named = (read_settings(path) if path else {}) | given
     if "from_" in named:
-        before = read_settings(str(Path(named["from_"]) / "settings.toml"))
+        before = read_settings(f"{named['from_'].rstrip('/')}/settings.toml")
         named = {name: value for name, value in before.items() if name not in ("from_", "out")} | named
     if given.get("on") == HERE:
         named = {name: value for name, value in named.items() if name in given or name not in ONLY_SPARK}

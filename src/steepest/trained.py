@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
     from steepest.descent.failure import Failure
     from steepest.descent.standing import Setback
     from steepest.diagnosis.examination import Descended
+
+MODELS = ("linear", "mlp")
+"""Steepest's own models."""
+
+
+def trained_by(model: str) -> ModuleType:
+    """Return the module that trains a model; Keras is imported for its own models only."""
+    return import_module("steepest.networks" if model in MODELS else "steepest.keras.tables")
 
 
 class DivergenceError(SteepestError):

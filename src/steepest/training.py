@@ -12,10 +12,8 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from steepest import networks
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
 from steepest.descent.losses import loss_by_name
@@ -34,7 +32,7 @@ from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
 from steepest.selection import check_select
 from steepest.settings import AUTO, Settings
-from steepest.trained import DivergenceError, Trained
+from steepest.trained import MODELS, DivergenceError, Trained, trained_by
 from steepest.unfinished import (
     CHECKPOINTS,
     check_out,
@@ -46,8 +44,6 @@ from steepest.unfinished import (
     kept_rate,
     named,
 )
-
-MODELS = ("linear", "mlp")
 
 NOT_JUDGED = {"figures": {"training": None, "validation": None}, "importances": None}
 """What the record of a descent that diverged says of its model."""
@@ -68,6 +64,8 @@ def fit(
     overwrite: bool = False,
     group: ProcessGroup | None = None,
     told: Settings | None = None,
+    held_out: Any = None,
+    before: Run | None = None,
 ) -> Run:
     """Train on data of any size and write a run's folder; go on where the same run was interrupted.
 
@@ -88,6 +86,10 @@ def fit(
         `steepest.leading.follow`.
     told
         The settings as the record tells them; ``None``: as they are.
+    held_out
+        What to judge by instead of the file that ``settings.validation`` names.
+    before
+        The run that ``settings.from_`` names, if it is open already.
 
     Raises
     ------
@@ -105,20 +107,20 @@ def fit(
     def seen(doing: str, rows: int, of: int | None) -> None:
         notify("rows_seen", doing=doing, rows=rows, of=of)
 
-    before = earlier(settings)
-    known = before.known if before else None
-    prepared = prepare(settings, data, known=known, say=say, seen=seen, group=group)
-    before = before and before.on(prepared.facts["data"])
+    from_ = earlier(settings, before)
+    known = from_.known if from_ else None
+    prepared = prepare(settings, data, held_out, known=known, say=say, seen=seen, group=group)
+    from_ = from_ and from_.on(prepared.facts["data"])
     seconds = {"reading and encoding": time.perf_counter() - began}
     announce(prepared, say)
-    if before:
-        say(before.says)
+    if from_:
+        say(from_.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
     with (
         in_the_making(folder, settings, prepared.key, overwrite) as work,
         interruptible(named(settings, folder), partial(holds_checkpoint, work), say),
     ):
-        trained, search = _train(settings, prepared, before, callbacks, work, say, seconds)
+        trained, search = _train(settings, prepared, from_, callbacks, work, say, seconds)
         trained = _placed(trained, prepared)
         prepared = brought(prepared, settings.seed)
         workers = account(prepared, trained)
@@ -162,8 +164,9 @@ def _train(
     began = time.perf_counter()
     settings, search = _settle_rate(settings, asking(prepared), epochs, start, before, work, say)
     seconds["finding the learning rate"] = time.perf_counter() - began
-    lead(prepared, settings, epochs, work / CHECKPOINTS)
-    trained = _trained_by(settings).train(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
+    lead(prepared, settings, epochs, work / CHECKPOINTS, start)
+    by = trained_by(settings.model)
+    trained = by.train(settings, prepared, epochs, callbacks, work / CHECKPOINTS, start)
     seconds["descent"] = trained.seconds
     return trained, search
 
@@ -185,11 +188,11 @@ def _settle_rate(
         return settings, None
     if before and before.run.record["descent"]["optimizer"] == settings.optimizer:
         rate = before.run.record["descent"]["learning_rate"]
-        say(f"The learning rate is that of {before.run.path}, {rate:.3g}.")
+        say(f"The learning rate is that of {before.run.name}, {rate:.3g}.")
         return replace(settings, learning_rate=rate), before.run.record.get("learning_rate")
     search = kept_rate(work)
     if search is None:
-        search = _trained_by(settings).search_rate(settings, prepared, epochs, start).to_json()
+        search = trained_by(settings.model).search_rate(settings, prepared, epochs, start).to_json()
         keep_rate(work, search)
     return with_rate(settings, search, say), search
 
@@ -298,16 +301,11 @@ def announce(prepared: Prepared, say: Callable[[str], None]) -> None:
         say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
 
 
-def _trained_by(settings: Settings) -> ModuleType:
-    """Return the module that trains the model; Keras is imported for its own models only."""
-    return networks if settings.model in MODELS else import_module("steepest.keras.tables")
-
-
 def _takes_rate(settings: Settings, prepared: Prepared) -> bool:
     """Tell whether the model leaves the learning rate to the settings."""
     if settings.optimizer == LINE_SEARCH:
         return False
-    return settings.model in MODELS or bool(_trained_by(settings).takes_rate(settings, prepared))
+    return settings.model in MODELS or bool(trained_by(settings.model).takes_rate(settings, prepared))
 
 
 def epochs_of(settings: Settings, prepared: Prepared) -> int:

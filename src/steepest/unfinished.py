@@ -54,8 +54,12 @@ def unfinished_of(folder: Path) -> Path:
 
 def holds_checkpoint(work: Path) -> bool:
     """Tell whether there is something to go on from."""
-    saved = (work / CHECKPOINTS).glob("[!.]*.safetensors")
-    return any(not each.name.startswith("history-") for each in saved)
+    return any(is_checkpoint(each.name) for each in (work / CHECKPOINTS).glob("[!.]*"))
+
+
+def is_checkpoint(name: str) -> bool:
+    """Tell whether a file of this name is one to go on from, and no part of a history."""
+    return name.endswith(".safetensors") and not name.startswith("history-")
 
 
 def folder_of(settings: Settings) -> Path:

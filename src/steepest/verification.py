@@ -23,7 +23,7 @@ from steepest.prepared import Prepared
 from steepest.run import Run
 from steepest.sealed import Arrays
 from steepest.settings import Settings, read_settings
-from steepest.training import MODELS
+from steepest.trained import MODELS
 
 FEWEST_STEPS, FEWEST_WINDOWS = 300, 4
 """What is trained, at least; a descent is interrupted between windows of steps."""

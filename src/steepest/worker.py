@@ -12,6 +12,7 @@ looks at.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -28,13 +29,17 @@ from typing import IO, Any
 from steepest.callbacks import Callback
 from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
+from steepest.run import Run
 from steepest.settings import Settings, settings_from_json, to_toml
 from steepest.storage import Storage, storage_at
 from steepest.trained import DivergenceError
-from steepest.unfinished import CHECKPOINTS, RATE, SETTINGS, unfinished_of
+from steepest.unfinished import CHECKPOINTS, RATE, SETTINGS, is_checkpoint, unfinished_of
 
 BEAT = 2.0
 """Seconds between two lines."""
+
+BUSY = 0.1
+"""Seconds of processor time between two lines from which on a process computes, and does not wait."""
 
 LAST = 1.0
 """Seconds that a process waits before it ends for want of another one, which is to be heard first: it is the
@@ -44,6 +49,10 @@ RUN = "run"
 """The name of the complete run in the shared storage."""
 
 ATTEMPTS = "attempts"
+
+FROM, MODULES = "from", "modules"
+"""What else is in the shared storage, if it is needed: the run that the fit goes on from, and the folder of
+the module that builds its model."""
 
 ERRORS = {each.__name__: each for each in (SteepestError, DivergenceError, OtherDescentError)}
 """The errors for a person that are told from one process to another, by their names."""
@@ -119,6 +128,9 @@ def progress_of(attempt: int) -> str:
 class Progress(Callback):
     """Counts what happens, so that a process that is stuck can be told from one that is slow.
 
+    Before and after the descent, where a process looks for the learning rate or judges the model by itself
+    for minutes, the time that the processor spends on it counts, too.
+
     Attributes
     ----------
     count
@@ -133,6 +145,7 @@ class Progress(Callback):
         self.count = 0
         self.doing = "starting"
         self.said: list[str] = []
+        self._descends, self._spent = False, time.process_time()
         self._last: dict[str, dict[str, Any]] = {}
 
     def say(self, text: str) -> None:
@@ -143,6 +156,13 @@ class Progress(Callback):
     def go_on(self) -> None:
         """Count something that nobody is told of."""
         self.count += 1
+
+    def beat(self) -> None:
+        """Count the processor's time since the last call, if there was any to speak of."""
+        spent = time.process_time()
+        if not self._descends and spent - self._spent > BUSY:
+            self.count += 1
+        self._spent = spent
 
     def told(self) -> dict[str, Any]:
         """Return the last call of each hook, by name, and all that was said, as plain JSON."""
@@ -155,7 +175,7 @@ class Progress(Callback):
 
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Remember how much there is to do."""
-        self.count += 1
+        self.count, self._descends = self.count + 1, True
         self._last["descent_begin"] = {"epochs": epochs, "rows": rows}
 
     def on_window_end(self, epoch: int, rows: int, loss: float) -> None:
@@ -168,6 +188,10 @@ class Progress(Callback):
         self.count += 1
         self._last["epoch_end"] = {"figures": {name: float(value) for name, value in figures.items()}}
 
+    def on_descent_end(self, result: Any) -> None:  # noqa: ARG002
+        """Count that the descent is over."""
+        self.count, self.doing, self._descends = self.count + 1, "judging the model", False
+
 
 def main() -> None:
     """Do what the job says, and leave without waiting for the others if it can't be done."""
@@ -178,13 +202,10 @@ def main() -> None:
     threading.Thread(target=_beat, args=[progress], daemon=True).start()
     try:
         import_module("steepest.leading")  # which takes a while: the rows may be still to come
-        from steepest.process_group import leave
-
         line = sys.stdin.readline()
         threading.Thread(target=_end_with_parent, daemon=True).start()
         if line:
             _work(Job(**json.loads(line)), progress)
-            leave()
     except SteepestError as error:
         _tell(**as_told(error))
         os._exit(2)
@@ -211,39 +232,46 @@ def _end_with_parent() -> None:
 
 def _beat(progress: Progress) -> None:
     while True:
+        progress.beat()
         _tell(count=progress.count, doing=progress.doing)
         time.sleep(BEAT)
 
 
 def _work(job: Job, progress: Progress) -> None:
     from steepest import leading, training
+    from steepest.passes import Known
     from steepest.preparation import prepare
     from steepest.process_group import join
 
     settings, folder = settings_from_json(job.settings), Path(job.folder)
-    group = replace(join(job.coordinator, job.rank, job.size), local_steps=settings.local_steps)
+    group = join(job.coordinator, job.rank, job.size)
+    group = replace(group, local_steps=settings.local_steps, seen=progress.go_on)
     if job.keras is not None:
         from steepest.keras import working
 
         working.work(job, group, progress)
         return
-    rows = _rows(job, settings)
+    rows, held_out = _rows(job, settings), _held_out(job, settings)
+    before = _before(job, settings)
+    _reach_modules(job)
 
     def seen(doing: str, rows: int, of: int | None) -> None:
         progress.on_rows_seen(doing, rows, of)
 
     if job.rank:
-        prepared = prepare(settings, rows, seen=seen, group=group)
+        known = Known(before.task, before.plan) if before else None
+        prepared = prepare(settings, rows, held_out, known=known, seen=seen, group=group)
         progress.doing = leading.FOLLOWING
         leading.follow(prepared, [progress], folder / CHECKPOINTS)
         return
     storage, place = storage_at(job.shared), folder / RUN
     work = unfinished_of(place)
     _restore(storage, job.attempt, work, settings)
-    with Mirror(storage, job.attempt, work, progress):
+    with Mirror(storage, job.attempt, work, progress, settings.checkpoint_every):
         here = replace(settings, out=str(place))
+        known_here = {"group": group, "told": settings, "held_out": held_out, "before": before}
         try:
-            training.fit(here, rows, callbacks=[progress], say=progress.say, group=group, told=settings)
+            training.fit(here, rows, callbacks=[progress], say=progress.say, **known_here)
         except DivergenceError:
             storage.put(place, RUN, replace=True)  # its report shows why
             raise
@@ -252,26 +280,58 @@ def _work(job: Job, progress: Progress) -> None:
 
 def _rows(job: Job, settings: Settings) -> Any:
     """Open the rows of this process."""
-    from steepest.copies import copied_rows
+    from steepest.copies import ROWS
     from steepest.data.chosen import ChosenColumns
-    from steepest.data.sliced import SlicedSource, share_of_rows
-    from steepest.data.source import open_source
     from steepest.data.spooled import ArrowFile
 
     if job.rows is not None:
         return ArrowFile(Path(job.rows), settings.data)
-    copied = copied_rows(storage_at(job.shared), Path(job.folder))
-    source = copied or open_source([*(job.files or settings.data)])
-    assert source.rows is not None  # noqa: S101 - the files are Parquet
-    share = SlicedSource(source, *share_of_rows(source.rows, job.rank, job.size))
+    share = _share(job, ROWS, job.files or settings.data)
     return ChosenColumns(share, tuple(job.columns), settings.data) if job.files else share
+
+
+def _held_out(job: Job, settings: Settings) -> Any:
+    """Open this process's rows of the file to judge by, if the settings name one."""
+    from steepest.copies import HELD_OUT
+
+    return _share(job, HELD_OUT, [settings.validation]) if isinstance(settings.validation, str) else None
+
+
+def _share(job: Job, called: str, files: Sequence[str]) -> Any:
+    """Open this process's share of the rows of files, or of their copy of this name."""
+    from steepest.copies import copied_rows
+    from steepest.data.sliced import SlicedSource, share_of_rows
+    from steepest.data.source import open_source
+
+    folder = Path(job.folder, called)
+    folder.mkdir()
+    source = copied_rows(storage_at(job.shared), folder, called) or open_source([*files])
+    assert source.rows is not None  # noqa: S101 - the files are Parquet
+    return SlicedSource(source, *share_of_rows(source.rows, job.rank, job.size))
+
+
+def _before(job: Job, settings: Settings) -> Run | None:
+    """Open the run that the fit goes on from, if it does, under the name that it has."""
+    if settings.from_ is None:
+        return None
+    folder = Path(job.folder, FROM)
+    storage_at(job.shared).get(FROM, folder)
+    return Run(folder, settings.from_)
+
+
+def _reach_modules(job: Job) -> None:
+    """Let the modules that the driver brought be imported."""
+    storage, folder = storage_at(job.shared), Path(job.folder, MODULES)
+    if storage.exists(MODULES):
+        storage.get(MODULES, folder)
+        sys.path.insert(0, str(folder))
 
 
 def _restore(storage: Storage, attempt: int, work: Path, settings: Settings) -> None:
     """Bring the newest checkpoint of an earlier attempt here, if there is one."""
     for earlier in sorted(storage.names(f"{ATTEMPTS}/"), reverse=True):
         names = storage.names(f"{earlier}/")
-        if int(Path(earlier).name) >= attempt or not any("checkpoint-" in name for name in names):
+        if int(Path(earlier).name) >= attempt or not any(is_checkpoint(Path(name).name) for name in names):
             continue
         (work / CHECKPOINTS).mkdir(parents=True)
         (work / SETTINGS).write_text(to_toml(settings), "utf-8")
@@ -292,13 +352,18 @@ class Mirror:
         The run in the making that they are of.
     progress
         What is told of it.
+    every
+        Seconds at least between two versions of a file that is written again under its name.
     """
 
-    def __init__(self, storage: Storage, attempt: int, work: Path, progress: Progress) -> None:
-        self.storage, self.name, self.work = storage, f"{ATTEMPTS}/{attempt:04}", work
-        self.progress, self._progress_name, self._told = progress, progress_of(attempt), 0
+    def __init__(
+        self, storage: Storage, attempt: int, work: Path, progress: Progress, every: float = 0.0
+    ) -> None:
+        self.storage, self.name, self.work, self.every = storage, f"{ATTEMPTS}/{attempt:04}", work, every
+        self.progress, self._progress_name = progress, progress_of(attempt)
+        self._told = Progress().told()
         self._over = threading.Event()
-        self._put: set[str] = set()
+        self._put: dict[str, tuple[int, float]] = {}
         self._error: SteepestError | None = None
         self._thread = threading.Thread(target=self._go_on, daemon=True)
 
@@ -313,6 +378,7 @@ class Mirror:
         if self._error is not None:
             raise self._error
         if error is not None:
+            self.every = 0.0
             with suppress(SteepestError):
                 self._bring()  # the last window before another worker was lost
 
@@ -326,11 +392,12 @@ class Mirror:
 
     def _tell(self) -> None:
         """Put the progress if there is any."""
-        if self.progress.count == self._told:
+        told = self.progress.told()
+        if told == self._told:
             return
-        self._told = self.progress.count
+        self._told = told
         aside = self.work.with_name(f"{self.work.name}.progress")
-        aside.write_text(json.dumps(self.progress.told()), "utf-8")
+        aside.write_text(json.dumps(told), "utf-8")
         with suppress(SteepestError):  # a fit does not fail because nobody hears of it
             self.storage.put(aside, self._progress_name, replace=True)
 
@@ -342,22 +409,27 @@ class Mirror:
         if not found:
             return  # nothing was kept yet, or the run has taken its name
         for name in sorted(found, key=lambda name: (name.startswith("checkpoint-"), name)):
-            if name not in self._put and self._copied(found[name]):
-                self._put.add(name)
-        for name in self._put - set(found):
+            self._copy(found[name])
+        for name in self._put.keys() - found:
             self.storage.remove(f"{self.name}/{name}")
-        self._put &= set(found)
+            del self._put[name]
 
-    def _copied(self, path: Path) -> bool:
-        """Put a file; tell whether it was there to be put."""
+    def _copy(self, path: Path) -> None:
+        """Put a file, unless it is there, or an older one of its name was put just now."""
+        before, when = self._put.get(path.name, (0, -math.inf))
+        if time.monotonic() - when < self.every:
+            return
         aside = self.work.with_name(f"{self.work.name}.{path.name}")
         try:
+            written = path.stat().st_mtime_ns
+            if written == before:
+                return
             shutil.copyfile(path, aside)  # it may be removed at any moment, by who goes on descending
         except FileNotFoundError:
-            return False
+            return
         self.storage.put(aside, f"{self.name}/{path.name}", replace=True)
         aside.unlink()
-        return True
+        self._put[path.name] = written, time.monotonic()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,13 @@ def gather(source: Array | Gathered, rows: Rows, out: Array) -> None:
         source.gather(rows, out)
 
 
+def gathered(source: Array | Gathered, rows: Rows) -> Array:
+    """Return the rows of these numbers."""
+    out = np.empty((len(rows), *source.shape[1:]), source.dtype)
+    gather(source, rows, out)
+    return out
+
+
 def mapped(source: Array | Gathered) -> tuple[Array, ...]:
     """Return the arrays of mapped files that rows are read from; none where they are in memory."""
     if not isinstance(source, np.ndarray):

@@ -66,9 +66,11 @@ class SlicedSource(RowSource):
 def share_of_rows(rows: int, rank: int, size: int) -> tuple[int, int]:
     """Return where the share of one of several processes begins and ends, each with as many rows.
 
+    The first has a row if there is one.
+
     Examples
     --------
     >>> [share_of_rows(10, rank, 3) for rank in range(3)]
-    [(0, 3), (3, 6), (6, 10)]
+    [(0, 4), (4, 7), (7, 10)]
     """
-    return rows * rank // size, rows * (rank + 1) // size
+    return -(-rows * rank // size), -(-rows * (rank + 1) // size)

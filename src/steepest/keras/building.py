@@ -41,16 +41,28 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 
 
-def build(name: str, plan: Plan, task: Task) -> keras.Model:
-    """Call what builds the model, and see that its model fits the table."""
+def builder_of(name: str) -> Callable[[Plan], Any]:
+    """Return the function ``module:function``.
+
+    Raises
+    ------
+    SteepestError
+        If it can't be imported.
+    """
     module, function_name = import_builder(name), name.partition(":")[2]
-    function = getattr(module, function_name, None)
+    function: Callable[[Plan], Any] | None = getattr(module, function_name, None)
     if not callable(function):
         functions = [each for each in vars(module) if callable(getattr(module, each)) and each[0] != "_"]
         raise SteepestError(
             f"--model {name}: {module.__name__!r} has no function {function_name!r}.",
             hint=nearest(function_name, functions),
         )
+    return function
+
+
+def build(name: str, plan: Plan, task: Task) -> keras.Model:
+    """Call what builds the model, and see that its model fits the table."""
+    function = builder_of(name)
     try:
         with _fresh_names():
             model = function(plan)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 from keras.src.trainers.data_adapters import data_adapter_utils
 
+from steepest.data.gather import gathered
 from steepest.data.order import generator
 from steepest.descent.failure import WORST, Cause, Failure
 from steepest.descent.watching import ALL
@@ -113,18 +114,17 @@ def sample_of(model: keras.Model, rows: Rows, seed: int) -> dict[str, Any] | Non
     """
     if rows.blocks is None:
         return None
-    arrays = [np.asarray(array) for array in rows.blocks.arrays]
-    count = len(arrays[0])
+    arrays, count = rows.blocks.arrays, rows.blocks.rows
 
-    def batch(chosen: Any) -> dict[str, Any]:
+    def batch(chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
         x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(
-            jax.tree.unflatten(rows.shape_like, [array[chosen] for array in arrays])
+            jax.tree.unflatten(rows.shape_like, [gathered(array, chosen) for array in arrays])
         )
         return {"features": x, "target": y, "weights": weights}
 
-    most = min(MEASURED, max(1, MOST_OUTPUTS // _outputs_of_a_row(model, batch(slice(0, 1))["features"])))
+    most = min(MEASURED, max(1, MOST_OUTPUTS // _outputs_of_a_row(model, batch(np.arange(1))["features"])))
     if count <= most:
-        return batch(slice(0, count))
+        return batch(np.arange(count))
     return batch(np.sort(generator(seed, EXAMINING).choice(count, most, replace=False)))
 
 

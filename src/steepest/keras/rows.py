@@ -147,7 +147,8 @@ class Rows:
     def build(self, model: keras.Model) -> None:
         """Let Keras make what it makes from a first batch: variables, metrics, the optimizer's state."""
         if self.blocks is not None:
-            first = [np.asarray(array)[: self.blocks.batch_size] for array in self.blocks.arrays]
+            count = min(self.blocks.batch_size, self.blocks.rows)
+            first = [np.empty((count, *array.shape[1:]), array.dtype) for array in self.blocks.arrays]
             model._symbolic_build(data_batch=jax.tree.unflatten(self.shape_like, first))
             return
         passes = self.passes

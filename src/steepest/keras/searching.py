@@ -89,20 +89,25 @@ def find_learning_rate(
             (x, y, sample_weight), validation_split=validation_split
         )
     seed = next(each for each in (seed, get_random_seed(), 0) if each is not None)
-    taken = steps_taken(model)
     rows = rows_of(
         *(x, y, sample_weight),
         batch_size=batch_size,
         shuffle=shuffle,
         class_weight=class_weight,
         seed=seed,
-        taken=taken,
+        taken=steps_taken(model),
     )
+    return search_over(model, rows, epochs, seed)
+
+
+def search_over(model: keras.Model, rows: Rows, epochs: int, seed: int) -> RateSearch:
+    """Find the learning rate for a descent over these rows: see `find_learning_rate`."""
     if why := why_untried(model, rows):
         return RateSearch(None, why)
     planned = (rows.steps or 0) * epochs
     if planned < FEWEST_STEPS:
         return too_short(planned)
+    taken = steps_taken(model)
     rows.build(model)
     try:
         return _search(model, rows, planned, taken, seed)

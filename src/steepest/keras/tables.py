@@ -36,8 +36,9 @@ from steepest.keras.hooks import Watches
 from steepest.keras.program import State, state_of
 from steepest.keras.resume import REMEMBERED
 from steepest.keras.rules import rates_of
-from steepest.keras.searching import find_learning_rate
+from steepest.keras.searching import find_learning_rate, search_over
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
+from steepest.keras.together import fit_together, require_alike, rows_over
 from steepest.memory import memory_budget
 from steepest.prepared import Prepared, Rows
 from steepest.settings import Settings
@@ -65,7 +66,7 @@ def train(
         If it can't be built or does not fit the table, or if settings are of no use to it.
     """
     model, size = _model(settings, prepared, epochs, start)
-    task, rows = prepared.task, prepared.training
+    task, rows = prepared.task, prepared.descended.training
     form = form_of(model, settings.model, prepared.plan)
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
     stopping = early_stopping(rule)
@@ -113,6 +114,10 @@ def train(
 def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any = None) -> RateSearch:
     """Find the learning rate for a fit of a model that its builder does not compile; see `train`."""
     model, size = _model(settings, prepared, epochs, start)
+    if prepared.together:
+        training = prepared.together.training
+        rows = rows_over(model, training, batch_size=size, shuffle=True, seed=settings.seed)
+        return search_over(model, rows, epochs, settings.seed)
     features, target, weights = _arrays(prepared.training, memory_budget(settings.memory) // 4)
     return find_learning_rate(
         *(model, features, target),
@@ -137,9 +142,12 @@ def _model(settings: Settings, prepared: Prepared, epochs: int, start: Any) -> t
         "back-off is not for Keras models, whose optimizer is Keras' own",
         "Leave it out: --learning-rate auto finds a rate that holds, and --clip-norm 1 bounds the steps.",
     )
+    _refuse(
+        settings, ("local_steps",), "is not for Keras models: all workers take each step", "Leave it out."
+    )
     keras.utils.set_random_seed(settings.seed)
     model = build(settings.model, prepared.plan, prepared.task)
-    rows = len(prepared.training.target)
+    rows = len(prepared.descended.training.target)
     size = rows if settings.batch_size == "all" else int(settings.batch_size)
     if model.compiled:
         _refuse(
@@ -287,22 +295,8 @@ def _fit(
     settings: Settings,
 ) -> pd.DataFrame:
     """Train; return every step's epoch, number and loss."""
-    most = memory_budget(settings.memory) // 4
-    features, target, weights = _arrays(prepared.training, most)
-    held_out = _arrays(prepared.validation, most) if prepared.validation else ()
     try:
-        history = fit(
-            model,
-            features,
-            target,
-            size,
-            epochs,
-            verbose=0,
-            callbacks=callbacks,
-            validation_data=tuple(part for part in held_out if part is not None) or None,
-            sample_weight=weights,
-            seed=settings.seed,
-        )
+        history = _fitted(model, prepared, callbacks, settings, batch_size=size, epochs=epochs)
     except ValueError as error:
         raise SteepestError(
             f"--model {settings.model}: Keras can't train it: {gist(error)}",
@@ -310,3 +304,29 @@ def _fit(
         ) from error
     steps: pd.DataFrame = history.steps
     return steps
+
+
+def _fitted(
+    model: keras.Model,
+    prepared: Prepared,
+    callbacks: list[keras.callbacks.Callback],
+    settings: Settings,
+    **asked: Any,
+) -> keras.callbacks.History:
+    """Train on the rows of this process, or together with all others."""
+    asked |= {"seed": settings.seed}
+    if prepared.together:
+        group, training, validation = prepared.together
+        require_alike(group, model)
+        return fit_together(model, group, training, validation, callbacks=callbacks, **asked)
+    most = memory_budget(settings.memory) // 4
+    features, target, weights = _arrays(prepared.training, most)
+    held_out = _arrays(prepared.validation, most) if prepared.validation else ()
+    return fit(
+        *(model, features, target),
+        verbose=0,
+        callbacks=callbacks,
+        validation_data=tuple(part for part in held_out if part is not None) or None,
+        sample_weight=weights,
+        **asked,
+    )

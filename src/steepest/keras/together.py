@@ -11,7 +11,8 @@ metrics, backups - is what it is in one process, done by all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,9 +24,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from steepest.data.shared import Shared
 from steepest.descent.room import make_room
+from steepest.errors import SteepestError
 from steepest.keras.fitting import begin, check, steps_taken
 from steepest.keras.loop import run
-from steepest.keras.program import Parts, State, Windows, program_of
+from steepest.keras.program import Parts, State, Windows, program_of, state_of
 from steepest.keras.resume import Backup, Position
 from steepest.keras.rows import Rows, rows_of
 from steepest.process_group import ProcessGroup
@@ -46,7 +48,6 @@ def fit_together(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     backup: Backup | None = None,
     content: str = "",
-    seen: Callable[[], None] = lambda: None,
 ) -> keras.callbacks.History:
     """Train a model that is the same in all processes; afterwards it is so again.
 
@@ -58,18 +59,17 @@ def fit_together(
         The processes; all call this function.
     rows, held_out
         What this process has of the rows to train and to validate on; there may be none. They are numbered
-        by rank.
+        by rank. Or what all have of them, as `Shared`.
     batch_size
         Rows of a step, all processes' together. A batch is divided among the processes if that leaves each
         as many rows; otherwise, as the last of an epoch may be, each computes all of it.
     epochs, seed, callbacks
         See `steepest.keras.fit`.
     backup
-        Is written at the end of every epoch and of the fit, and restored from. It is the same everywhere.
+        Is written at the end of every epoch and of the fit, and restored from. It is the same everywhere, as
+        is that of a `BackupAndRestore` among the callbacks.
     content
         Tells the rows from others, so that a backup of a descent on others is refused.
-    seen
-        Is called with every window.
 
     Returns
     -------
@@ -83,24 +83,41 @@ def fit_together(
     """
     check(model)
     make_room()
-    training = _rows(model, group, rows, batch_size=batch_size, shuffle=True, seed=seed)
-    validation = held_out and _rows(model, group, held_out, batch_size=batch_size)
-    training.facts["content"] = content
+    training = rows_over(model, shared(group, rows), batch_size=batch_size, shuffle=True, seed=seed)
+    validation = held_out and rows_over(model, shared(group, held_out), batch_size=batch_size)
+    training.build(model)
+    training.facts |= {"content": content} if content else {}
     descent = begin(model, training, validation, list(callbacks), 0, epochs, 1)
-    descent.program = program_of(model, partial(_compiled, group, seen))
-    descent.looks_ahead, descent.backup = False, backup
+    descent.program = program_of(model, partial(_compiled, group))
+    descent.looks_ahead, descent.backup = False, backup or descent.backup
     history = run(descent, 0)
     if backup:
         backup.save(model, descent.callbacks.callbacks, Position(epochs, 0, training.batches), descent.steps)
     return history
 
 
-def _rows(model: keras.Model, group: ProcessGroup, table: Table, **order: Any) -> Rows:
-    """Return the rows of all processes, of which each has a part; build the model by their shapes."""
-    table = shared(group, table)
+def require_alike(group: ProcessGroup, model: keras.Model) -> None:
+    """Refuse a model that each process has built in another way.
+
+    Raises
+    ------
+    SteepestError
+        If the values of its variables differ.
+    """
+    seal = hashlib.blake2b(digest_size=16)
+    for value in jax.tree.leaves(state_of(model)):
+        seal.update(np.ascontiguousarray(value))
+    if len({*group.exchange(seal.digest())}) > 1:
+        raise SteepestError(
+            "The builder gave each worker a model with other weights.",
+            hint="Let it draw by keras.random alone, or with a seed of its own.",
+        )
+
+
+def rows_over(model: keras.Model, table: Table, **order: Any) -> Rows:
+    """Return rows that several processes hold, `Shared` or `Fetched`; see `steepest.keras.rows.rows_of`."""
     like = jax.tree.map(lambda each: np.broadcast_to(np.zeros((), each.dtype), each.shape), table)
     rows = rows_of(*like, **order, taken=steps_taken(model))
-    rows.build(model)
     assert rows.blocks is not None  # noqa: S101 - they are dense arrays
     rows.blocks = replace(rows.blocks, arrays=tuple(jax.tree.leaves(table)))
     rows.reads_ahead = False  # to gather is to exchange, which all do at the same time
@@ -109,7 +126,10 @@ def _rows(model: keras.Model, group: ProcessGroup, table: Table, **order: Any) -
 
 def shared(group: ProcessGroup, tree: Any) -> Any:
     """Return a tree of this process's rows as one of all processes' rows, in JAX's own types."""
-    count = len(jax.tree.leaves(tree)[0])
+    first = jax.tree.leaves(tree)[0]
+    if isinstance(first, Shared):
+        return tree
+    count = len(first)
     counts = [int(each) for each in group.exchange(str(count).encode())]
     firsts = tuple(np.cumsum([0, *counts]).tolist())
 
@@ -119,12 +139,11 @@ def shared(group: ProcessGroup, tree: Any) -> Any:
     return jax.tree.map(held, tree)
 
 
-def _compiled(group: ProcessGroup, seen: Callable[[], None], run: Windows) -> Windows:
+def _compiled(group: ProcessGroup, run: Windows) -> Windows:
     """Compile what runs over windows for the group: each process has the whole of them, and does a part."""
     program = jax.jit(run, out_shardings=NamedSharding(group.mesh, PartitionSpec()))
 
     def together(state: State, parts: Parts) -> tuple[State, Any]:
-        seen()
         after = program(group.place(state), jax.tree.map(partial(_slice, group), parts))
         own: tuple[State, Any] = jax.tree.map(lambda array: array.addressable_data(0), after)
         return own

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from steepest.keras.shipping import unpack
 from steepest.keras.stored import gist
 from steepest.keras.tables import early_stopping
 from steepest.keras.together import Table, fit_together
-from steepest.process_group import ProcessGroup
+from steepest.process_group import ProcessGroup, leave
 from steepest.settings import Settings, settings_from_json
 from steepest.storage import Storage, storage_at
+from steepest.tasks import Task, class_weights
 from steepest.worker import ATTEMPTS, RUN, Job, Mirror, Progress
 
 NETWORK = "network"
@@ -63,6 +65,8 @@ def work(job: Job, group: ProcessGroup, progress: Progress) -> None:
     telling = nullcontext() if job.rank else Mirror(storage, job.attempt, folder / RUN, progress)
     with telling:
         _fit(model, group, settings, training, held_out, backup, content, progress)
+    leave()
+    progress.on_descent_end(None)
     if job.rank == 0:
         storage.put(backup.folder / FILE, f"{RUN}/{FILE}", replace=True)
 
@@ -91,7 +95,6 @@ def _fit(
             callbacks=[telling, *early_stopping(rule)],
             backup=backup,
             content=content,
-            seen=progress.go_on,
         )
     except NotFiniteError as error:
         if error.blame is None:
@@ -193,7 +196,27 @@ def _tables(
             hint="Hold out another part of the rows.",
         )
     own, others = (_table(columns, rows.filter(pa.array(each))) for each in (~out, out))
+    if settings.class_weight is not None:
+        own = (*own[:2], _by_class(group, settings.class_weight, own[1]))
     return own, others if held_out else None
+
+
+def _by_class(group: ProcessGroup, wanted: str, target: np.ndarray) -> np.ndarray:
+    """Return the weight of each row by its class: a whole number, or the greatest of several outputs."""
+    classes = target.argmax(axis=1) if target.ndim > 1 else np.round(target).astype(np.int64)
+    values, counts = np.unique(classes, return_counts=True)
+    own = dict(zip(map(str, values.tolist()), counts.tolist(), strict=True))
+    every = Counter[str]()
+    for each in group.exchange(json.dumps(own).encode()):
+        every.update(json.loads(each))
+    named = [] if wanted == "balanced" else [part.rpartition("=")[0] for part in wanted.split(",")]
+    labels = tuple(dict.fromkeys([*every, *filter(str.isdecimal, named)]))  # no row need be of a class
+    shares = tuple(every[label] / every.total() for label in labels)
+    task = Task("the target", "classes", "", "", labels, baseline=shares)
+    weights = class_weights(task, wanted)
+    assert weights is not None  # noqa: S101 - some are wanted
+    by_class = dict(zip(map(int, labels), weights.tolist(), strict=True))
+    return np.array([by_class[each] for each in classes.tolist()], np.float32)
 
 
 def _table(columns: Columns, rows: pa.Table) -> Table:

@@ -23,7 +23,7 @@ from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.stage import Task
 from steepest.spark.telling import Listener, listening
 from steepest.storage import Storage
-from steepest.worker import ATTEMPTS
+from steepest.worker import ATTEMPTS, RUN
 
 MOST = 4
 """How often a fit is begun before it is given up."""
@@ -63,6 +63,7 @@ def attempted(
     SteepestError
         If it can't, or did not for the last time.
     """
+    storage.remove(RUN)  # of a driver that was lost before it took it
     before = [int(name.rpartition("/")[2]) for name in storage.names(f"{ATTEMPTS}/")]
     first = max(before, default=-1) + 1
     for attempt in range(first, first + MOST):
@@ -78,6 +79,8 @@ def attempted(
                 raise other_rows() from None
             if told is not None:
                 raise told from None
+            if storage.names(f"{RUN}/"):
+                return  # a worker was lost when all was done
             why = reason_in(str(error))
             if attempt == first + MOST - 1:
                 raise SteepestError(

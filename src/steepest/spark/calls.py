@@ -44,8 +44,9 @@ def fit(
     Parameters
     ----------
     model
-        ``"linear"`` or ``"mlp"``; or any compiled Keras model, which then has the weights and the optimizer's
-        state that `steepest.keras.fit` would give it, to rounding.
+        ``"linear"``, ``"mlp"``, or ``"module:function"``, which builds a Keras model of a table; or any
+        compiled Keras model, which then has the weights and the optimizer's state that `steepest.keras.fit`
+        would give it, to rounding.
     frame
         The rows, with any columns that `steepest.fit` takes; an element of a column of Spark ML's vectors is
         a column of its own.
@@ -63,8 +64,9 @@ def fit(
     **settings
         The options of ``steepest fit`` by name: ``epochs=5``, ``out="hdfs://namenode:9000/runs/flights"``.
         See `steepest.settings.Settings`. A Keras model takes ``epochs`` (1), ``batch_size`` (32), ``seed``,
-        ``weights``, ``drop``, ``validation`` (a share: the last rows; by default none),
-        ``validation_column``, ``patience`` and ``monitor``.
+        ``weights`` or ``class_weight`` (also as Keras has it, ``{0: 1.0, 1: 5.0}``), ``drop``,
+        ``validation`` (a share: the last rows; by default none), ``validation_column``, ``patience`` and
+        ``monitor``.
 
     Returns
     -------
@@ -82,9 +84,12 @@ def fit(
     if not isinstance(model, str) and not network:
         raise SteepestError(
             f"On Spark there is no {type(model).__module__.partition('.')[0]} {type(model).__name__}.",
-            hint="Name a model, 'linear' or 'mlp', or give a compiled Keras model.",
+            hint="Name a model, 'linear', 'mlp' or 'module:function', or give a compiled Keras model.",
         )
     require_frame(frame)
+    by_class = settings.get("class_weight")
+    if network and isinstance(by_class, dict):
+        settings["class_weight"] = ",".join(f"{label}={weight}" for label, weight in by_class.items())
     given = checked(settings, "steepest.spark.fit sets")
     for name in NOT_HERE:
         if name in given:

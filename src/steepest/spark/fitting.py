@@ -6,23 +6,25 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from steepest.callbacks import Callback, notifier
-from steepest.copies import copy_rows, read_by_all
+from steepest.callbacks import Callback
+from steepest.continuing import earlier
+from steepest.copies import ROWS
 from steepest.data.cache import cache_folder, key_of
-from steepest.data.rows import SPARK
-from steepest.data.source import open_source
+from steepest.data.files import is_url, local_path
+from steepest.data.rows import SPARK, RowSource
 from steepest.errors import SteepestError
-from steepest.preparation import named as named_columns
-from steepest.preparation import require_columns, require_files
+from steepest.preparation import require_files
 from steepest.run import Run
 from steepest.settings import ON_SPARK, Settings, settings_to_json, to_toml
 from steepest.spark.attempts import Stage, attempted
+from steepest.spark.bringing import bring_modules, bring_rows, bring_run, held_out, opened
 from steepest.spark.checks import require_slots, require_spark
 from steepest.spark.division import divided
 from steepest.spark.frames import zone_of
@@ -31,8 +33,8 @@ from steepest.spark.stage import RESULT, Task, versions
 from steepest.spark.telling import Listener
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
-from steepest.trained import DivergenceError
-from steepest.training import MODELS, check, interruptible
+from steepest.trained import MODELS, DivergenceError
+from steepest.training import check, interruptible
 from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
 from steepest.worker import ATTEMPTS, RUN
 
@@ -82,7 +84,7 @@ def fit_frame(
     else:
         stage = stage_over(frame, names, schema, workers)
     data = json.dumps(found) if found else f"in {workers} parts"
-    return _fit(session, settings, stage, Listener((), say), overwrite, data=data)
+    return _fit(session, settings, stage, Listener((), say), overwrite, held_out(settings), data)
 
 
 def stage_over(
@@ -139,23 +141,8 @@ def fit_files(
     settings = replace(settings, on=ON_SPARK)
     check(settings)
     require_files(settings)
-    source = open_source(list(settings.data), drop=settings.drop, max_rejected=settings.max_rejected)
-    require_columns(source.schema.names, named_columns(settings), source.names)
-    seen = partial(notifier(callbacks), "rows_seen")
-
-    def bring(storage: Storage) -> None:
-        if not read_by_all(source, elsewhere=not _alone(session)):
-            copy_rows(
-                source,
-                storage,
-                drop=settings.drop,
-                say=say,
-                seen=lambda doing, rows, of: seen(doing=doing, rows=rows, of=of),
-            )
-
-    stage = _stage_of_files(session)
-    listener, print_ = Listener(callbacks, say), source.fingerprint()
-    return _fit(session, settings, stage, listener, overwrite, bring, print_)
+    sources = {ROWS: opened(settings, settings.data), **held_out(settings)}
+    return _fit(session, settings, _stage_of_files(session), Listener(callbacks, say), overwrite, sources)
 
 
 def _stage_of_files(session: SparkSession, **what: Any) -> Stage:
@@ -174,14 +161,26 @@ def _fit(
     stage: Stage,
     listener: Listener,
     overwrite: bool,
-    bring: Callable[[Storage], None] = lambda _: None,
-    data: str | None = None,
+    sources: Mapping[str, RowSource],
+    data: str = "",
 ) -> Run:
-    """Fit by stages of Spark, whose rows are first brought to the shared storage where they must be."""
+    """Fit by stages of Spark; what the workers can't reach is first brought to the shared storage.
+
+    Parameters
+    ----------
+    session, settings, stage, listener, overwrite
+        See `fit_frame`; what runs a task, and who hears of it.
+    sources
+        Rows of files, by what they are called in the storage.
+    data
+        What tells a frame's rows from others.
+    """
     _require_possible(session, settings)
+    before = earlier(settings)
     folder = folder_of(settings)
     check_out(folder, settings, overwrite)
-    storage = _shared(session, settings, folder, data)
+    prints = [data, *(each.fingerprint() for each in sources.values())]
+    storage = _shared(session, settings, folder, prints)
     storage.require_writable()
     settings, failure = replace(settings, out=named(settings, folder)), None
     holds = partial(goes_on, storage)
@@ -189,8 +188,12 @@ def _fit(
         in_the_making(folder, settings, None, overwrite, holds) as work,
         interruptible(named(settings, folder), holds, listener.say),
     ):
-        bring(storage)
-        task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, versions())
+        bring_rows(storage, settings, sources, not _alone(session), listener)
+        bring_run(storage, before)
+        if settings.model not in MODELS:
+            bring_modules(storage)
+        same = versions(keras=settings.model not in MODELS)
+        task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, same)
         try:
             attempted(session, storage, task, stage, _workers(settings), listener)
         except DivergenceError as error:
@@ -212,20 +215,7 @@ def _require_possible(session: SparkSession, settings: Settings) -> None:
     """Refuse what can't be done on Spark, or not on this cluster, before anything is read."""
     check(settings)
     if settings.model not in MODELS:
-        raise SteepestError(
-            f"On Spark there is no model {settings.model!r} yet.",
-            hint=f"There are: {', '.join(MODELS)}. In Python steepest.spark.fit takes Keras models.",
-        )
-    if settings.from_:
-        raise SteepestError(
-            "On Spark a fit can't go on from another run yet.",
-            hint="Leave --from out, or go on on this machine: --on here.",
-        )
-    if isinstance(settings.validation, str):
-        raise SteepestError(
-            "On Spark the rows to judge by can't be in a file of their own yet.",
-            hint="Hold out a share (--validation 0.2), or those of which --validation-column says true.",
-        )
+        import_module("steepest.keras.building").builder_of(settings.model)
     require_spark(session)
     require_slots(session, _workers(settings))
 
@@ -235,7 +225,7 @@ def _workers(settings: Settings) -> int:
     return settings.workers
 
 
-def _shared(session: SparkSession, settings: Settings, folder: Path, data: str | None) -> Storage:
+def _shared(session: SparkSession, settings: Settings, folder: Path, data: list[str | None]) -> Storage:
     """Return the storage for this fit: another fit has another, the same one finds its own again."""
     decides = {name: value for name, value in settings_to_json(settings).items() if name not in MAY_DIFFER}
     key = key_of({"run": str(folder.absolute()), "settings": decides, "data": data})
@@ -245,6 +235,8 @@ def _shared(session: SparkSession, settings: Settings, folder: Path, data: str |
 def storage_for(session: SparkSession, settings: Settings, key: str) -> Storage:
     """Return the storage of this name that all workers reach."""
     shared = settings.shared or (str(cache_folder() / "spark") if _alone(session) else _home(session))
+    if not is_url(shared):
+        shared = str(Path(local_path(shared)).absolute())  # workers need not be in this folder
     return storage_at(f"{shared.rstrip('/')}/{key}")
 
 

@@ -40,7 +40,10 @@ from steepest.worker import RUN
 PLACE = ("workers", "shared", "stalled", "checkpoint_every")
 """Settings that do not change what a fit ends with."""
 
-ASKED = ("epochs", "batch_size", "seed", "weights", "drop", "validation", "validation_column", "patience")
+ASKED = (
+    *("epochs", "batch_size", "seed", "weights", "class_weight", "drop", "validation", "validation_column"),
+    "patience",
+)
 """Settings that do."""
 
 TAKEN = (*ASKED, "monitor", *PLACE)
@@ -110,6 +113,11 @@ def _settings(given: dict[str, Any], target: str) -> Settings:
     own = {"epochs": 1, "validation": 0.0, "seed": seed}
     settings = combine(None, {**own, **given, "data": SPARK, "target": target, "on": ON_SPARK})
     check_settings(settings)
+    if settings.weights is not None and settings.class_weight is not None:
+        raise SteepestError(
+            "weights and class_weight are both set, and Keras takes one of them.",
+            hint="Multiply them into one column of weights.",
+        )
     share = settings.validation
     if settings.validation_column is None and (isinstance(share, str) or not 0 <= share < 1):
         raise SteepestError(
@@ -125,7 +133,7 @@ def _attempted(
     """Run the attempts at a fit; what was reached is kept if none ends well."""
     workers = settings.workers or 1
     schema = frame.limit(0).toArrow().schema
-    same = versions(("steepest", "jax", "numpy", "python", "keras"))
+    same = versions(keras=True)
     task = Task(settings_to_json(settings), storage.url, 0, settings.stalled, same, keras=asked)
     stage = stage_over(frame, {}, schema, workers)
     try:
@@ -263,7 +271,8 @@ def _build(model: keras.Model, columns: Columns, rows: DataFrame, settings: Sett
     kind = rows.select(column(columns.target)).schema[0].dataType.simpleString()
     y = np.zeros((size,) if width is None else (size, width), np.int32 if "int" in kind else np.float32)
     try:
-        like = rows_of(x.get("", x), y, None if columns.weights is None else np.ones(size, np.float32))
+        weighed = settings.weights or settings.class_weight
+        like = rows_of(x.get("", x), y, np.ones(size, np.float32) if weighed else None)
         like.build(model)
     except (ValueError, TypeError) as error:
         raise SteepestError(

@@ -40,6 +40,9 @@ SILENT = 30.0
 ERRORS = "errors"
 """The file of a worker's standard error."""
 
+PACKAGES = ("steepest", "jax", "numpy", "python")
+"""What must be of one version everywhere."""
+
 RESULT = "worker int"
 """The columns of what a task yields, as Spark writes them."""
 
@@ -108,7 +111,7 @@ class Task:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        said = {"port": port, "versions": versions(self.versions)}
+        said = {"port": port, "versions": {name: _version(name) for name in self.versions}}
         met = [json.loads(each) for each in context.allGather(json.dumps(said))]
         self._require_same([each["versions"] for each in met])
         coordinator = f"{addresses[0].address.split(':')[0]}:{met[0]['port']}"
@@ -145,9 +148,9 @@ class Task:
                     )
 
 
-def versions(names: Iterable[str] = ("steepest", "jax", "numpy", "python")) -> dict[str, str]:
-    """Return the versions of these packages here."""
-    return {name: _version(name) for name in names}
+def versions(keras: bool = False) -> dict[str, str]:
+    """Return the versions here of the packages that must be the same everywhere."""
+    return {name: _version(name) for name in (*PACKAGES, *(("keras",) if keras else ()))}
 
 
 def _version(name: str) -> str:

@@ -48,6 +48,10 @@ class Listener:
         self._heard = {}
         self._notify("rows_seen", doing=f"starting {workers} workers", rows=0, of=None)
 
+    def seen(self, doing: str, rows: int, of: int | None) -> None:
+        """Pass on how far the driver itself is with rows."""
+        self._notify("rows_seen", doing=doing, rows=rows, of=of)
+
     def hear(self, told: dict[str, Any]) -> None:
         """Take what `steepest.worker.Progress.told` returned."""
         for text in told.get("said", ()):

@@ -37,6 +37,7 @@ from steepest.recording import command
 from steepest.result import Result
 from steepest.run import write_json
 from steepest.settings import AUTO, Settings
+from steepest.trained import MODELS
 from steepest.trials.variants import Variant, planned
 from steepest.trials.whole import check_free, written_whole
 
@@ -134,7 +135,7 @@ def compare(
         If the settings or the data can't be used; then nothing is written.
     """
     settings = replace(settings, from_=None, out=None)
-    if settings.model not in training.MODELS:
+    if settings.model not in MODELS:
         raise SteepestError(
             f"compare descends on Steepest's own models, not on {settings.model}.",
             hint="Try --model linear or --model mlp.",

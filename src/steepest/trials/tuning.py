@@ -17,6 +17,7 @@ from steepest.preparation import prepare
 from steepest.recording import command
 from steepest.run import write_json
 from steepest.settings import AUTO, Settings
+from steepest.trained import MODELS
 from steepest.trials.whole import check_free, written_whole
 
 FILE = "tune.json"
@@ -139,7 +140,7 @@ def tune(
         If the settings or the data can't be used; then nothing is written.
     """
     settings = replace(settings, learning_rate=AUTO, from_=None, out=None)
-    if settings.model not in training.MODELS:
+    if settings.model not in MODELS:
         raise SteepestError(
             f"tune tries the rates of Steepest's own models, not of {settings.model}.",
             hint="Try --model linear or --model mlp.",
