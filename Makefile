@@ -16,7 +16,7 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/pytest --numprocesses 2 $(wildcard tests/test_spark_*.py)  # sessions begin in fresh processes
 
 test-slow: $(INSTALLED)  ## the campaigns that take longer
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --override-ini faulthandler_timeout=1800
 
 bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; installs the peers
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

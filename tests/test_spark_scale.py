@@ -98,9 +98,11 @@ def test_ten_million_rows(tmp_path):
         looking.start()
         began = time.monotonic()
         asked = {"target": "late", "batch_size": 4096, "epochs": 1, "learning_rate": 0.01, "memory": "1GB"}
-        run = on_spark(frame, asked, tmp_path)
-        over.set()
-        looking.join()
+        try:
+            run = on_spark(frame, asked, tmp_path)
+        finally:
+            over.set()
+            looking.join()
     print(f"{time.monotonic() - began:.0f} s, { ({name: each >> 20 for name, each in most.items()}) } MiB")
     print(run.record["seconds"], run.record["workers"])
     assert run.record["split"]["training_rows"] + run.record["split"]["validation_rows"] == 10_000_000

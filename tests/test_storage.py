@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,25 @@ def test_a_fit_reads_from_hdfs_and_its_run_is_kept_there(cluster, tmp_path):
     del far
     assert not copy.exists()
     assert inside(storage) == ["flights.csv", "run"]
+
+
+FORKED = """
+import socket, subprocess
+from steepest.data.files import open_remote
+with socket.create_server(("127.0.0.1", 0)) as node:
+    open_remote(f"hdfs://127.0.0.1:{node.getsockname()[1]}/runs")
+subprocess.run(["true"], check=True, preexec_fn=lambda: None)  # as PySpark starts its JVM
+"""
+
+
+def test_who_used_hdfs_may_start_a_program_by_a_fork():
+    pytest.importorskip("hdfs_native")
+    with subprocess.Popen([sys.executable, "-c", FORKED], start_new_session=True) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
