@@ -319,7 +319,7 @@ def test_more_workers_than_room(session, tmp_path, monkeypatch):
     assert refused(numbered(session), ASKED, tmp_path, workers=5) == (
         "The fit asks for 5 workers at the same time; the cluster has room for 2. "
         "Ask for 2, or add executors (spark.executor.instances, spark.executor.cores); those that take long "
-        "to start are waited for with spark.scheduler.maxRegisteredResourcesWaitingTime=5min."
+        "to start are waited for with spark.scheduler.maxRegisteredResourcesWaitingTime=10min."
     )
 
 

@@ -69,5 +69,5 @@ def require_slots(session: SparkSession, workers: int) -> None:
         raise SteepestError(
             f"The fit asks for {workers} workers at the same time; the cluster has room for {room}.",
             hint=f"Ask for {room}, or add executors (spark.executor.instances, spark.executor.cores); those "
-            f"that take long to start are waited for with {WAITING}=5min.",
+            f"that take long to start are waited for with {WAITING}=10min.",
         )
