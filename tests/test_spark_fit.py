@@ -249,7 +249,7 @@ def disturbed(session, folder, victims, asked) -> Run:
 
 
 def test_a_killed_worker(session, tmp_path):
-    asked = ASKED | {"epochs": 30}
+    asked = ASKED | {"epochs": 12}
     run = disturbed(session, tmp_path, lambda: children()[1:], asked)
     require_close(run, by_one_process(rows(session, *UNEVEN), asked, tmp_path))
 
