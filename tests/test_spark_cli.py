@@ -109,11 +109,14 @@ def test_a_driver_that_ends_early_goes_on_from_the_last_checkpoint(ending, statu
             text=True,
             cwd=tmp_path,
         )
-        end = time.monotonic() + 120
-        while not any(shared.glob("*/attempts/*/checkpoint-*")) and time.monotonic() < end:
-            time.sleep(0.2)
-        process.send_signal(ending)
-        said = process.communicate(timeout=60)[1]
+        try:
+            end = time.monotonic() + 120
+            while not any(shared.glob("*/attempts/*/checkpoint-*")) and time.monotonic() < end:
+                time.sleep(0.2)
+            process.send_signal(ending)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == status
     assert "Traceback" not in said
     assert ("steepest resume run" in said) == (ending != signal.SIGKILL)

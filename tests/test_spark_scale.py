@@ -158,7 +158,7 @@ def test_a_killed_driver(tmp_path):
         driver.wait()
     wait_for(lambda: gone(before), 30)
     print(f"all {len(before)} processes had ended {time.monotonic() - when[0]:.1f} s later")
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, env=environment, check=True, timeout=300)
     with spark("local[1]") as session:
         alone = by_one_process(rows(session, *UNEVEN), ASKED, tmp_path)
     run = open_run(tmp_path / "run")
