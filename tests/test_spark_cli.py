@@ -166,6 +166,7 @@ def session():
         yield session
 
 
+@pytest.mark.slow
 def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session, table, tmp_path):
     rows = flights().dropna(subset=["arr_delay"]).iloc[::300]
     rows["late"] = rows["arr_delay"] > 15
