@@ -13,10 +13,11 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses 2 --ignore-glob '*/test_spark_*'
-	$(BIN)/pytest --numprocesses 2 $(wildcard tests/test_spark_*.py)  # sessions begin in fresh processes
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+		$(wildcard tests/test_spark_*.py)  # a session begins in a fresh process, and once for a file
 
 test-slow: $(INSTALLED)  ## the campaigns that take longer
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --override-ini faulthandler_timeout=1800
 
 bench: $(INSTALLED)  ## print the benchmarks' table and keep it as JSON; installs the peers
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

@@ -87,7 +87,10 @@ def started(folder: Path, yarn: bool) -> Iterator[Hadoop]:
             yield Hadoop(url, folder / "conf", cluster)
         finally:
             cluster.stdin.close()
-            cluster.wait(60)
+            try:
+                cluster.wait(60)
+            finally:
+                cluster.kill()
 
 
 @contextmanager

@@ -106,4 +106,7 @@ def _end_jvm() -> None:
     SparkContext._gateway = SparkContext._jvm = None
     gateway.shutdown()
     gateway.proc.stdin.close()
-    gateway.proc.wait(60)
+    try:
+        gateway.proc.wait(60)
+    finally:
+        gateway.proc.kill()

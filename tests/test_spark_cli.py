@@ -150,11 +150,14 @@ def test_a_driver_that_ends_early_goes_on_from_the_last_checkpoint(ending, statu
             text=True,
             cwd=tmp_path,
         )
-        end = time.monotonic() + 120
-        while not any(shared.glob("*/attempts/*/checkpoint-*")) and time.monotonic() < end:
-            time.sleep(0.2)
-        process.send_signal(ending)
-        said = process.communicate(timeout=60)[1]
+        try:
+            end = time.monotonic() + 120
+            while not any(shared.glob("*/attempts/*/checkpoint-*")) and time.monotonic() < end:
+                time.sleep(0.2)
+            process.send_signal(ending)
+            said = process.communicate(timeout=60)[1]
+        finally:
+            process.kill()
     assert process.returncode == status
     assert "Traceback" not in said
     assert ("steepest resume run" in said) == (ending != signal.SIGKILL)
@@ -202,6 +205,7 @@ def session():
         yield session
 
 
+@pytest.mark.slow
 def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session, table, tmp_path):
     rows = flights().dropna(subset=["arr_delay"]).iloc[::300]
     rows["late"] = rows["arr_delay"] > 15

@@ -265,7 +265,7 @@ def test_a_pipeline_learns_saves_and_loads(session, frame, tmp_path):
         StringIndexer(inputCol="carrier", outputCol="carrier_number", handleInvalid="keep"),
         OneHotEncoder(inputCol="carrier_number", outputCol="carrier_one_hot"),
         VectorAssembler(inputCols=["distance", "hour", "carrier_one_hot"], outputCol="features"),
-        DescentClassifier(featuresCol="features", hidden=[8], **QUICK),
+        DescentClassifier(featuresCol="features", hidden=[8], **QUICK).setNumWorkers(1),
     ]
     Pipeline(stages=stages).write().save(str(tmp_path / "pipeline"))
     pipeline = Pipeline.load(str(tmp_path / "pipeline"))

@@ -217,14 +217,14 @@ def gone(numbers: list[int]) -> bool:
     return not any(Path(f"/proc/{number}").exists() for number in numbers)
 
 
-def disturbed(session, fitted, folder, victims, how=signal.SIGKILL, **more) -> list[str]:
-    """Fit while processes are lost, and return what was said: the weights are those without it."""
-    said, before, undisturbed = [], [], fitted(UNEVEN, ASKED)
+def disturbed(session, folder, victims, asked) -> Run:
+    """Fit while processes are lost."""
+    said, before = [], []
 
     def act() -> None:
         before.extend(children())
         for number in victims():
-            os.kill(number, how)
+            os.kill(number, signal.SIGKILL)
 
     began = time.monotonic()
     with once_kept(folder, act) as when:
@@ -235,7 +235,7 @@ def disturbed(session, fitted, folder, victims, how=signal.SIGKILL, **more) -> l
                 said.append(text)
                 said_at.append(time.monotonic())
 
-        run = on_spark(rows(session, *UNEVEN), ASKED, folder, say=say, **more)
+        run = on_spark(rows(session, *UNEVEN), asked, folder, say=say)
     print(
         f"lost after {when[0] - began:.1f} s, known {said_at[0] - when[0]:.1f} s later, "
         f"over {time.monotonic() - when[0]:.1f} s later: {said}"
@@ -243,29 +243,29 @@ def disturbed(session, fitted, folder, victims, how=signal.SIGKILL, **more) -> l
     assert said[0].startswith("Attempt 1 failed: ")
     assert said[0].endswith(". It is begun again from the last checkpoint.")
     assert len(said) == 1
-    require_same(run, undisturbed)
     wait_for(lambda: gone(before), 10)
     assert not children()
-    return said
+    return run
 
 
-def test_a_killed_worker(session, fitted, tmp_path):
-    disturbed(session, fitted, tmp_path, lambda: children()[1:])
+def test_a_killed_worker(session, tmp_path):
+    asked = ASKED | {"epochs": 12}
+    run = disturbed(session, tmp_path, lambda: children()[1:], asked)
+    require_close(run, by_one_process(rows(session, *UNEVEN), asked, tmp_path))
+
+
+KILLED = {
+    "a worker": lambda: children()[1:],
+    "the first worker": lambda: children()[:1],
+    "a Python worker": lambda: [processes()[children()[1]][0]],
+    "an executor": lambda: executors()[1:],
+}
 
 
 @pytest.mark.slow
-def test_a_killed_first_worker(session, fitted, tmp_path):
-    disturbed(session, fitted, tmp_path, lambda: children()[:1])
-
-
-@pytest.mark.slow
-def test_a_killed_python_worker(session, fitted, tmp_path):
-    disturbed(session, fitted, tmp_path, lambda: [processes()[children()[1]][0]])
-
-
-@pytest.mark.slow
-def test_a_killed_executor(session, fitted, tmp_path):
-    disturbed(session, fitted, tmp_path, lambda: executors()[1:])
+@pytest.mark.parametrize("victims", KILLED.values(), ids=KILLED)
+def test_the_weights_are_those_without_a_loss(victims, session, fitted, tmp_path):
+    require_same(disturbed(session, tmp_path, victims, ASKED), fitted(UNEVEN, ASKED))
 
 
 @pytest.mark.slow
@@ -318,7 +318,8 @@ def test_more_workers_than_room(session, tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "STARTING", 0.5)
     assert refused(numbered(session), ASKED, tmp_path, workers=5) == (
         "The fit asks for 5 workers at the same time; the cluster has room for 2. "
-        "Ask for 2, or add executors (spark.executor.instances, spark.executor.cores)."
+        "Ask for 2, or add executors (spark.executor.instances, spark.executor.cores); those that take long "
+        "to start are waited for with spark.scheduler.maxRegisteredResourcesWaitingTime=10min."
     )
 
 

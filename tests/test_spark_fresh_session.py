@@ -42,7 +42,9 @@ def test_a_cluster_and_a_fresh_session_give_the_same_bytes(tmp_path):
         fitted.save(model)
         fitted.transform(frame).orderBy("distance").write.parquet(first)
     environment = {**os.environ, "PYTHONPATH": SOURCES}
-    subprocess.run([sys.executable, "-c", AGAIN, model, rows, again], check=True, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", AGAIN, model, rows, again], check=True, env=environment, timeout=300
+    )
     assert pq.read_table(first).equals(pq.read_table(again))
     assert pq.read_table(first).num_rows == len(known)
 

@@ -98,9 +98,11 @@ def test_ten_million_rows(tmp_path):
         looking.start()
         began = time.monotonic()
         asked = {"target": "late", "batch_size": 4096, "epochs": 1, "learning_rate": 0.01, "memory": "1GB"}
-        run = on_spark(frame, asked, tmp_path)
-        over.set()
-        looking.join()
+        try:
+            run = on_spark(frame, asked, tmp_path)
+        finally:
+            over.set()
+            looking.join()
     print(f"{time.monotonic() - began:.0f} s, { ({name: each >> 20 for name, each in most.items()}) } MiB")
     print(run.record["seconds"], run.record["workers"])
     assert run.record["split"]["training_rows"] + run.record["split"]["validation_rows"] == 10_000_000
@@ -156,7 +158,7 @@ def test_a_killed_driver(tmp_path):
         driver.wait()
     wait_for(lambda: gone(before), 30)
     print(f"all {len(before)} processes had ended {time.monotonic() - when[0]:.1f} s later")
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, env=environment, check=True, timeout=300)
     with spark("local[1]") as session:
         alone = by_one_process(rows(session, *UNEVEN), ASKED, tmp_path)
     run = open_run(tmp_path / "run")

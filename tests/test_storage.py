@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import fs
 
 import steepest
 from expecting import fails
 from hadoop_cluster import hadoop
 from steepest.data.source import open_source
-from steepest.storage import storage_at, storage_of
+from steepest.storage import Storage, _Hadoop, storage_at, storage_of
 from steepest.unfinished import _local, unfinished_of
 
 HERE = Path(__file__).parent
@@ -174,6 +179,53 @@ def test_a_fit_reads_from_hdfs_and_its_run_is_kept_there(cluster, tmp_path):
     assert inside(storage) == ["flights.csv", "run"]
 
 
+@pytest.mark.parametrize("name", ["a b", "deep"])
+def test_what_was_lost_on_its_way_is_written_again(folder, name, tmp_path):
+    local = pytest.importorskip("fsspec.implementations.local")
+
+    class Losing(local.LocalFileSystem):
+        """Says that all is written, and keeps nothing of the first file that is not empty."""
+
+        lost: ClassVar = []
+
+        def open(self, path, mode="rb", **more):
+            file = super().open(path, mode, **more)
+            if mode == "wb" and not self.lost:
+                self.lost.append(path)
+                return Path(os.devnull).open("wb")
+            return file
+
+    (folder / "a b").write_bytes(b"7")
+    with socket.create_server(("127.0.0.1", 0)) as node:
+        url = f"hdfs://127.0.0.1:{node.getsockname()[1]}{tmp_path}/kept"
+        storage = Storage(url, str(tmp_path / "kept"), fs.PyFileSystem(_Hadoop(Losing())))
+        storage.put(folder / name, name)
+    assert Losing.lost
+    made, kept = folder / name, tmp_path / "kept" / name
+    assert contents(kept) == contents(made)
+    assert kept.is_dir() or kept.read_bytes() == made.read_bytes()
+    assert inside(storage) == [name]
+
+
+FORKED = """
+import socket, subprocess
+from steepest.data.files import open_remote
+with socket.create_server(("127.0.0.1", 0)) as node:
+    open_remote(f"hdfs://127.0.0.1:{node.getsockname()[1]}/runs")
+subprocess.run(["true"], check=True, preexec_fn=lambda: None)  # as PySpark starts its JVM
+"""
+
+
+def test_who_used_hdfs_may_start_a_program_by_a_fork():
+    pytest.importorskip("hdfs_native")
+    with subprocess.Popen([sys.executable, "-c", FORKED], start_new_session=True) as process:
+        try:
+            assert process.wait(30) == 0
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_while_it_is_put_is_put_by_the_same_command(cluster, tmp_path):
     flights().to_csv(tmp_path / "flights.csv", index=False)
@@ -251,14 +303,37 @@ def test_no_permission_is_told_before_a_fit_begins(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_data_node_may_stop(cluster, tmp_path):
-    """While a file is read, and before another is written."""
+    """While a file is read, while others are written, and before another is."""
     table = flights(200_000)
     table.to_csv(tmp_path / "long.csv", index=False)
     storage = storage_at(f"{cluster.url}/long")
     storage.put(tmp_path / "long.csv", "long.csv")
     stretches = open_source(f"{storage.url}/long.csv").stretches()
     read = [next(stretches).rows]
+    begun, over = threading.Barrier(5, timeout=60), threading.Event()
+
+    def write(number: int) -> None:
+        small = tmp_path / f"small {number}"
+        small.write_bytes(bytes(500))
+        many = storage_at(f"{storage.url}/{number}")
+        for count in itertools.count(1):
+            many.put(small, str(count))
+            many.put(small, "last", replace=True)
+            if count == 3:
+                begun.wait()
+            if count > 3 and over.is_set():
+                return
+
+    writers = [threading.Thread(target=write, args=[number]) for number in range(4)]
+    for each in writers:
+        each.start()
+    begun.wait()
     cluster.stop_datanode(0)
+    over.set()
+    for number, each in enumerate(writers):
+        each.join()
+        storage.get(str(number), tmp_path / str(number))
+        assert {path.stat().st_size for path in (tmp_path / str(number)).iterdir()} == {500}
     read += [stretch.rows for stretch in stretches]
     assert sum(each.num_rows for each in read) == len(table)
     assert np.array_equal(np.concatenate([each["a"].to_numpy() for each in read]), table["a"])

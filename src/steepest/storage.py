@@ -167,6 +167,8 @@ class Storage:
         fs.copy_files(str(source), place, fs.LocalFileSystem(), self.system)
         if isinstance(self.system, fs.LocalFileSystem):
             to_disk(Path(place))
+        elif _sizes(fs.LocalFileSystem(), str(source)) != _sizes(self.system, place):
+            raise OSError("a data node was lost, and a part of what was written with it")
 
     def _known(self, name: str) -> str:
         """Return a hint that lists what there is."""
@@ -218,6 +220,17 @@ class Storage:
         except OSError as error:
             why = error.strerror or str(error).split("\n")[0]
             raise SteepestError(f"{self.url} can't be used: {why}.", hint="Choose another place.") from error
+
+
+def _sizes(system: Any, place: str) -> list[int]:
+    """Return the bytes of a file, or of each one in a folder, ascending.
+
+    hdfs-native may say that all is written, and leave no byte of it, when a data node dies meanwhile.
+    """
+    found = system.get_file_info(place)
+    inside = fs.FileSelector(place, recursive=True)
+    files = system.get_file_info(inside) if found.type == fs.FileType.Directory else [found]
+    return sorted(each.size for each in files if each.is_file)
 
 
 class _Hadoop(fs.FSSpecHandler):  # type: ignore[misc]

@@ -271,7 +271,9 @@ def open_remote(url: str, **options: str) -> tuple[Any, str]:
         opened: tuple[Any, str] = url_to_fs(url, **options)
         return opened
     reach(url)
-    remote, _ = url_to_fs(_node(url), **options)
+    # A process that is forked, as PySpark does for its JVM, empties fsspec's cache, and would wait there for
+    # ever: hdfs-native's threads, whose end it awaits, are not in it.
+    remote, _ = url_to_fs(_node(url), skip_instance_cache=True, **options)
     remote._strip_protocol = _hadoop_path
     return remote, _hadoop_path(url)
 

@@ -11,6 +11,9 @@ from steepest.errors import SteepestError
 STARTING = 15.0
 """Seconds in which executors of a session that has just begun may appear."""
 
+WAITING = "spark.scheduler.maxRegisteredResourcesWaitingTime"
+"""Says how long Spark itself waits for executors before a session begins."""
+
 LOOK = 0.5
 """Seconds between two looks at the cluster."""
 
@@ -65,5 +68,6 @@ def require_slots(session: SparkSession, workers: int) -> None:
     if room < workers:
         raise SteepestError(
             f"The fit asks for {workers} workers at the same time; the cluster has room for {room}.",
-            hint=f"Ask for {room}, or add executors (spark.executor.instances, spark.executor.cores).",
+            hint=f"Ask for {room}, or add executors (spark.executor.instances, spark.executor.cores); those "
+            f"that take long to start are waited for with {WAITING}=10min.",
         )
