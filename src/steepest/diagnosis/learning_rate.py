@@ -23,8 +23,8 @@ import optax
 from steepest import feeding
 from steepest.arguments import (
     Parameters,
+    as_data,
     as_objective,
-    as_rows,
     check_numbers,
     check_parameters,
     check_single_number,
@@ -124,7 +124,7 @@ def find_learning_rate(  # noqa: PLR0913 - the arguments of `minimize`
     program, state, constants = compile_parts(call, start, rule, seed, feed.pace, l1, l2, tables)
     if tables:
         one = Trial(
-            program, constants, state, feed, call, {name: as_rows(each) for name, each in data.items()}
+            program, constants, state, feed, call, {name: as_data(each) for name, each in data.items()}
         )
         return search_one_by_one(one, planned, partial(_shape, rule.schedule, planned), MOST_ROWS)
     program, state, constants = _as_tree(program, state, constants)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steepest.arguments import as_rows, row_count
+from steepest.arguments import as_data, row_count
 from steepest.data.gather import gather
 from steepest.data.pairs import Pairs, Strips
 from steepest.descent.history import Figures
@@ -35,7 +35,7 @@ def sample_rows(data: Any) -> Any:
     chosen = np.unique(np.linspace(0, row_count(data) - 1, MOST_ROWS).round().astype(np.int64))
 
     def some(leaf: Any) -> Any:
-        array = as_rows(leaf)
+        array = as_data(leaf)
         if isinstance(array, Pairs):
             return Strips(*(each[0] for each in array.batches(chosen[None])))
         sampled = np.empty((len(chosen), *array.shape[1:]), array.dtype)

@@ -114,7 +114,8 @@ def sample_of(model: keras.Model, rows: Rows, seed: int) -> dict[str, Any] | Non
     """
     if rows.blocks is None:
         return None
-    arrays, count = rows.blocks.arrays, rows.blocks.rows
+    count = rows.blocks.rows
+    arrays: Any = rows.blocks.arrays
 
     def batch(chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
         x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(
