@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from steepest import plot as plot
     from steepest.callbacks import Callback as Callback
     from steepest.data.rows import Rejected as Rejected
+    from steepest.data.pairs import Strips as Strips
     from steepest.data.rows import RowSource as RowSource
     from steepest.data.rows import Stretch as Stretch
     from steepest.data.source import open_source as open_source
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Callback": "callbacks",
+    "Strips": "data.pairs",
     "Rejected": "data.rows",
     "RowSource": "data.rows",
     "Stretch": "data.rows",
