@@ -10,11 +10,11 @@ import pytest
 
 from steepest import worker
 from steepest.callbacks import Callback
+from steepest.mirroring import Mirror, Progress, progress_of
 from steepest.spark import telling
 from steepest.spark.telling import Listener, listening
 from steepest.storage import storage_at
 from steepest.unfinished import CHECKPOINTS
-from steepest.worker import Mirror, Progress, progress_of
 
 
 class Heard(Callback):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from steepest import plot as plot
     from steepest.callbacks import Callback as Callback
-    from steepest.data.rows import Rejected as Rejected
     from steepest.data.pairs import Strips as Strips
+    from steepest.data.rows import Rejected as Rejected
     from steepest.data.rows import RowSource as RowSource
     from steepest.data.rows import Stretch as Stretch
     from steepest.data.source import open_source as open_source

@@ -26,11 +26,12 @@ from steepest.keras.shipping import unpack
 from steepest.keras.stored import gist
 from steepest.keras.tables import early_stopping
 from steepest.keras.together import Table, fit_together
+from steepest.mirroring import ATTEMPTS, Mirror, Progress
 from steepest.process_group import ProcessGroup, leave
 from steepest.settings import Settings, settings_from_json
 from steepest.storage import Storage, storage_at
 from steepest.tasks import Task, class_weights
-from steepest.worker import ATTEMPTS, RUN, Job, Mirror, Progress
+from steepest.worker import RUN, Job
 
 NETWORK = "network"
 """The name of the model in the shared storage."""

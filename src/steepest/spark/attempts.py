@@ -18,12 +18,13 @@ from pyspark.sql import SparkSession
 
 from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
+from steepest.mirroring import ATTEMPTS
 from steepest.spark.checks import free_slots
 from steepest.spark.faults import other_rows, reason_in, session_gone, told_in
 from steepest.spark.stage import Task
 from steepest.spark.telling import Listener, listening
 from steepest.storage import Storage
-from steepest.worker import ATTEMPTS, RUN
+from steepest.worker import RUN
 
 MOST = 4
 """How often a fit is begun before it is given up."""

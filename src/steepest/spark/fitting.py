@@ -20,6 +20,7 @@ from steepest.data.cache import cache_folder, key_of
 from steepest.data.files import is_url, local_path
 from steepest.data.rows import SPARK, RowSource
 from steepest.errors import SteepestError
+from steepest.mirroring import ATTEMPTS
 from steepest.preparation import require_files
 from steepest.run import Run
 from steepest.settings import ON_SPARK, Settings, settings_to_json, to_toml
@@ -36,7 +37,7 @@ from steepest.storage import Storage, storage_at
 from steepest.trained import MODELS, DivergenceError
 from steepest.training import check, interruptible
 from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
-from steepest.worker import ATTEMPTS, RUN
+from steepest.worker import RUN
 
 
 def fit_frame(

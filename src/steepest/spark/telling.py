@@ -12,8 +12,8 @@ from typing import Any
 
 from steepest.callbacks import Callback, notifier
 from steepest.errors import SteepestError
+from steepest.mirroring import progress_of
 from steepest.storage import Storage
-from steepest.worker import progress_of
 
 LOOK = 1.0
 """Seconds between two looks."""
@@ -53,7 +53,7 @@ class Listener:
         self._notify("rows_seen", doing=doing, rows=rows, of=of)
 
     def hear(self, told: dict[str, Any]) -> None:
-        """Take what `steepest.worker.Progress.told` returned."""
+        """Take what `steepest.mirroring.Progress.told` returned."""
         for text in told.get("said", ()):
             if text not in self._said:
                 self._said.add(text)
