@@ -147,13 +147,13 @@ def test_two_data_look_up_one_table():
     np.testing.assert_allclose(lazy.parameters["table"], whole.parameters["table"], atol=1e-6)
 
 
-class Stop:
+class Stop(steepest.Callback):
     """Interrupts a descent after so many windows."""
 
     def __init__(self, after):
         self.left = after
 
-    def on_window_end(self, **_):
+    def on_window_end(self, epoch, rows, loss):  # noqa: ARG002
         self.left -= 1
         if not self.left:
             raise Interrupted
@@ -162,7 +162,7 @@ class Stop:
 @pytest.mark.parametrize("windows", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path, monkeypatch):
-    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**15)
+    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**12)
     asked = {"optimizer": optimizer, "epochs": 2, "batch_size": 16, "tolerance": 0}
     asked["lookups"] = {"words": "weights"}
     through = steepest.minimize(looked_up, START, DATA, **asked)

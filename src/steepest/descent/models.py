@@ -44,6 +44,8 @@ def glorot_uniform(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
     Source: X. Glorot and Y. Bengio, *Understanding the difficulty of training deep feedforward neural
     networks*, 2010.
     """
+    if not inputs:  # nothing is dense
+        return jnp.zeros((0, outputs))
     return jax.nn.initializers.glorot_uniform()(key, (inputs, outputs))
 
 

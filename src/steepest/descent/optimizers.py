@@ -145,7 +145,7 @@ def _adam(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> 
     _unit_interval(beta_1=beta_1, beta_2=beta_2)
 
     def scale(state: OptimizerState, _: jax.Array) -> Any:
-        correction = 1.0 - beta_2 ** _find(state, "count")
+        correction = 1.0 - beta_2 ** jnp.maximum(_find(state, "count"), 1)
         return jax.tree.map(lambda nu: 1.0 / (jnp.sqrt(nu / correction) + epsilon), _find(state, "nu"))
 
     rule = optax.scale_by_adam(beta_1, beta_2, epsilon)

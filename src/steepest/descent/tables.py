@@ -157,8 +157,9 @@ def caught_up(idle: Idle, l1: Split | None, l2: Split | None, state: State) -> S
     """Return where the steps since they were last looked up have led the rows of the tables.
 
     In a step of rate η without a gradient, penalties lead to ``θ ← θ (1 - 2 η p l2)`` and shrink ``|θ|`` by
-    ``η p l1``, with the preconditioner ``p`` as it was last. Then comes what the rule does by itself. Where
-    the rate changes between the steps, their mean stands for it.
+    ``η p l1``. The preconditioner ``p`` is as it was last; that of adaptive rules is made smaller by the
+    penalty's own gradient, ``p / √(1 + (2 p l2 θ)²)``, so that no step is longer than theirs. Then comes what
+    the rule does by itself. Where the rate changes between the steps, their mean stands for it.
     """
     memory, since = state.optimizer_state
     dense, tables = state.parameters
@@ -169,7 +170,7 @@ def caught_up(idle: Idle, l1: Split | None, l2: Split | None, state: State) -> S
         nothing = [0.0] * len(tables)
         strengths = zip(l1.tables if l1 else nothing, l2.tables if l2 else nothing, strict=True)
         each = zip(tables, scales, steps, rates, strengths, strict=True)
-        tables = tuple(_penalised(table, rate * scale, step, *by) for table, scale, step, rate, by in each)
+        tables = tuple(_penalised(theta, scale, k, rate, *by) for theta, scale, k, rate, by in each)
     if idle.rest is not None:
         memory, tables = idle.rest(memory, tables, steps, rates)
     now = Lazy(memory, _now(since, state.step, since.rates))
@@ -188,7 +189,12 @@ def _missed(state: State) -> tuple[Tables, Tables]:
     return tuple(steps), tuple(rates)
 
 
-def _penalised(table: jax.Array, rate: jax.Array, steps: jax.Array, l1: Any, l2: Any) -> jax.Array:
+def _penalised(
+    table: jax.Array, scale: jax.Array, steps: jax.Array, rate: jax.Array, l1: Any, l2: Any
+) -> jax.Array:
+    if jnp.ndim(scale):  # an adaptive rule, which has the penalty's own gradient in its means
+        scale = scale / jnp.sqrt(1 + jnp.square(scale * 2 * l2 * table))
+    rate = rate * scale
     decayed = table * jnp.maximum(1 - 2 * rate * l2, 0) ** steps
     return jnp.sign(decayed) * jnp.maximum(jnp.abs(decayed) - steps * rate * l1, 0)
 

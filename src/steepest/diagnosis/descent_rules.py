@@ -165,8 +165,10 @@ def plateau(evidence: Evidence) -> Finding | None:
     """The loss stood still for long before it fell further."""
     went = evidence["course"]
     losses = np.asarray(went["losses"])
+    if len(losses) < BLOCKS:
+        return None
     progress = losses[0] - losses.min()
-    if len(losses) < BLOCKS or progress < SURE * (went["errors"][0] + went["errors"][-1]):
+    if progress < SURE * (went["errors"][0] + went["errors"][-1]):
         return None
     longest, first = 0, 0
     for begin, error in enumerate(went["errors"]):

@@ -145,6 +145,11 @@ def compare(
         training.check(plan)
     check_free(out, FILE, overwrite)
     prepared = prepare(settings, data, say=say, seen=seen)
+    if sparse := [*prepared.plan.sparse_groups]:
+        raise SteepestError(
+            f"A comparison follows all parameters; the features of {', '.join(sparse)} are too many for it.",
+            hint=f"Leave them out: --drop {','.join(sparse)}.",
+        )
     training.announce(prepared, say)
     descended = {name: _descend(name, plan, prepared, callbacks, say) for name, plan in plans.items()}
     objective = networks.problem(settings, prepared, 1).objective
