@@ -153,7 +153,7 @@ class Stop(steepest.Callback):
     def __init__(self, after):
         self.left = after
 
-    def on_window_end(self, epoch, rows, loss):  # noqa: ARG002
+    def on_window_end(self, epoch, rows, loss):
         self.left -= 1
         if not self.left:
             raise Interrupted
