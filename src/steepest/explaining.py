@@ -28,7 +28,7 @@ from steepest.prediction import outputs_of, prediction_table
 from steepest.run import Run, open_model
 from steepest.tasks import Task
 
-WEIGHTS, GRADIENTS = "weight times value", "integrated gradients"
+WEIGHTS, GRADIENTS = "weights times values", "integrated gradients"
 """How contributions are computed: of linear models, and of all others."""
 
 FIRST_ROWS = 10

@@ -213,7 +213,9 @@ def print_explanations(explanations: list[Explanation], top: int) -> None:
         if rest:
             table.add_row(f"{len(rest):,} others", _signed(sum(part.contribution for part in rest)))
         console.print(table)
-        console.print(f"{each.how}; {abs(each.residual):.1e} of the output is missed\n", soft_wrap=True)
+        console.print(
+            f"{each.how}; they add up to the output within {abs(each.residual):.1e}\n", soft_wrap=True
+        )
 
 
 def _signed(value: float) -> str:
