@@ -30,6 +30,9 @@ NARROWEST = 2.0**-24
 MOST_INTERVALS = 2**14
 """... or once so many were computed."""
 
+FEWEST_PAIRS = 32
+"""Pairs that every row is filled up to, so that few shapes are compiled."""
+
 NODES, WEIGHTS = (each.astype(np.float64) for each in np.polynomial.legendre.leggauss(3))
 """Gauss-Legendre nodes in [-1, 1] and their weights: exact for polynomials of degree 5."""
 
@@ -148,7 +151,7 @@ def _own_table(parameters: Any, row: Entering, kind: Any) -> tuple[_Row, Any]:
     if "table" not in parameters:
         return _Row(dense, None, None, None), others
     table, categories, pairs = parameters["table"], len(row.categories), len(row.places)
-    room = bucket(max(1, pairs)) if row.list_count else 0
+    room = bucket(max(FEWEST_PAIRS, pairs)) if row.list_count else 0
     places = np.concatenate([row.categories, row.places]).astype(np.int64)
     known = np.flatnonzero(places < len(table))
     own = np.zeros((categories + room, table.shape[1]), kind)

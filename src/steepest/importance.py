@@ -160,9 +160,9 @@ def words_of(task: Task, trained: Trained, plan: Plan) -> list[dict[str, Any]]:
     list of dict
         For each such column, and of several classes each, ``{"column", "class", "for", "against"}``. The
         class is that whose output the weights raise, ``None`` for numbers. The others are
-        ``{"name", "value"}``,
-        the largest weights first: those above 0, and those below (none where there are several classes).
-        Empty for models that are not linear: what a word adds there depends on the rest of the row.
+        ``{"name", "value"}``, the largest weights first: those above 0, and those below (none where there
+        are several classes). Empty for models that are not linear: what a word adds there depends on the
+        rest of the row.
     """
     if {*trained.arrays} != {*LINEAR, "table"}:
         return []

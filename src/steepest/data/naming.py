@@ -69,8 +69,9 @@ def names_of(column: Column, held: Sequence[str], places: Sequence[int]) -> list
     Examples
     --------
     >>> from steepest.data.column import Sparse
-    >>> names_of(Column("body", "words", "string", sparse=Sparse(bits=10)), ["free", "offer"], [51, 930])
-    ['body: ...', 'body: ...']
+    >>> hashed = Column("body", "words", "string", sparse=Sparse(bits=10))
+    >>> names_of(hashed, ["free", "offer"], [51, 930])
+    ['body: bucket 51', 'body: bucket 930']
     """
     sparse = sparse_of(column)
     if sparse.bits:

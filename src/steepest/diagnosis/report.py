@@ -121,7 +121,8 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         descent_pictures=[*_search_pictures(record), *_descent_pictures(record, steps, epochs)],
         quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
-        importance_pictures=[*_importance_pictures(record), *_word_pictures(record)],
+        importance_pictures=list(_importance_pictures(record)),
+        word_pictures=list(_word_pictures(record)),
         workers=_workers(record.get("workers", [])),
     )
     path.write_text(page, encoding="utf-8", newline="\n")
