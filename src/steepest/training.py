@@ -49,7 +49,11 @@ from steepest.unfinished import (
 
 MODELS = ("linear", "mlp")
 
-NOT_JUDGED = {"figures": {"training": None, "validation": None}, "importances": None, "words": []}
+NOT_JUDGED: dict[str, Any] = {
+    "figures": {"training": None, "validation": None},
+    "importances": None,
+    "words": [],
+}
 """What the record of a descent that diverged says of its model."""
 
 MOST_SEED = 2**32 - 1
