@@ -479,11 +479,12 @@ def test_the_page_escapes_words(spam, tmp_path):
     assert "shop: against spam = yes" in page
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page
-    words = [{"column": HOSTILE, "class": None, "for": [{"name": HOSTILE, "value": 1.0}], "against": []}]
+    words = [{"column": HOSTILE, "class": None, "for": [{"name": HOSTILE, "value": 1.0}], "against": []}] * 23
     write_report(
         tmp_path / "page.html", {"words": words, "target": {"name": HOSTILE}}, spam.steps, spam.epochs
     )
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "raises &lt;script&gt;" in page
     assert "lowers" not in page
+    assert "The words for 3 more classes stand in record.json." in page
     assert "<script" not in page

@@ -120,7 +120,7 @@ def attribute(model: Model, parameters: Any, row: Entering, output: int = 0, *, 
     >>> none = np.empty(0, np.int32)
     >>> row = Entering(np.array([1.0, -1.0], np.float32), none, 0, none, none, np.empty(0, np.float32))
     >>> found = attribute(linear(2), weights, row, double=True)
-    >>> found.baseline, found.dense.tolist(), found.output
+    >>> found.baseline, found.dense.round(9).tolist(), found.output
     (0.5, [2.0, -3.0], -0.5)
     """
     kind = np.float64 if double else np.float32

@@ -169,9 +169,9 @@ def explain(
     ...     run = steepest.fit(flights, "minutes", epochs=200, learning_rate=0.1, out=f"{folder}/run")
     ...     (found,) = steepest.explain(run, {"distance": [2400.0]})
     >>> round(found.baseline), round(found.output)
-    (218, 320)
+    (213, 320)
     >>> [(each.label, round(each.contribution)) for each in found.contributions]
-    [('distance = 2,400', 102)]
+    [('distance = 2,400', 107)]
     """
     opened = run if isinstance(run, Run) else open_model(os.fspath(run))
     wanted = None if rows is None else list(rows)

@@ -68,7 +68,7 @@ QUALITY: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure], str]] = {
 
 
 MOST_WORD_PICTURES = 20
-"""Columns, or classes of columns, whose words are drawn; the record has them all."""
+"""Columns, or classes of columns, whose words are drawn at most."""
 
 WORDS = (
     "The words or values of the column with the largest weights. In a row that has one, its weight is added "
@@ -123,6 +123,7 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
         word_pictures=list(_word_pictures(record)),
+        words_not_drawn=max(0, len(record.get("words") or []) - MOST_WORD_PICTURES),
         workers=_workers(record.get("workers", [])),
     )
     path.write_text(page, encoding="utf-8", newline="\n")
