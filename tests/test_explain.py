@@ -88,10 +88,13 @@ def made(plan: Plan, task: Task, hidden: tuple[int, ...] = (), activation: str =
     layout, size = plan.layout, 4 if hidden else 0
     sparse = (layout.sparse, layout.categories + layout.lists, size)
     model = Shape(plan.width, hidden, task.outputs, activation, 0.0, *sparse).build()
-    key, parameters = jax.random.key(3), model.init(jax.random.key(5))
-    parameters["table"] = jax.random.normal(key, parameters["table"].shape)
-    parameters["layer_1"]["bias"] = jax.random.normal(key, parameters["layer_1"]["bias"].shape)
-    return known(plan=plan, task=task, model=model, parameters=jax.tree.map(np.array, parameters))
+    shapes, random = jax.eval_shape(model.init, jax.random.key(0)), np.random.Generator(np.random.Philox(5))
+
+    def draw(leaf) -> np.ndarray:
+        scale = 1.0 if leaf.ndim == 1 or leaf.shape[0] == layout.sparse else np.sqrt(2 / leaf.shape[0])
+        return random.normal(0.0, scale, leaf.shape).astype(np.float32)
+
+    return known(plan=plan, task=task, model=model, parameters=jax.tree.map(draw, shapes))
 
 
 def known(**parts) -> Run:
@@ -267,9 +270,9 @@ def by_hand(run, rows: pa.Table, row: int, steps: int = 20_000) -> tuple[np.ndar
 def test_integrated_gradients_of_a_wide_and_deep_model(spam, rows):
     run = made(spam.plan, spam.task, (16,))
     ours = own_outputs(run, rows)
-    for row in (0, 4, 11):
+    for found in steepest.explain(run, rows, [0, 4, 11]):
+        row = found.row
         dense, categories, pairs = by_hand(run, rows, row)
-        (found,) = steepest.explain(run, rows, [row])
         assert found.how == "integrated gradients"
         assert abs(found.residual) <= TOLERANCE * max(1, abs(found.output - found.baseline))
         assert found.output == pytest.approx(ours[row], abs=1e-5)
@@ -371,9 +374,8 @@ def test_rows_are_found_by_their_number(spam, rows):
     found = steepest.explain(run, parts, [37, 11, 13, 37])
     assert [each.row for each in found] == [37, 11, 13, 37]
     assert parts.given == 9, "nothing is read before the first or after the last"
-    for each in found:
-        (alone,) = steepest.explain(run, rows.slice(each.row, 1))
-        assert by_label(alone) == by_label(each)
+    (alone,) = steepest.explain(run, rows.slice(13, 1))
+    assert by_label(alone) == by_label(found[2]) != by_label(found[1])
     for odd, what in (([ROWS], "no row 400"), ([-1], "numbered from 0"), ([], "numbered from 0")):
         with fails(what):
             steepest.explain(run, rows, odd)
