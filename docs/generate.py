@@ -56,6 +56,13 @@ A few hundred steps are trained twice, once interrupted at a random place: param
 memory, counters and history are compared. Linear and mlp models only. The run itself is left as it is.
 The descent that is verified runs on this machine, also where the run was made on Spark.
 """,
+    "explain": """\
+What is explained is the output before its link: of two classes the log-odds of the last (`--label` names the
+other), of several the logit of the predicted one, of counts the logarithm; of numbers it is in the target's
+unit. For a linear model a contribution is weight times value, for all others integrated gradients; how far
+their sum is from the output is printed below each row. See
+[data.md](data.md#why-a-row-is-predicted-so).
+""",
     "cache": """\
 The cache is `steepest` in your folder for caches, or the folder that `STEEPEST_CACHE` names. What it
 holds is known by the data's fingerprint and by all that decides how rows are encoded, so it is never

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from steepest.diagnosis.learning_rate import find_learning_rate as find_learning_rate
     from steepest.diagnosis.rates import RateSearch as RateSearch
     from steepest.errors import SteepestError as SteepestError
+    from steepest.explaining import Contribution as Contribution
+    from steepest.explaining import Explanation as Explanation
+    from steepest.explaining import explain as explain
     from steepest.exploration.exploring import Exploration as Exploration
     from steepest.exploration.exploring import explore as explore
     from steepest.fitting import fit as fit
@@ -72,6 +75,9 @@ _WHERE = {
     "find_learning_rate": "diagnosis.learning_rate",
     "SteepestError": "errors",
     "diagnose": "diagnosing",
+    "Contribution": "explaining",
+    "Explanation": "explaining",
+    "explain": "explaining",
     "Exploration": "exploration.exploring",
     "explore": "exploration.exploring",
     "fit": "fitting",

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from steepest import tasks
+from steepest.data.column import Column
 from steepest.data.columns import Plan
 from steepest.data.order import Rows
 from steepest.data.packed import Inputs, PackedRows
 from steepest.data.pairs import Pairs, Strips
+from steepest.data.sparse import sparse_value
 from steepest.evaluation import permutation_importance
 from steepest.tasks import Task
 from steepest.trained import Trained
@@ -26,6 +28,9 @@ LINEAR = {"layer_1.weights", "layer_1.bias"}
 
 MOST_WEIGHTS = 30
 """Weights that the record keeps, the largest first."""
+
+MOST_WORDS, MOST_WORDS_OF_CLASS = 20, 10
+"""Values of a column that the record names for and against each; and for each of several classes."""
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -145,6 +150,51 @@ def _largest_weights(arrays: dict[str, Floats], plan: Plan) -> dict[str, Any]:
         "kind": "weights",
         "entries": [{"name": name_of(plan, int(place)), "value": float(weights[place])} for place in order],
     }
+
+
+def words_of(task: Task, trained: Trained, plan: Plan) -> list[dict[str, Any]]:
+    """Return the words and values of sparse columns that have a linear model's largest weights.
+
+    Returns
+    -------
+    list of dict
+        For each such column, and of several classes each, ``{"column", "class", "for", "against"}``. The
+        class is that whose output the weights raise, ``None`` for numbers. The others are
+        ``{"name", "value"}``, the largest weights first: those above 0, and those below (none where there
+        are several classes). Empty for models that are not linear: what a word adds there depends on the
+        rest of the row.
+    """
+    if {*trained.arrays} != {*LINEAR, "table"}:
+        return []
+    several = task.kind == "classes"
+    classes = task.labels if several else (task.labels[-1] if task.labels else None,)
+    most = MOST_WORDS_OF_CLASS if several else MOST_WORDS
+    table = np.asarray(trained.arrays["table"])
+    sparse = [
+        (column, plan.sparse_groups[column.name])
+        for column in plan.columns
+        if column.name in plan.sparse_groups
+    ]
+    return [
+        {
+            "column": column.name,
+            "class": None if label is None else str(label),
+            "for": _strongest(column, table[group, output], most),
+            "against": [] if several else _strongest(column, -table[group, output], most, -1.0),
+        }
+        for column, group in sparse
+        for output, label in enumerate(classes)
+    ]
+
+
+def _strongest(column: Column, weights: Floats, most: int, sign: float = 1.0) -> list[dict[str, Any]]:
+    """Return the features of the largest weights that are above 0, each with its weight times ``sign``."""
+    found = np.argpartition(-weights, min(most, len(weights)) - 1)[:most]
+    found = found[weights[found] > 0]
+    return [
+        {"name": sparse_value(column, int(place)), "value": sign * float(weights[place])}
+        for place in found[np.lexsort((found, -weights[found]))]
+    ]
 
 
 def name_of(plan: Plan, place: int) -> str:

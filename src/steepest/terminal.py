@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from steepest.callbacks import Callback
 from steepest.data.cache import Entry
 from steepest.result import Result
 from steepest.run import Run
+
+if TYPE_CHECKING:
+    from steepest.explaining import Explanation
 
 SHOWN_EVERY = 0.1
 """Seconds between two looks at the progress."""
@@ -187,6 +190,36 @@ def print_findings(findings: list[dict[str, str]]) -> None:
             f"{each['severity']}: {each['finding']} ({escape(each['where'])}): {escape(each['evidence'])} "
             f"Try: {escape(each['try'])}"
         )
+
+
+def print_explanations(explanations: list[Explanation], top: int) -> None:
+    """Print the largest contributions to each row's output."""
+    console = Console(highlight=False)
+    for each in explanations:
+        predicted, *probabilities = each.prediction.items()
+        likely = next(
+            (value for name, value in probabilities if name == f"probability of {predicted[1]}"), None
+        )
+        said = "" if likely is None else f", at a probability of {likely:.4f}"
+        value = number(predicted[1]) if isinstance(predicted[1], float) else predicted[1]
+        console.print(f"row {each.row:,}: predicted {escape(str(value))}{said}", soft_wrap=True)
+        table = Table(box=None, pad_edge=False)
+        table.add_column(escape(each.of), overflow="fold")
+        table.add_column(number(each.output), justify="right")
+        table.add_row("baseline", number(each.baseline))
+        for part in each.contributions[:top]:
+            table.add_row(escape(part.label), _signed(part.contribution))
+        rest = each.contributions[top:]
+        if rest:
+            table.add_row(f"{len(rest):,} others", _signed(sum(part.contribution for part in rest)))
+        console.print(table)
+        console.print(
+            f"{each.how}; they add up to the output within {abs(each.residual):.1e}\n", soft_wrap=True
+        )
+
+
+def _signed(value: float) -> str:
+    return f"{'-' if value < 0 else '+'}{number(abs(value))}"
 
 
 def _judged(run: Run) -> tuple[dict[str, Any], str]:

@@ -22,7 +22,7 @@ from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosing import evidence_of
 from steepest.diagnosis.findings import findings
 from steepest.errors import SteepestError, nearest
-from steepest.importance import importances
+from steepest.importance import importances, words_of
 from steepest.leading import account, asking, brought, lead
 from steepest.prediction import figures_of, judged, outputs_of
 from steepest.preparation import prepare
@@ -45,7 +45,11 @@ from steepest.unfinished import (
     named,
 )
 
-NOT_JUDGED = {"figures": {"training": None, "validation": None}, "importances": None}
+NOT_JUDGED: dict[str, Any] = {
+    "figures": {"training": None, "validation": None},
+    "importances": None,
+    "words": [],
+}
 """What the record of a descent that diverged says of its model."""
 
 MOST_SEED = 2**32 - 1
@@ -335,7 +339,11 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
         if not any(figures.values()):
             used = importances(task, trained, prepared.plan, features, target, settings.seed)
         figures[name] = found
-    return {"figures": {name: figures[name] for name in ("training", "validation")}, "importances": used}
+    return {
+        "figures": {name: figures[name] for name in ("training", "validation")},
+        "importances": used,
+        "words": words_of(task, trained, prepared.plan),
+    }
 
 
 def _diagnose(settings: Settings, prepared: Prepared, trained: Trained, work: Path) -> dict[str, Any]:

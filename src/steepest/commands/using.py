@@ -13,7 +13,9 @@ from steepest.commands.words import (
     Json,
     RunFolder,
     app,
+    option,
     print_json,
+    rows_of,
 )
 from steepest.errors import SteepestError
 
@@ -59,6 +61,53 @@ def evaluate(run: RunFolder, data: Data, json_: Json = False, debug: Debug = Fal
         terminal.say(f"Left out {left_out['rows']:,} rows: {left_out['reason']}.")
     if json_:
         print_json(figures)
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    data: Data,
+    rows: Annotated[
+        str | None,
+        option(
+            "Rows to explain, from 0: 0,5,10 or 0-9 (default: the first 10).", parser=rows_of, metavar="ROWS"
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        option("The class whose output is explained (default: the last of two, else the predicted)."),
+    ] = None,
+    top: Annotated[int, option("Values to show of each row (default: 10).", min=1)] = 10,
+    out: Annotated[Path | None, option("A file for all contributions: .csv, .parquet or .json.")] = None,
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell what each value of a row adds to the output of a run's model, before its link."""
+    from steepest import terminal
+    from steepest.data.writing import WRITERS, write_tables
+    from steepest.explaining import explain as look
+    from steepest.explaining import table_of
+    from steepest.run import write_json
+
+    if out is not None and out.suffix.lower() not in (*WRITERS, ".json"):
+        raise SteepestError(
+            f"{out} names no format.", hint="Name a file that ends in .csv, .parquet or .json."
+        )
+    if out is not None and out.resolve() in {Path(file).resolve() for file in data}:
+        raise SteepestError(
+            f"{out} holds rows to explain; it is left as it is.", hint="Choose another --out."
+        )
+    found = look(run, data, rows, label)  # type: ignore[arg-type]  # rows_of makes a list of it
+    terminal.print_explanations(found, top)
+    content = {"run": str(run), "rows": [each.to_json() for each in found]}
+    if out is not None and out.suffix.lower() == ".json":
+        write_json(out, content)
+    elif out is not None:
+        write_tables([table_of(found)], out)
+    if out is not None:
+        terminal.say(f"{len(found):,} rows explained -> {out}")
+    if json_:
+        print_json(content)
 
 
 @app.command()

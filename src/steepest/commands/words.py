@@ -21,6 +21,9 @@ DEFAULT = Settings()
 INTERRUPTED = 130
 """What Typer returns after Ctrl-C."""
 
+MOST_ROWS = 100_000
+"""Rows that can be named one by one."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object last.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Data = Annotated[
@@ -89,6 +92,20 @@ def columns_of(text: str) -> tuple[str, ...]:
 def several(text: str) -> list[str]:
     """Read words between commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def rows_of(text: str) -> list[int]:
+    """Read numbers of rows, such as 0,5,10 or 0-9."""
+    rows: list[int] = []
+    for part in several(text):
+        first, sign, last = part.partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not sign)):
+            raise typer.BadParameter(f"{part!r} is neither the number of a row nor a range such as 0-9")
+        numbers = range(int(first), int(last or first) + 1)
+        if len(rows) + len(numbers) > MOST_ROWS:
+            raise typer.BadParameter(f"{text!r} names more than {MOST_ROWS:,} rows")
+        rows += numbers
+    return rows
 
 
 def validation_of(text: str) -> str | float:

@@ -264,6 +264,20 @@ def _named(name: str, kind: str, sparse: Sparse) -> dict[int, list[str]]:
     return named
 
 
+def sparse_value(column: Column, place: int) -> str:
+    """Return the value or word that a sparse column's feature stands for.
+
+    Examples
+    --------
+    >>> sparse_value(Column("merchant", "category", "string", values=("8812",), sparse=Sparse()), 0)
+    '8812'
+    """
+    if not sparse_of(column).bits:
+        return column.values[place] if place < len(column.values) else "any other"
+    known = hashed_name(column, place)
+    return f"{known} (bucket {place})" if known else f"bucket {place}"
+
+
 def sparse_name(column: Column, place: int) -> str:
     """Return the name of a sparse column's feature.
 
@@ -275,9 +289,7 @@ def sparse_name(column: Column, place: int) -> str:
     >>> sparse_name(Column("body", "text", "string", sparse=Sparse(bits=20)), 51)
     'body: bucket 51'
     """
-    sign = " =" if column.kind in ONE_A_ROW else ":"
-    if not sparse_of(column).bits:
-        value = column.values[place] if place < len(column.values) else "any other"
-        return f"{column.name}{sign} {value}"
-    known = hashed_name(column, place)
-    return f"{column.name}{sign} {known} (bucket {place})" if known else f"{column.name}: bucket {place}"
+    value = sparse_value(column, place)
+    is_unnamed = bool(sparse_of(column).bits) and value == f"bucket {place}"
+    sign = " =" if column.kind in ONE_A_ROW and not is_unnamed else ":"
+    return f"{column.name}{sign} {value}"

@@ -67,6 +67,16 @@ QUALITY: dict[str, tuple[str, Callable[[Mapping[str, Any]], Figure], str]] = {
 """For each curve of an evaluation: the picture's title, its figure, and how to read it."""
 
 
+MOST_WORD_PICTURES = 20
+"""Columns, or classes of columns, whose words are drawn at most."""
+
+WORDS = (
+    "The words or values of the column with the largest weights. In a row that has one, its weight is added "
+    "to the output; that of a word times the word's value in the row."
+)
+"""What is said of them."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure with how to read it and the numbers behind it."""
@@ -112,6 +122,8 @@ def write_report(path: Path, record: Mapping[str, Any], steps: pd.DataFrame, epo
         quality_pictures=list(_quality_pictures(held_out(record))),
         scores=_scores(record),
         importance_pictures=list(_importance_pictures(record)),
+        word_pictures=list(_word_pictures(record)),
+        words_not_drawn=max(0, len(record.get("words") or []) - MOST_WORD_PICTURES),
         workers=_workers(record.get("workers", [])),
     )
     path.write_text(page, encoding="utf-8", newline="\n")
@@ -317,3 +329,21 @@ def _importance_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
         title = "Largest weights" if kind == "weights" else "Importance of the columns"
         caption = sentence(importances.get("how", title))
         yield _picture(title, plots.importances(entries, kind), caption, pd.DataFrame(entries))
+
+
+def _word_pictures(record: Mapping[str, Any]) -> Iterator[Picture]:
+    """Yield for each column of words or many values those with the largest weights."""
+    words, target = record.get("words") or [], record.get("target", {}).get("name", "the target")
+    for each in words[:MOST_WORD_PICTURES]:
+        column, label = each["column"], each["class"]
+        titles = {
+            "for": f"{column}: for {target} = {label}",
+            "against": f"{column}: against {target} = {label}",
+        }
+        if label is None:
+            titles = {"for": f"{column}: raises {target}", "against": f"{column}: lowers {target}"}
+        for side, title in titles.items():
+            if each[side]:
+                yield _picture(
+                    title, plots.importances(each[side], "weights"), WORDS, pd.DataFrame(each[side])
+                )
