@@ -133,7 +133,7 @@ def ours(folder: Path) -> Found:
     os.environ["STEEPEST_CACHE"] = f"{folder}/cache"
 
     class Clocked(steepest.Callback):
-        def on_descent_begin(self, **_: Any) -> None:
+        def on_descent_begin(self, epochs: int, rows: int) -> None:  # noqa: ARG002
             self.readings: list[tuple[float, float]] = []
             self.clock = Clock()
 
