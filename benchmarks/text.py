@@ -242,7 +242,11 @@ def scikit_learn(folder: Path) -> Found:
     }
 
 
-OURS, VOWPAL, SCIKIT = "Steepest, later epochs", "Vowpal Wabbit, from its cache", "scikit-learn, hashing each pass"
+OURS, VOWPAL, SCIKIT = (
+    "Steepest, later epochs",
+    "Vowpal Wabbit, from its cache",
+    "scikit-learn, hashing each pass",
+)
 KEPT = "scikit-learn, rows kept as hashed"
 
 CONTESTANTS: dict[str, Callable[[Path], Found]] = {
