@@ -21,7 +21,7 @@ import numpy as np
 from measure import Report
 from text import BATCH, drawn
 
-ROWS, EPOCHS, MOST_ROUNDS = 200_000, 4, 3
+ROWS, EPOCHS, MOST_ROUNDS = 200_000, 5, 3
 BITS = (10, 14, 18, 20, 22, 24, 26)
 BASE = 20
 """The vocabulary that the others are compared with."""
