@@ -144,7 +144,7 @@ def main() -> None:
     from run import as_json, show
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--rows", type=int, default=ROWS, help="at least 100,000: two windows an epoch")
     parser.add_argument("--rounds", type=int, default=1)
     given = parser.parse_args()
     show(as_json(compare(given.rows, given.rounds), given.rounds))
