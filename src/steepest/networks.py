@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from steepest.callbacks import Callback
 from steepest.data.layout import Layout
 from steepest.data.packed import Inputs
 from steepest.descent.models import Model
-from steepest.descent.optimizers import LINE_SEARCH, Optimizer, default_rate, optimizer_by_name
+from steepest.descent.optimizers import LINE_SEARCH, AdaGrad, Optimizer, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
 from steepest.diagnosis.examination import table_objective
 from steepest.diagnosis.learning_rate import find_learning_rate
@@ -153,7 +153,7 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     descent = {
-        "optimizer": _optimizer(settings, len(rows.target), epochs),
+        "optimizer": _optimizer(settings, len(rows.target), epochs, prepared.plan.layout.sparse > 0),
         "batch_size": settings.batch_size,
         "epochs": epochs,
         "tolerance": settings.tolerance,
@@ -189,6 +189,11 @@ def inputs_of(batch: Any) -> Any:
     return Inputs(batch["features"], batch["places"], batch.get("lists"))
 
 
+NOTHING = 1e-14
+"""Where AdaGrad's sums begin with sparse features, of which most have been seen in few rows: sums of their
+squared gradients stay far below the usual 0.1, which would make plain descent of it."""
+
+
 @lru_cache(maxsize=1)
 def _drawn(shape: Shape, output_bias: tuple[float, ...], seed: int) -> Any:
     """Draw a model's parameters; those that the rate was sought with are those of the descent."""
@@ -215,9 +220,11 @@ def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any 
     return find_learning_rate(asked.objective, asked.start, asked.data, **asked.descent)
 
 
-def _optimizer(settings: Settings, rows: int, epochs: int) -> Optimizer:
+def _optimizer(settings: Settings, rows: int, epochs: int, sparse: bool) -> Optimizer:
     """Return the update rule with its schedule; where the rate is to be found, of the rule's own rate."""
     make = optimizer_by_name(settings.optimizer)
+    if sparse and settings.optimizer == "adagrad":
+        make = partial(AdaGrad, initial_accumulator=NOTHING, epsilon=NOTHING)
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
     rate = settings.learning_rate
     rate = default_rate(settings.optimizer) if rate == AUTO else float(rate)

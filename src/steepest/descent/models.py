@@ -199,9 +199,10 @@ def wide_and_deep(
             embedded.append(found[..., :size].reshape(rows, -1))
             wide += found[..., size:].sum(axis=1)
         if inputs.lists is not None:
-            sums, totals = _sums(parameters["table"], inputs.lists, rows, columns - _width(inputs.places))
-            means = sums[..., :size] / jnp.where(totals > 0, totals, 1)[..., None]
-            embedded.append(means.reshape(rows, -1))
+            lists = columns - _width(inputs.places)
+            sums = _sums(parameters["table"], inputs.lists, rows * lists).reshape(rows, lists, -1)
+            if size:
+                embedded.append(_means(sums[..., :size], inputs.lists).reshape(rows, -1))
             wide += sums[..., size:].sum(axis=1)
         result = deep.apply(parameters, jnp.concatenate(embedded, axis=1) if size else inputs.dense, key)
         return result + (wide[:, 0] if outputs == 1 else wide)
@@ -219,12 +220,22 @@ def rows_of(table: jax.Array, places: jax.Array) -> jax.Array:
     return rows
 
 
-def _sums(table: jax.Array, strips: Any, rows: int, lists: int) -> tuple[jax.Array, jax.Array]:
-    """Return ``Σ value · row`` and ``Σ value`` of each list, ``[rows, lists, ...]``; see `Inputs`."""
-    found = (rows_of(table, strips.places) * strips.values[..., None]).sum(axis=1)
-    both = jnp.concatenate([found, strips.values.sum(axis=1)[:, None]], axis=1)
-    sums = jax.ops.segment_sum(both, strips.owners, num_segments=rows * lists).reshape(rows, lists, -1)
-    return sums[..., :-1], sums[..., -1]
+def _sums(table: jax.Array, strips: Any, lists: int) -> jax.Array:
+    """Return ``Σ value · row`` of each list, ``[lists, ...]``; see `wide_and_deep`."""
+    if table.shape[1] == 1:  # an axis of one would keep the sums from being vectorised
+        found = (rows_of(table[:, 0], strips.places) * strips.values).sum(axis=1)
+    else:
+        found = (rows_of(table, strips.places) * strips.values[..., None]).sum(axis=1)
+    sums: jax.Array = jax.ops.segment_sum(found, strips.owners, num_segments=lists)
+    return sums
+
+
+def _means(sums: jax.Array, strips: Any) -> jax.Array:
+    """Return sums ``[rows, lists, ...]`` over the sums of the values."""
+    lists = sums.shape[0] * sums.shape[1]
+    totals = jax.ops.segment_sum(strips.values.sum(axis=1), strips.owners, num_segments=lists)
+    totals = totals.reshape(sums.shape[:2])
+    return sums / jnp.where(totals > 0, totals, 1)[..., None]
 
 
 def linear(inputs: int, outputs: int = 1, *, output_bias: npt.ArrayLike = 0.0) -> Model:
