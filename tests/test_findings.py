@@ -14,6 +14,7 @@ import steepest
 from steepest import tasks
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.diagnosis.course import course
+from steepest.diagnosis.descent_rules import plateau
 from steepest.diagnosis.examination import Descended, examine, table_objective
 from steepest.diagnosis.findings import RULES, findings
 from steepest.prepared import Rows
@@ -386,3 +387,14 @@ def test_the_course_leaves_out_what_is_not_finite():
     assert found["losses"] == [4.0, 3.0, 2.0]
     assert (found["rate_first"], found["rate_highest"], found["rate_last"]) == (0.4, 0.4, 0.1)
     assert found["validation"] == {"first": 2.5, "best": 2.5, "best_epoch": 1, "last": 2.5}
+
+
+@pytest.mark.parametrize(("epochs", "examined", "found"), [(2, False, []), (2, True, 1), (1, False, 1)])
+def test_rows_that_are_learned_by_heart_are_no_plateau(epochs, examined, found):
+    draw = np.random.default_rng(0)
+    losses = np.concatenate([np.linspace(0.8, 0.66, 100), np.full(400, 0.66), np.full(500, 0.4)])
+    figures = {name: draw.uniform(0.1, 0.2, 1000) for name in ("gradient_norm", "learning_rate")}
+    steps = pd.DataFrame({"loss": losses + draw.normal(0, 0.002, 1000), **figures})
+    evidence = {"course": course(steps, pd.DataFrame({"loss": [0.6] * epochs})), "failure": None}
+    evidence |= {"inputs": {"condition": None}} if examined else {}
+    assert bool(plateau(evidence)) == bool(found)

@@ -104,8 +104,11 @@ class Checkpoints:
             self.save(standing)
 
     def finish(self) -> None:
-        """Save what was offered last, if it has not been saved."""
-        if self._offered is not None and self._offered is not self._saved:
+        """Save what was offered last, if it has not been saved.
+
+        A descent in place that is interrupted before its first look at a window has written over that.
+        """
+        if self._offered is not None and self._offered is not self._saved and not _is_gone(self._offered):
             self.save(self._offered)
 
     def save(self, standing: Standing) -> None:
@@ -244,6 +247,10 @@ class Checkpoints:
             f"The checkpoint can't be written to {self.folder}: {error.strerror or error}.",
             hint="Make room there, or choose another folder; what was saved before is as it was.",
         )
+
+
+def _is_gone(standing: Standing) -> bool:
+    return any(leaf.is_deleted() for leaf in jax.tree.leaves(standing.state) if isinstance(leaf, jax.Array))
 
 
 def _columns(kind: str, rows: list[Figures]) -> tuple[Arrays, list[str]]:

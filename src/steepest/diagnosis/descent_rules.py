@@ -45,6 +45,9 @@ STILL_TO_FALL = 0.4
 FLAT, FLAT_BLOCKS = 0.02, 6
 """Blocks that differ by this share of all progress, and by chance, are flat; 30% of them are a plateau."""
 
+MOST_EPOCHS_BY_HEART = 5
+"""Epochs up to which a fall can be told to be where one begins."""
+
 DEAD = 0.4
 """Share of a layer's units: He's start loses a few in a hundred, and each layer can spare some."""
 
@@ -178,7 +181,7 @@ def plateau(evidence: Evidence) -> Finding | None:
             longest, first = length, begin
     # A descent that only slows down falls fastest before it stands still.
     fastest = int(np.argmin(np.diff(losses)))
-    if longest < FLAT_BLOCKS or fastest < first + longest - 2:
+    if longest < FLAT_BLOCKS or fastest < first + longest - 2 or _by_heart(evidence, fastest):
         return None
     begins, ends = went["first_steps"][first], went["first_steps"][first + longest] - 1
     return finding(
@@ -189,6 +192,19 @@ def plateau(evidence: Evidence) -> Finding | None:
         f"steps {begins:,} to {ends:,}",
         f"--learning-rate {rounded(3 * went['rate_highest'])}, or --optimizer adam",
     )
+
+
+def _by_heart(evidence: Evidence, fastest: int) -> bool:
+    """Tell whether the loss fell where an epoch began: with many sparse features rows are learned by heart.
+
+    Fits with sparse features are those whose inputs are not examined.
+    """
+    went = evidence["course"]
+    if "inputs" in evidence or not 2 <= went["epochs"] <= MOST_EPOCHS_BY_HEART:
+        return False
+    epoch, begins = went["steps"] / went["epochs"], went["first_steps"]
+    last = begins[fastest + 2] if fastest + 2 < len(begins) else went["steps"]
+    return math.ceil((begins[fastest] - 1) / epoch) * epoch < last
 
 
 def noise_dominated(evidence: Evidence) -> Finding | None:
