@@ -204,7 +204,7 @@ def _by_heart(evidence: Evidence, fastest: int) -> bool:
         return False
     epoch, begins = went["steps"] / went["epochs"], went["first_steps"]
     last = begins[fastest + 2] if fastest + 2 < len(begins) else went["steps"]
-    return math.ceil((begins[fastest] - 1) / epoch) * epoch < last
+    return bool(math.ceil((begins[fastest] - 1) / epoch) * epoch < last)
 
 
 def noise_dominated(evidence: Evidence) -> Finding | None:
