@@ -12,6 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 import steepest
 from steepest import tasks
+from steepest.data.layout import Run as LayoutRun
+from steepest.data.layout import layout_of
+from steepest.data.packed import PackedRows
 from steepest.descent.optimizers import optimizer_by_name
 from steepest.diagnosis.course import course
 from steepest.diagnosis.descent_rules import plateau
@@ -38,6 +41,11 @@ class Table:
     groups: dict
 
 
+def _packed(features):
+    layout = layout_of([LayoutRun("numbers", features.shape[1])])
+    return PackedRows(layout, layout.empty(0)._replace(numbers=features))
+
+
 def table(features, target, kind, scale=True, standardise=True):
     """Hold a fifth of the rows out; scale features and a target of numbers by the others."""
     order = np.random.default_rng(0).permutation(len(target))
@@ -54,7 +62,7 @@ def table(features, target, kind, scale=True, standardise=True):
         shares = np.bincount(target[known].astype(int)) / len(known)
         task = tasks.Task("y", kind, LOSSES[kind], "", tuple(range(len(shares))), baseline=tuple(shares))
         target = target.astype(np.int32 if kind == "classes" else np.float32)
-    training, validation = (Rows(features[rows], target[rows], None) for rows in (known, held))
+    training, validation = (Rows(_packed(features[rows]), target[rows], None) for rows in (known, held))
     groups = {f"column {index}": slice(index, index + 1) for index in range(features.shape[1])}
     return Table(training, validation, task, groups)
 
