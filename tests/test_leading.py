@@ -129,7 +129,7 @@ def require_close(run, alone):
     ("case", "size"),
     [
         ("mlp", 2),
-        ("keras", 2),
+        pytest.param("keras", 2, marks=pytest.mark.slow),
         pytest.param("file", 2, marks=pytest.mark.slow),
         pytest.param("mlp", 3, marks=pytest.mark.slow),
         pytest.param("weighed", 2, marks=pytest.mark.slow),

@@ -363,7 +363,7 @@ def test_lbfgs_finds_the_minimum_that_scikit_learn_finds():
     np.testing.assert_allclose(result.parameters["weights"], theirs.coef_[0], atol=2e-3)
 
 
-@pytest.mark.parametrize(("rate", "most"), [(1.0, 24), (0.5, 40)])
+@pytest.mark.parametrize(("rate", "most"), [(1.0, 24), pytest.param(0.5, 40, marks=pytest.mark.slow)])
 def test_lbfgs_takes_the_steps_of_optax_and_measures_no_point_twice(rate, most):
     draws = np.random.Generator(np.random.Philox(1))
     features = draws.normal(size=(200, 4)).astype(np.float32)

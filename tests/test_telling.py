@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from steepest import worker
+from steepest import mirroring
 from steepest.callbacks import Callback
 from steepest.mirroring import Mirror, Progress, progress_of
 from steepest.spark import telling
@@ -101,7 +101,7 @@ def test_nothing_is_written_where_nothing_happened(tmp_path, count):
 
 def test_what_a_process_computes_before_and_after_the_descent_is_progress_and_waiting_is_none(monkeypatch):
     spent = [0.0]
-    monkeypatch.setattr(worker, "time", SimpleNamespace(process_time=lambda: spent[0]))
+    monkeypatch.setattr(mirroring, "time", SimpleNamespace(process_time=lambda: spent[0]))
     progress, counts = Progress(), []
 
     def beat(seconds):

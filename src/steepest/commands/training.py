@@ -50,6 +50,9 @@ def fit(
     dropout: Annotated[
         float, option("Share of hidden units that a step leaves out (default: 0).")
     ] = DEFAULT.dropout,
+    embedding: Annotated[
+        int, option("Numbers that stand for each sparse feature in the mlp (default: 8).", min=1)
+    ] = DEFAULT.embedding,
     loss: Annotated[
         str | None,
         option(

@@ -105,8 +105,13 @@ def multilayer(
     if not 0.0 <= dropout < 1.0:
         raise SteepestError(f"Dropout must lie in [0, 1), not {dropout}.")
     sizes = (inputs, *hidden, outputs)
-    if min(*hidden, outputs, max(inputs, 0 if hidden else 1)) < 1 or inputs < 0:
+    if min(sizes) < 1:
         raise SteepestError(f"Every layer needs at least one unit; these were asked for: {sizes}.")
+    return _layers(sizes, activation, dropout, output_bias)
+
+
+def _layers(sizes: Sequence[int], activation: str, dropout: float, output_bias: npt.ArrayLike) -> Model:
+    hidden, outputs = sizes[1:-1], sizes[-1]
     names = [f"layer_{number}" for number in range(1, len(sizes))]
     hidden_rule = glorot_uniform if activation == "tanh" else he_normal
 
@@ -182,7 +187,10 @@ def wide_and_deep(
     size = embedding if hidden else 0
     if size < 1 and hidden:
         raise SteepestError(f"An embedding has at least one number, not {embedding}.")
-    deep = multilayer(inputs + size * columns, hidden, outputs, **settings)
+    if inputs + size * columns:
+        deep = multilayer(inputs + size * columns, hidden, outputs, **settings)
+    else:  # all of it is wide, but for the bias
+        deep = _layers((0, outputs), "relu", 0.0, settings.get("output_bias", 0.0))
 
     def init(key: jax.Array) -> Parameters:
         embeddings = jax.random.uniform(
