@@ -64,7 +64,7 @@ def command(words, cwd, **environment):
 
 BUILDERS = """
 import keras
-from layers_of_ours import inner
+from layers_beside_ours import inner
 
 def build(columns):
     return keras.Sequential([keras.Input((columns.width,)), *inner(), keras.layers.Dense(1, "sigmoid")])
@@ -84,7 +84,7 @@ def builders(tmp_path, monkeypatch):
     """Be in a folder with a module that builds a Keras model, which imports another one there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name, text in (("builders_of_ours", BUILDERS), ("layers_of_ours", LAYERS)):
+    for name, text in (("builders_of_ours", BUILDERS), ("layers_beside_ours", LAYERS)):
         monkeypatch.delitem(sys.modules, name, raising=False)
         (tmp_path / f"{name}.py").write_text(text)
 
@@ -280,6 +280,7 @@ def test_a_keras_model_goes_on_when_a_worker_is_killed_and_from_a_run_of_one_pro
     assert not any(Path("shared").iterdir())
 
 
+@pytest.mark.slow
 def test_a_frame_goes_on_where_its_rows_are_the_same_and_else_from_the_parameters(session, tmp_path):
     def frame(scale):
         return session.range(0, 2_000, numPartitions=2).selectExpr(f"sin(id) * {scale} a", "cos(id) > 0 y")

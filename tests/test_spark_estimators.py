@@ -32,6 +32,7 @@ from real_data import flights
 from spark_sessions import spark
 from steepest.data.column import Column
 from steepest.data.columns import Plan
+from steepest.data.packed import packed_rows
 from steepest.errors import SteepestError
 from steepest.prediction import outputs_of, predict
 from steepest.run import Run, open_run, write_model
@@ -120,7 +121,8 @@ def test_transform_gives_the_runs_own_predictions(model, departures, frame):
     found = collected(model.transform(frame))
     rows = by_the_clock(departures)
     expected = predict(model.run, rows)
-    outputs = outputs_of(model.run.model, model.run.parameters, model.run.plan.encode(rows))
+    features = packed_rows(model.run.plan.layout, model.run.plan.pack(rows))
+    outputs = outputs_of(model.run.model, model.run.parameters, features)
     np.testing.assert_allclose(matrix(found["probability"])[:, 1], expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(matrix(found["rawPrediction"]), np.stack([-outputs, outputs], 1), atol=1e-5)
     assert (found["prediction"] == (expected > 0.5)).all()
