@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import steepest
+from interruptions import StopsAfter
 from steepest.descent.watching import EVERY
 
 RNG = np.random.default_rng(0)
@@ -168,21 +169,12 @@ def test_backing_off_resumes_to_the_byte(tmp_path) -> None:
             on_divergence="back-off", checkpoint=folder, checkpoint_every=0, callbacks=callbacks,
         )  # fmt: skip
 
-    class StopAt(steepest.Callback):
-        def __init__(self, windows):
-            self.left = windows
-
-        def on_window_end(self, epoch, rows, loss):
-            self.left -= 1
-            if not self.left:
-                raise steepest.Interrupted
-
     whole = descend(tmp_path / "whole")
     assert whole.setbacks
     assert whole.setbacks[0].back_to > 0
     for windows in (3, 30, 11, 40, 25):
         try:
-            descend(tmp_path / "cut", [StopAt(windows)])
+            descend(tmp_path / "cut", [StopsAfter(windows, steepest.Interrupted)])
         except steepest.Interrupted:
             continue
     resumed = descend(tmp_path / "cut")

@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import random_array
 
 import steepest
+from interruptions import StopsAfter
 from steepest.descent.loop import Interrupted
 from steepest.descent.models import rows_of
 from steepest.errors import SteepestError
@@ -147,18 +148,6 @@ def test_two_data_look_up_one_table():
     np.testing.assert_allclose(lazy.parameters["table"], whole.parameters["table"], atol=1e-6)
 
 
-class Stop(steepest.Callback):
-    """Interrupts a descent after so many windows."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def on_window_end(self, epoch, rows, loss):
-        self.left -= 1
-        if not self.left:
-            raise Interrupted
-
-
 @pytest.mark.parametrize("windows", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path, monkeypatch):
@@ -168,7 +157,9 @@ def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path
     through = steepest.minimize(looked_up, START, DATA, **asked)
     kept = {"checkpoint": tmp_path, "checkpoint_every": 1e9}
     with pytest.raises(Interrupted):
-        steepest.minimize(looked_up, START, DATA, callbacks=[Stop(windows)], **asked, **kept)
+        steepest.minimize(
+            looked_up, START, DATA, callbacks=[StopsAfter(windows, Interrupted)], **asked, **kept
+        )
     assert list(tmp_path.glob("checkpoint-*")), "where it stood is kept"
     again = steepest.minimize(looked_up, START, DATA, **asked, **kept)
     for name, values in through.parameters.items():

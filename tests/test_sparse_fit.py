@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import steepest
+from interruptions import StopsAfter
 from steepest.data import cache
 from steepest.errors import SteepestError
 from steepest.prediction import evaluate_run, predict
@@ -133,24 +135,39 @@ def test_the_cache_the_memory_and_the_format_make_no_difference(mails, runs, tmp
         np.testing.assert_array_equal(run.parameters["table"], runs["mlp"].parameters["table"])
 
 
-class Stop(steepest.Callback):
-    """Interrupts a fit after so many windows."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def on_window_end(self, epoch, rows, loss):
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 def test_an_interrupted_fit_goes_on_to_the_byte(mails, runs, tmp_path, monkeypatch):
     asked = {**ASKED, "model": "mlp", "hidden": [8], "out": str(tmp_path / "run")}
     with pytest.raises(KeyboardInterrupt):
-        steepest.fit(mails, "spam", callbacks=[Stop(2)], **asked)
+        steepest.fit(mails, "spam", callbacks=[StopsAfter(2, KeyboardInterrupt)], **asked)
     run = steepest.fit(mails, "spam", **asked)
     np.testing.assert_array_equal(run.parameters["table"], runs["mlp"].parameters["table"])
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
+def test_more_epochs_lead_where_all_at_once_would(mails, tmp_path, optimizer):
+    asked = {**ASKED, "optimizer": optimizer, "l2": 1e-4}
+    first, whole = (
+        steepest.fit(mails, "spam", out=str(tmp_path / f"{epochs}"), **{**asked, "epochs": epochs})
+        for epochs in (2, 5)
+    )
+    more = steepest.fit(
+        mails, "spam", from_=str(first.path), out=str(tmp_path / "more"), **{**asked, "epochs": 3}
+    )
+    jax.tree.map(np.testing.assert_array_equal, more.parameters, whole.parameters)
+
+
+@pytest.mark.parametrize(
+    "options", [{"model": "a:b"}, {"on": "spark", "workers": 2}], ids=["Keras", "on Spark"]
+)
+def test_what_has_no_sparse_features_does_not_go_on_from_a_run_that_has(mails, runs, tmp_path, options):
+    with pytest.raises(SteepestError, match="has sparse features, which neither"):
+        steepest.fit(
+            mails,
+            "spam",
+            from_=str(runs["linear"].path),
+            out=str(tmp_path / "run"),
+            **{**ASKED, **options},
+        )
 
 
 @pytest.mark.parametrize(

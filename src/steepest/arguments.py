@@ -164,13 +164,13 @@ def strengths(name: str, strength: Any, start: Any) -> Any:
     for each, leaf in zip(jax.tree.leaves(strength), jax.tree.leaves(start), strict=True):
         if np.shape(each) not in ((), leaf.shape):
             raise SteepestError(f"{name} must be a number for each parameter, or of the parameter's shape.")
-    full = jax.tree.map(
-        lambda each, leaf: np.broadcast_to(np.asarray(each, leaf.dtype), leaf.shape), strength, start
-    )
-    values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)])
+    given = jax.tree.map(lambda each, leaf: np.asarray(each, leaf.dtype), strength, start)
+    values = np.concatenate([np.ravel(each) for each in jax.tree.leaves(given)])
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise SteepestError(f"{name} must be 0 or above.")
-    return full if values.any() else None
+    if not values.any():
+        return None
+    return jax.tree.map(lambda each, leaf: np.broadcast_to(each, leaf.shape), given, start)
 
 
 def uniform(strength: Split) -> Split:

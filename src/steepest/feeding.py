@@ -27,11 +27,11 @@ from steepest.arguments import (
 from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
 from steepest.data.order import Rows
-from steepest.data.pairs import Pairs, Strips, touched
+from steepest.data.pairs import Pairs, Strips, taken, touched
 from steepest.data.prefetch import prefetch
 from steepest.data.shared import Shared, SharedBlocks
 from steepest.descent.epoch import Batches
-from steepest.descent.loop import Pace
+from steepest.descent.pace import Pace
 from steepest.descent.validation import Validation
 from steepest.errors import SteepestError
 from steepest.process_group import ProcessGroup
@@ -149,9 +149,7 @@ def batches(
         return (whole for _ in range(epoch, epochs))
 
     def fetch(numbers: Rows) -> tuple[Any, Any]:
-        of_each = [np.empty((len(numbers), *each.shape[1:]), each.dtype) for each in arrays]
-        for each, out in zip(arrays, of_each, strict=True):
-            gather(each, numbers, out)
+        of_each = [taken(each, numbers) for each in arrays]
         weights = np.ones(len(numbers), np.float32)
         if not isinstance(weighed, int):
             gather(weighed, numbers, weights)

@@ -17,7 +17,7 @@ from steepest.data.column import Column
 from steepest.data.columns import Plan
 from steepest.data.order import Rows
 from steepest.data.packed import Inputs, PackedRows
-from steepest.data.pairs import Pairs, Strips
+from steepest.data.pairs import Pairs
 from steepest.data.sparse import sparse_value
 from steepest.evaluation import permutation_importance
 from steepest.tasks import Task
@@ -133,8 +133,7 @@ class _Sampled:
         """Return what a model sees of the rows."""
         if self.lists is None:
             return Inputs(self.dense, self.places)
-        batch = self.lists.batches(np.arange(len(self.dense))[None])
-        return Inputs(self.dense, self.places, Strips(*(each[0] for each in batch)))
+        return Inputs(self.dense, self.places, self.lists.batch(np.arange(len(self.dense))))
 
 
 def _largest_weights(arrays: dict[str, Floats], plan: Plan) -> dict[str, Any]:

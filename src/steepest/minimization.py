@@ -12,20 +12,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from steepest import feeding
 from steepest.arguments import (
-    Lookup,
-    Objective,
     Parameters,
     as_objective,
     check_choice,
@@ -38,20 +33,19 @@ from steepest.arguments import (
     refuse_without,
     row_count,
     strengths,
-    uniform,
     with_pairs,
 )
 from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
+from steepest.compiling import compile_parts
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program
-from steepest.descent.loop import Descent, Interrupted, Outcome, Pace, descend
-from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
+from steepest.descent.epoch import Constants
+from steepest.descent.loop import Descent, Interrupted, Outcome, descend
+from steepest.descent.optimizers import Optimizer, as_optimizer
+from steepest.descent.pace import Pace
 from steepest.descent.ranks import alone
-from steepest.descent.room import make_room
 from steepest.descent.standing import MOST_SETBACKS, Standing
 from steepest.descent.stopping import Patience
-from steepest.descent.tables import Idle, lazily, split
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
 from steepest.process_group import ProcessGroup, seconds_of_step
@@ -359,67 +353,3 @@ def _backing_off(
         standing = outcome.standing.backed_off(failure.step, failure.learning_rate)
         descent.notify("setback", setback=standing.setbacks[-1])
         save(standing)
-
-
-def compile_parts(
-    call: Objective,
-    start: Parameters,
-    rule: Optimizer,
-    seed: int,
-    pace: Pace,
-    l1: Any,
-    l2: Any,
-    tables: Sequence[Lookup] = (),
-) -> tuple[Program, states.State, Constants]:
-    """Return what is compiled, where it starts, and its constants.
-
-    Rules that work element by element run on one flat vector: fewer and larger operations a step.
-    """
-    make_room()
-    searches = rule.name == LINE_SEARCH
-    if searches and not pace.whole:
-        raise SteepestError(
-            "L-BFGS needs the loss of all rows at each step; a batch has only some.",
-            hint="Add --batch-size all, or take another optimizer.",
-        )
-    first, second = strengths("l1", l1, start), strengths("l2", l2, start)
-    if tables and rule.preconditioner is None:
-        raise SteepestError(
-            f"The rule {rule.name!r} has no lazy form, so that it moves whole tables at each step.",
-            hint="Take steepest.Adam(...) or its like, or leave the lookups out.",
-        )
-    if first is not None and rule.preconditioner is None:
-        raise SteepestError(
-            f"L1 needs one of Steepest's own update rules; the proximal step of {rule.name!r} is not known.",
-            hint="Use steepest.Adam(...) or its like, or put |θ| into the objective.",
-        )
-    position: Any = start
-    unravel: Callable[[Any], Any] = _as_it_is
-    transformation, idle = rule.transformation, None
-    if tables:
-        names = tuple(table.table for table in tables)
-        position, unravel = split(jax.tree.map(jnp.copy, start), names)  # the descent is in place
-        first, second = (each and uniform(split(each, names)[0]) for each in (first, second))
-        changes = rule.rest is not None or first is not None or second is not None
-        if changes and rule.preconditioner is not None:
-            transformation, idle = lazily(transformation), Idle(rule.rest, rule.preconditioner)
-    elif rule.preconditioner is not None:
-        position, unravel = ravel_pytree(start)
-        first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
-    program = Program(call, transformation, rule.preconditioner, unravel, searches=searches, idle=idle)
-    state = _first_state(transformation.init, position)
-    tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
-    limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
-    return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)
-
-
-@partial(jax.jit, static_argnums=0)
-def _first_state(init: Callable[[Any], Any], position: Any) -> states.State:
-    # A rule's state may hold one array twice, but each is given to the compiled epoch for good; and numbers
-    # of no settled type, which have one after the first window: the epoch would be compiled anew.
-    memory = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), init(position))
-    return states.start(position, memory)
-
-
-def _as_it_is(parameters: Parameters) -> Parameters:
-    return parameters

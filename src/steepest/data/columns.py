@@ -24,7 +24,7 @@ from steepest.data.encode import (
     too_large,
 )
 from steepest.data.layout import DENSE, Layout, Packed, Ragged, layout_of
-from steepest.data.sparse import ONE_A_ROW, TEXTS, Pairs, sparse_name
+from steepest.data.sparse import ONE_A_ROW, TEXTS, ListPairs, sparse_name
 from steepest.data.summary import plain_values
 from steepest.errors import SteepestError
 
@@ -171,13 +171,13 @@ class Plan:
         codes = np.empty((out.codes.shape[1], rows), out.codes.dtype)
         places = np.empty((out.places.shape[1], rows), np.int32)
         to = {"numbers": iter(numbers), "code": iter(codes), "category": iter(places)}
-        lists: list[Pairs] = []
+        lists: list[ListPairs] = []
         for column, whole in zip(self.columns, columns, strict=True):
             part = whole.slice(begins, rows)
             values = part if pa.types.is_floating(part.type) else plain_values(part)
             for run, kept in zip(runs(column), pack(column, values), strict=True):
                 first = 0 if run.source in DENSE else self.sparse_groups[column.name].start
-                if isinstance(kept, Pairs):
+                if isinstance(kept, ListPairs):
                     lists.append(kept._replace(places=kept.places + np.int32(first)))
                     continue
                 place = next(to[run.source])
@@ -273,7 +273,7 @@ def _side_by_side(widths: Mapping[str, int]) -> dict[str, slice]:
     return places
 
 
-def _row_by_row(rows: int, lists: list[Pairs]) -> Ragged:
+def _row_by_row(rows: int, lists: list[ListPairs]) -> Ragged:
     """Return the pairs of list columns in the order of the rows, and of the columns within a row."""
     lengths = np.empty((rows, len(lists)), np.int32)
     for number, each in enumerate(lists):

@@ -14,7 +14,7 @@ from steepest.data.column import Column
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
 from steepest.data.listing import is_list, texts_of
-from steepest.data.sparse import Pairs, crossed, pack_sparse, run_of
+from steepest.data.sparse import ListPairs, crossed, pack_sparse, run_of
 from steepest.data.summary import DAY, numbers_of, plain_values, type_of
 from steepest.errors import SteepestError, nearest
 
@@ -70,7 +70,7 @@ class Kind:
 
     names: Callable[[Column], tuple[str, ...]]
     runs: Callable[[Column], tuple[Run, ...]]
-    pack: Callable[[Column, pa.ChunkedArray], Iterable[Kept | Pairs]]
+    pack: Callable[[Column, pa.ChunkedArray], Iterable[Kept | ListPairs]]
 
 
 def feature_names(column: Column) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def runs(column: Column) -> tuple[Run, ...]:
     return _kind(column).runs(column) + ((Run("code", 1),) if column.missing else ())
 
 
-def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept | Pairs]:
+def pack(column: Column, values: pa.ChunkedArray) -> Iterator[Kept | ListPairs]:
     """Yield what is kept of a column's values, for each of its `runs`.
 
     Parameters

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from steepest.data.gather import Array, advise, mapped
 from steepest.data.layout import Layout, Packed
 from steepest.data.order import Rows
-from steepest.data.pairs import Pairs, Strips, in_strips
+from steepest.data.pairs import Pairs, in_strips
 
 ROWS_AT_ONCE = 2**12
 """Rows that are expanded at a time: few enough for what was gathered of them to stay in the cache."""
@@ -94,7 +94,7 @@ class PackedRows:
         places = np.where(rows[:, None] >= 0, self.packed.places[rows], self.layout.sparse)
         if self.lists is None:
             return Inputs(dense, places)
-        return Inputs(dense, places, Strips(*(each[0] for each in self.lists.batches(rows[None]))))
+        return Inputs(dense, places, self.lists.batch(rows))
 
     def __getitem__(self, rows: slice | Rows) -> npt.NDArray[np.float32]:
         """Return the dense features of some rows."""

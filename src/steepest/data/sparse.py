@@ -26,7 +26,7 @@ TEXTS = ("text", "words", "characters")
 Places = npt.NDArray[np.int32]
 
 
-class Pairs(NamedTuple):
+class ListPairs(NamedTuple):
     """What is kept of a list column: the parts of `steepest.data.layout.Ragged`, with lengths [rows]."""
 
     lengths: npt.NDArray[np.int32]
@@ -52,7 +52,7 @@ def run_of(column: Column) -> Run:
     return Run("category" if column.kind in ONE_A_ROW else "list", width)
 
 
-def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | Pairs:
+def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | ListPairs:
     """Return the places of a sparse column's values, counted from its first one.
 
     Parameters
@@ -64,7 +64,7 @@ def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | Pairs:
 
     Returns
     -------
-    numpy.ndarray or Pairs
+    numpy.ndarray or ListPairs
         For what has one feature a row, int32 [rows]: the place, or the width of the column's run for none.
     """
     if column.kind in TEXTS:
@@ -118,7 +118,7 @@ def _category(column: Column, texts: pa.ChunkedArray | pa.Array) -> Places:
     return kept
 
 
-def _list(column: Column, values: pa.ChunkedArray) -> Pairs:
+def _list(column: Column, values: pa.ChunkedArray) -> ListPairs:
     separator = sparse_of(column).separator
     lists = split(values, separator) if separator else values
     if pa.types.is_null(lists.type):
@@ -141,7 +141,7 @@ def _places_of_values(column: Column, values: pa.Array) -> npt.NDArray[np.int64]
 
 def _pairs(
     rows: int, keys: npt.NDArray[np.int64], bits: int
-) -> tuple[Pairs, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[ListPairs, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return each place of each row once, at value 1; how often it occurred, and in which row.
 
     Parameters
@@ -164,17 +164,17 @@ def _pairs(
     counts = np.empty(len(firsts), np.int64)
     np.subtract(firsts[1:], firsts[:-1], out=counts[:-1])
     counts[-1:] = len(keys) - firsts[-1:]
-    return Pairs(lengths, places, np.ones(len(kept), np.float32)), counts, owners
+    return ListPairs(lengths, places, np.ones(len(kept), np.float32)), counts, owners
 
 
-def _text(column: Column, values: pa.ChunkedArray) -> Pairs:
+def _text(column: Column, values: pa.ChunkedArray) -> ListPairs:
     parts = [_of_piece(column, piece) for _, piece in pieces_of(texts_of(values))]
     if not parts:
-        return Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
-    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
+        return ListPairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
+    return ListPairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _of_piece(column: Column, texts: pa.LargeStringArray) -> Pairs:
+def _of_piece(column: Column, texts: pa.LargeStringArray) -> ListPairs:
     """Return tf-idf, or tf where words are hashed: (1 + ln count) idf, each row at length 1.
 
     The inverse document frequency is ln((1 + documents) / (1 + count of documents)) + 1, as in scikit-learn's

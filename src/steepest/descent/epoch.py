@@ -206,9 +206,16 @@ class Moved(NamedTuple):
 
 def at_rows(program: Program, constants: Constants, state: State, batch: Batches) -> State:
     """Return the state of the rows that a batch looks up, as they are now; all of it without tables."""
-    if batch.touched is None:
-        return state
-    part: State = narrowed(state, batch.touched)
+    return _now(program, constants, _at_rows(state, batch))
+
+
+def _at_rows(state: State, batch: Batches) -> State:
+    """Return the state of the rows that a batch looks up, as they were left."""
+    part: State = state if batch.touched is None else narrowed(state, batch.touched)
+    return part
+
+
+def _now(program: Program, constants: Constants, part: State) -> State:
     return part if program.idle is None else caught_up(program.idle, constants.l1, constants.l2, part)
 
 
@@ -262,8 +269,8 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
 
 def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
     """Take one step of the descent, or none where it would not count."""
-    before = narrowed(state, batch.touched) if batch.touched is not None else state
-    part = at_rows(program, constants, state, batch)
+    before = _at_rows(state, batch)
+    part = _now(program, constants, before)
     parameters, optimizer_state, record, _ = move(program, constants, part, batch)
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
     still, status = converged(constants, state, record.loss, record.gradient_norm)

@@ -28,10 +28,11 @@ from steepest.descent.epoch import (
 )
 from steepest.descent.failure import Failure, cause_of
 from steepest.descent.history import Figures, Floats, Steps
+from steepest.descent.pace import Pace, ending, steps_taken
 from steepest.descent.ranks import alone
 from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
-from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, RUNNING, State
+from steepest.descent.state import LOSS_CONVERGED, State
 from steepest.descent.stopping import Patience, unchanged
 from steepest.descent.tables import is_split, settled
 from steepest.descent.validation import Measured, Validation, figures_of, measure
@@ -57,43 +58,6 @@ class Window(Protocol):
     def rows(self) -> npt.NDArray[np.int64]: ...  # noqa: D102
     @property
     def touched(self) -> Any: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How a descent is divided, and when it has converged.
-
-    Parameters
-    ----------
-    epochs
-        The most epochs to run.
-    steps_per_epoch
-        Steps of an epoch.
-    windows_per_epoch
-        Windows of an epoch.
-    tolerance
-        Relative change of the loss, or norm of the gradient, that counts as converged.
-    whole
-        Whether every step sees all there is to see (batch descent, or a function without data). Then
-        convergence is looked for at each step, within the compiled program; else after each epoch.
-    limit
-        What the last epoch is called when it is reached.
-    weightless
-        Whether a row may have a weight of zero, and so a step may have nothing to go by.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    windows_per_epoch: int
-    tolerance: float
-    whole: bool
-    limit: str
-    weightless: bool = False
-
-    @property
-    def sure(self) -> bool:
-        """Whether every step counts, unless one is not finite: none is all padding, none converges."""
-        return not (self.whole or self.weightless)
 
 
 @dataclass(frozen=True)
@@ -167,6 +131,13 @@ class _Place(NamedTuple):
     step: int
 
 
+class _Clock(NamedTuple):
+    """When the descent and its epoch began, by `time.perf_counter`, as if it had never been interrupted."""
+
+    began: float
+    epoch_began: float
+
+
 class _Handed(NamedTuple):
     """A window that was handed to the device and whose record has not been read."""
 
@@ -188,22 +159,26 @@ def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> 
     was begun is let go.
     """
     began = time.perf_counter() - standing.seconds
+    clock = _Clock(began, began + sum(figures["seconds"] for figures in standing.history.epochs))
     current = None
-    while not (why := _ending(descent, standing)):
+    while not (why := ending(descent.pace, descent.patience, standing)):
         if current is None:
             place = _Place(standing.epoch, standing.window, standing.totals.steps)
             current = _hand_over(descent, windows, place, standing.state, standing.scale)
         following = _look_ahead(descent, windows, current, standing.scale)
-        standing, failure = _advance(descent, current, standing, began)
+        epoch = standing.epoch
+        standing, failure = _advance(descent, current, standing, clock)
         if failure:
             parameters = standing.state.parameters
             return Outcome(
                 standing, failure.describe(not descent.pace.whole), failure.step, parameters, failure
             )
+        if standing.epoch > epoch:
+            clock = clock._replace(epoch_began=clock.epoch_began + standing.history.epochs[-1]["seconds"])
         descent.checkpoint(standing)
         current = following
     parameters = standing.best.parameters if descent.patience else standing.state.parameters
-    return Outcome(standing, why, _steps_taken(descent, standing), parameters)
+    return Outcome(standing, why, steps_taken(descent.pace, standing), parameters)
 
 
 def _hand_over(
@@ -253,36 +228,35 @@ def in_place(state: State) -> bool:
 
 
 def _advance(
-    descent: Descent, window: _Handed, standing: Standing, began: float
+    descent: Descent, window: _Handed, standing: Standing, clock: _Clock
 ) -> tuple[Standing, Failure | None]:
     """Go on to the end of a window that was handed over.
 
     If that is interrupted and there is no other state to go on from, where the window ends is kept.
     """
     try:
-        return _after(descent, window, standing, began)
+        return _after(descent, window, standing, clock)
     except BaseException:
         if in_place(window.after):
             history = standing.history.until(standing.recorded, standing.epoch)
             quietly = replace(descent, notify=lambda _, **__: None)
-            after, failure = _after(quietly, window, replace(standing, history=history), began)
+            after, failure = _after(quietly, window, replace(standing, history=history), clock)
             if failure is None:
                 descent.checkpoint(after)
         raise
 
 
 def _after(
-    descent: Descent, window: _Handed, standing: Standing, began: float
+    descent: Descent, window: _Handed, standing: Standing, clock: _Clock
 ) -> tuple[Standing, Failure | None]:
     totals = standing.totals
-    epoch_began = began + sum(figures["seconds"] for figures in standing.history.epochs)
     standing, failure = _read(descent, window, standing)
     if failure:
         return standing, failure
     loss = standing.totals.mean_since(totals)
     if standing.window == descent.pace.windows_per_epoch:
-        standing = _end_epoch(descent, window.measured, standing, epoch_began)
-    return replace(standing, seconds=time.perf_counter() - began).remembering(loss), None
+        standing = _end_epoch(descent, window.measured, standing, clock.epoch_began)
+    return replace(standing, seconds=time.perf_counter() - clock.began).remembering(loss), None
 
 
 def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standing, Failure | None]:
@@ -383,40 +357,4 @@ def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, 
         plateau=plateau,
         best=best,
         stopped=stopped,
-    )
-
-
-def _ending(descent: Descent, standing: Standing) -> str:
-    """Say why a descent that stands here is over; nothing if it is not."""
-    patience, pace, best = descent.patience, descent.pace, standing.best
-    if standing.window:
-        return ""
-    if standing.stopped:
-        return standing.stopped
-    if int(standing.state.status) != RUNNING:
-        return _describe_convergence(descent, standing)
-    if patience and patience.exhausted(best):
-        return patience.describe(best, standing.epoch)
-    if standing.epoch < pace.epochs:
-        return ""
-    kept = f"; {patience.describe_best(best)}" if patience and best.epoch != standing.epoch else ""
-    return f"{pace.limit} was reached{kept}"
-
-
-def _steps_taken(descent: Descent, standing: Standing) -> int:
-    """Return the steps that were looked at; the one that showed convergence did not move."""
-    status = int(standing.state.status)
-    return int(standing.state.step) + (descent.pace.whole and status != RUNNING)
-
-
-def _describe_convergence(descent: Descent, standing: Standing) -> str:
-    pace, taken = descent.pace, _steps_taken(descent, standing)
-    where = f"step {taken:,}" if pace.whole else f"epoch {standing.epoch:,}"
-    if int(standing.state.status) == GRADIENT_CONVERGED:
-        norm = standing.history.steps(taken - 1, taken).gradient_norm[0]
-        return f"converged at {where}: the gradient's norm, {norm:.3g}, is within {pace.tolerance:g}"
-    unit = "steps" if pace.whole else "epochs"
-    return (
-        f"converged at {where}: the loss changed by at most {pace.tolerance:g} of itself "
-        f"in {PATIENCE} {unit} running"
     )

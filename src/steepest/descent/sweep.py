@@ -68,7 +68,7 @@ def sweep(
     variants
         K.
     sure
-        Whether every step counts; see `steepest.descent.loop.Pace`.
+        Whether every step counts; see `steepest.descent.pace.Pace`.
 
     Returns
     -------

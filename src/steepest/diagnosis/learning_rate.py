@@ -32,6 +32,7 @@ from steepest.arguments import (
     refuse_without,
     with_pairs,
 )
+from steepest.compiling import as_it_is, compile_parts
 from steepest.descent import state as states
 from steepest.descent.epoch import Batches, Constants, Program, penalty, weighted_mean
 from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
@@ -49,7 +50,6 @@ from steepest.diagnosis.rates import (
     search,
     too_short,
 )
-from steepest.minimization import compile_parts
 
 MOST_ROWS = 2**12
 """Rows of the sample by which rates are judged; and of a batch: more are no better to tell rates apart."""
@@ -187,14 +187,10 @@ def _as_tree(
     tree = unravel(state.parameters)
     l1, l2 = (None if each is None else unravel(each) for each in (constants.l1, constants.l2))
     return (
-        program._replace(unravel=_as_it_is),
+        program._replace(unravel=as_it_is),
         states.start(tree, program.transformation.init(tree)),
         constants._replace(l1=l1, l2=l2),
     )
-
-
-def _as_it_is(parameters: Parameters) -> Parameters:
-    return parameters
 
 
 def _shape(schedule: Schedule, planned: int, steps: int) -> Floats:

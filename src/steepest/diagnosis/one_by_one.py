@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.arguments import Objective
-from steepest.data.gather import gather
-from steepest.data.pairs import Pairs, Strips
+from steepest.data.pairs import taken
 from steepest.descent.epoch import Batches, Constants, Program, run_window_in_place
 from steepest.descent.state import RUNNING, State
 from steepest.descent.tables import settled
@@ -82,7 +81,9 @@ def search_one_by_one(trial: Trial, planned: int, shape: Any, most_rows: int) ->
     if not len(rows):  # every step sees all rows
         rows = first.rows[first.rows >= 0][:most_rows]
     windows = _first(windows, steps)
-    judge = partial(_loss, trial.objective, _gathered(trial.data, rows))
+    judge = partial(
+        _loss, trial.objective, {name: taken(source, rows) for name, source in trial.data.items()}
+    )
     begun = float(judge(trial.program.unravel(trial.start.parameters)))
     return search(partial(_reach, trial, windows, shape(steps), judge), begun, steps, planned, len(rows))
 
@@ -99,18 +100,6 @@ def _first(windows: list[Any], steps: int) -> list[Any]:
 
 def _with_tables(window: Any, start: State) -> zip[Any]:
     return zip(window.touched, start.parameters.tables, strict=True)
-
-
-def _gathered(data: dict[str, Any], rows: Any) -> dict[str, Any]:
-    """Return rows of all data, with their places as they are."""
-    found: dict[str, Any] = {}
-    for name, source in data.items():
-        if isinstance(source, Pairs):
-            found[name] = Strips(*(each[0] for each in source.batches(rows[None])))
-        else:
-            found[name] = np.empty((len(rows), *source.shape[1:]), source.dtype)
-            gather(source, rows, found[name])
-    return found
 
 
 @partial(jax.jit, static_argnums=0)

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.arguments import as_data, row_count
-from steepest.data.gather import gather
-from steepest.data.pairs import Pairs, Strips
+from steepest.data.pairs import taken
 from steepest.descent.history import Figures
 from steepest.descent.state import State
 from steepest.diagnosis.curvature import largest_curvature, stability
@@ -34,15 +33,7 @@ def sample_rows(data: Any) -> Any:
         return jnp.zeros(1)
     chosen = np.unique(np.linspace(0, row_count(data) - 1, MOST_ROWS).round().astype(np.int64))
 
-    def some(leaf: Any) -> Any:
-        array = as_data(leaf)
-        if isinstance(array, Pairs):
-            return Strips(*(each[0] for each in array.batches(chosen[None])))
-        sampled = np.empty((len(chosen), *array.shape[1:]), array.dtype)
-        gather(array, chosen, sampled)
-        return sampled
-
-    return jax.tree.map(some, data)
+    return jax.tree.map(lambda leaf: taken(as_data(leaf), chosen), data)
 
 
 def is_measured(epoch: int) -> bool:
