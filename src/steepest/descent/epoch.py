@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from steepest.descent.optimizers import Preconditioner
 from steepest.descent.ranks import RANKS, added_up, averaged, over_all, over_ranks
+from steepest.descent.rules import Preconditioner
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
 from steepest.descent.tables import Idle, caught_up, narrowed, strength_of, widened
 
