@@ -191,30 +191,34 @@ def _splits_of(state: State) -> list[Split]:
 
 def _side_by_side(parts: Tables) -> jax.Array:
     """Return parts of rows side by side; whole numbers bit by bit."""
-    kind = jnp.result_type(*(each.dtype for each in parts if jnp.issubdtype(each.dtype, jnp.floating)))
-    flat = [each.reshape(len(each), -1) for each in parts]
-    return jnp.concatenate(
-        [
-            jax.lax.bitcast_convert_type(each, kind)
-            if jnp.issubdtype(each.dtype, jnp.integer)
-            else each.astype(kind)
-            for each in flat
-        ],
-        axis=1,
-    )
+    kind = jnp.result_type(*(each.dtype for each in parts if not _is_whole(each.dtype)), jnp.float32)
+    as_bits = f"int{8 * kind.itemsize}"
+
+    def one(part: jax.Array) -> jax.Array:
+        numbers = part.reshape(len(part), -1)
+        if _is_whole(part.dtype):
+            return jax.lax.bitcast_convert_type(numbers.astype(as_bits), kind)
+        return numbers.astype(kind)
+
+    return jnp.concatenate([one(part) for part in parts], axis=1)
 
 
 def _apart(rows: jax.Array, parts: Sequence[Part]) -> Tables:
     """Return the first parts of rows, each ``[rows, ...]``."""
     found, begins = [], 0
+    as_bits = f"int{8 * rows.dtype.itemsize}"
     for shape, dtype in parts:
         ends = begins + math.prod(shape)
         numbers = rows[:, begins:ends]
-        is_whole = jnp.issubdtype(dtype, jnp.integer)
-        typed = jax.lax.bitcast_convert_type(numbers, dtype) if is_whole else numbers.astype(dtype)
-        found.append(typed.reshape(len(rows), *shape))
+        if _is_whole(dtype):
+            numbers = jax.lax.bitcast_convert_type(numbers, as_bits)
+        found.append(numbers.astype(dtype).reshape(len(rows), *shape))
         begins = ends
     return tuple(found)
+
+
+def _is_whole(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.integer))
 
 
 @lru_cache
