@@ -23,6 +23,7 @@ from steepest.data import columns, deciding, summary
 from steepest.data.columns import Plan, plan_from_json
 from steepest.data.learning import learn
 from steepest.data.summary import merge, summarise
+from steepest.data.wishes import Wishes
 from steepest.errors import SteepestError
 
 
@@ -292,6 +293,21 @@ def test_rare_and_unseen_values_share_a_feature():
     np.testing.assert_array_equal(plan.encode(other), [[0, 0, 0, 1]] * 3 + [[0, 1, 0, 0]])
     small = learn(pa.table({"c": values[-30:]}))
     assert small.feature_names == ("c = other", "c = rare", "c = sometimes")
+
+
+@pytest.mark.parametrize(
+    ("zeros", "kinds", "features"),
+    [
+        (1_000, {}, ("gain = 0", "gain = 5178", "gain = 99999", "gain = other")),
+        (1_000, {"gain": "number"}, ("gain",)),
+        (900, {}, ("gain",)),
+    ],
+    ids=["nearly all", "asked for", "not all"],
+)
+def test_integers_that_are_nearly_always_the_same_are_a_category(zeros, kinds, features):
+    values = [0] * zeros + [99_999] * 40 + [5_178] * 55 + [7] * 9
+    plan = learn(pa.table({"gain": values}), wishes=Wishes(kinds=kinds))
+    assert plan.feature_names == features
 
 
 def test_integers_are_taken_for_text_where_text_was_learned():

@@ -28,6 +28,9 @@ MOST_FEATURES = 256
 FEWEST_TO_JUDGE = 20
 """The number of rows from which on a column can be told to be an identifier."""
 
+ALMOST_ALL = 0.9
+"""The share of rows from which on a whole number that they all have makes a category of its column."""
+
 LONG_TEXT = 50
 """The mean number of characters beyond which values that mostly differ are taken for text."""
 
@@ -117,7 +120,16 @@ def _why_no_number(name: str, summary: Summary) -> str:
     return f"It looks like {looks}: integers, none of which occurs twice."
 
 
-def _learn_number(name: str, summary: Summary) -> Column | None:
+def _learn_integer(name: str, summary: Summary) -> Column | None:
+    """Learn whole numbers: as a category where nearly all rows have the same one, and few have another."""
+    counts, present = summary.value_counts or {}, summary.rows - summary.missing
+    if len(counts) > 2 and max(counts.values()) >= ALMOST_ALL * present:
+        return _learn_category(name, summary)
+    return learn_number(name, summary)
+
+
+def learn_number(name: str, summary: Summary) -> Column | None:
+    """Learn numbers: None where they differ too little."""
     mean, deviation = _mean_and_deviation(name, summary)
     return Column(name, "number", summary.type, mean, deviation) if deviation else None
 
@@ -133,7 +145,8 @@ def _learn_category(name: str, summary: Summary) -> Column | None:
     kept = tuple(value for value in ranked if counts[value] >= least)[:MOST_FEATURES]
     if not kept:
         return None
-    return Column(name, "category", summary.type, values=kept, other=len(kept) < len(ranked))
+    values = tuple(map(str, kept))
+    return Column(name, "category", summary.type, values=values, other=len(kept) < len(ranked))
 
 
 def _learn_time(name: str, summary: Summary) -> Column | None:
@@ -151,8 +164,8 @@ def _learn_time(name: str, summary: Summary) -> Column | None:
 
 
 LEARNERS: dict[str, Callable[[str, Summary], Column | None]] = {
-    "number": _learn_number,
-    "integer": _learn_number,
+    "number": learn_number,
+    "integer": _learn_integer,
     "boolean": _learn_boolean,
     "string": _learn_category,
     "timestamp": _learn_time,

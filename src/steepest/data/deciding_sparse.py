@@ -13,11 +13,11 @@ from steepest.data.columns import Dropped
 from steepest.data.counting import most_frequent
 from steepest.data.deciding import (
     FEWEST_TO_JUDGE,
-    LEARNERS,
     LONG_TEXT,
     MINIMUM_COUNT,
     MOST_FEATURES,
     SMALL_TABLE,
+    learn_number,
 )
 from steepest.data.encode import CALLED
 from steepest.data.sparse import TEXTS
@@ -83,7 +83,7 @@ def decide_sparse(
     if kind in TEXTS and words is not None:
         learned = _learn_text(name, kind, summary, words, wishes)
     elif kind == "number":
-        learned = LEARNERS[summary.type](name, summary)
+        learned = learn_number(name, summary)
     else:
         learned = _learn_values(name, kind, summary, wishes)
     if learned is None and kind in TEXTS:
