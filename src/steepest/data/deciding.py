@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from steepest.data.column import Column
 from steepest.data.columns import Dropped
-from steepest.data.encode import PARTS
+from steepest.data.encode import CALLED, PARTS
+from steepest.data.maps import nested_type
 from steepest.data.summary import DAY, MOST_VALUES, Summary
 from steepest.errors import SteepestError
 
@@ -68,6 +69,8 @@ def _why_useless(name: str, column_type: pa.DataType, summary: Summary) -> str:
     """Return why a column says nothing that can be learned, or nothing."""
     if summary.missing == summary.rows:
         return "All of its values are missing."
+    if nested := summary.type == "unsupported" and nested_type(column_type):
+        return f"It holds {CALLED[nested]}: a fit learns from them, but not where all features are dense."
     if summary.type == "unsupported":
         return f"Values of the type {column_type} have no encoding: take out of them what matters."
     if summary.minimum == summary.maximum and not summary.missing:

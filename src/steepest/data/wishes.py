@@ -9,7 +9,7 @@ from typing import Any
 
 from steepest.errors import SteepestError, nearest
 
-KINDS = ("number", "category", "hashed", "text", "words", "characters", "list")
+KINDS = ("number", "category", "hashed", "text", "words", "characters", "list", "pairs")
 """The kinds that may be asked for; ``list:|`` is text in which ``|`` separates the values of a list."""
 
 FEWEST_BITS, MOST_BITS = 10, 28
