@@ -1,4 +1,4 @@
-"""Text files of rows, a block at a time: what CSV and JSON lines have in common."""
+"""Text files of rows, a block at a time: what CSV, JSON lines and svmlight have in common."""
 
 from __future__ import annotations
 
