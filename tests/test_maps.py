@@ -350,7 +350,7 @@ def test_what_needs_dense_features_says_so(tmp_path):
     x, y = classes(100)
     data = {"x": x, "n": np.arange(100.0) % 7, "y": y}
     with fails("x", "too many", "--drop x"):
-        compare(Settings(MEMORY, "y", epochs=1), [{"batch_size": 7}], data, out=tmp_path / "compared")
+        compare(Settings(MEMORY, "y", epochs=1), [{"batch_size": 7}, {}], data, out=tmp_path / "compared")
     told = steepest.explore(data, "y")
     (column,) = (each for each in told.record["columns"] if each["name"] == "x")
     assert column["kind"] == "unsupported"

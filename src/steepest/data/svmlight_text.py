@@ -68,11 +68,10 @@ def open_svmlight(file: File, wanted: Sequence[str] | None, drop: Sequence[str])
         return parse_svmlight(part, block)
 
     part = TextPart(file, "svmlight", (), pa.schema([]), {}, svmlight_blocks, parse, ())
-    first = first_block(part)
-    line = b"" if first is None else next(filter(None, map(_content, first.data.splitlines())), b"")
-    if first is None or not line:
+    first = first_block(part, _first_row)
+    if first is None:
         raise SteepestError(f"{file.name} is empty: it has no rows.", hint="Name another file.")
-    names = (LABEL, GROUP, FEATURES) if _GROUP in line else (LABEL, FEATURES)
+    names = (LABEL, GROUP, FEATURES) if _GROUP in _first_row(first.data) else (LABEL, FEATURES)
     kept = [name for name in names if name not in drop and (wanted is None or name in wanted)]
     part = replace(part, names=names, schema=pa.schema([(name, pa.null()) for name in kept]))
     rows, _, faults = parse_svmlight(part, first)
@@ -150,6 +149,11 @@ def _sound(block: Block, grouped: bool) -> tuple[list[bytes], list[int], list[Fa
 def _content(line: bytes) -> bytes:
     """Return a line without its comment."""
     return line.partition(b"#")[0].strip()
+
+
+def _first_row(data: bytes) -> bytes:
+    """Return the first line that is more than a comment, or nothing."""
+    return next(filter(None, map(_content, data.splitlines())), b"")
 
 
 def _why_broken(content: bytes, grouped: bool) -> str:
