@@ -354,7 +354,7 @@ def test_what_needs_dense_features_says_so(tmp_path):
     told = steepest.explore(data, "y")
     (column,) = (each for each in told.record["columns"] if each["name"] == "x")
     assert column["kind"] == "unsupported"
-    assert "It holds numbered values" in column["reason"]
+    assert "It holds numbered values" in column["unused"]
 
 
 @pytest.mark.slow
