@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +120,21 @@ def test_a_pass_that_is_cut_anywhere_learns_the_same(given_, cuts, named, block)
     assert merged.pairs() == learned(whole).pairs()
 
 
+def test_long_rows_are_read_and_held_back_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(rows, "STRETCH_BYTES", 16_000)
+    monkeypatch.setattr(learning, "BLOCK_BYTES", 1 << 16)
+    long = scipy.sparse.csr_array(np.ones((40, 500)))
+    stretches = [each.rows for each in open_source({"x": long}).stretches()]
+    assert [each.num_rows for each in stretches] == [2] * 20
+    learner, held = Learner(), []
+    for each in stretches:
+        learner.update(each)
+        held.append(sum(piece.num_rows for piece in learner._held))
+    assert max(held) == 8  # of 8,000 bytes each
+    assert learner.pairs() == {"x": (40 * 500, 500)}
+    assert learner.plan().columns[0].deviation == math.sqrt(500)
+
+
 def test_numbers_are_places_and_new_ones_have_none():
     plan = learn(table([[(3, 1.0), (0, 2.0)], [(5, -2.0)], []]))
     assert names(plan, "x") == [f"x: {number}" for number in range(6)]
@@ -150,10 +166,13 @@ def test_parts_of_other_types_and_parts_without_values():
         ([None, None], pa.null()),
         ([[(1, 0.5)]], pa.map_(pa.int32(), pa.float32())),
         ([None], pa.null()),
-        ([[(9, 2)]], pa.map_(pa.uint64(), pa.int64())),
+        ([[(9, 2**60 + 1)]], pa.map_(pa.uint64(), pa.int64())),
+        ([[(2, Decimal("2.5"))]], pa.map_(pa.uint64(), pa.decimal128(5, 2))),
     ]:
         learner.update(table(values, type_))
-    assert names(learner.plan(), "x")[-1] == "x: 9"
+    plan = learner.plan()
+    assert names(plan, "x")[-1] == "x: 9"
+    assert plan.columns[0].deviation == pytest.approx(2**60 / math.sqrt(3), rel=1e-12)
     with fails("'x' holds named values where earlier rows hold numbered values: [('a', 1.0)]", "row 1"):
         learner.update(table([[("a", 1.0)]], NAMES))
 
@@ -181,7 +200,7 @@ def test_names_are_learned_where_several_rows_have_them():
         ([[(-3, 1.0), (8, 2.0)], [(8, 4.0)]], NUMBERS, {}),
         ([[(2**26, 1.0), (8, 2.0)], [(8, 4.0)]], NUMBERS, {}),
         ([[(3, 1.0), (8, 2.0)], [(8, 4.0)]], NUMBERS, {"kinds": {"x": "hashed"}}),
-        ([[("u", 1.0), ("v", 2.0)], [("v", 4.0)]], NAMES, {"kinds": {"x": "hashed"}}),
+        ([[("u", 1.0), ("v", 2.0)], [("v", 4.0), ("w", 0.0)]], NAMES, {"kinds": {"x": "hashed"}}),
     ],
 )
 def test_others_are_hashed(given_, type_, wishes):
@@ -195,6 +214,7 @@ def test_others_are_hashed(given_, type_, wishes):
     assert np.count_nonzero([a, b]) == 3
     known = ["x: u (bucket {})", "x: v (bucket {})"] if type_ == NAMES else ["x: bucket {}", "x: bucket {}"]
     told = [plan.sparse_name(place) for place in (first, second)]
+    assert plan.columns[0].sparse.frequent == (("v", "u") if type_ == NAMES else ())
     assert told == [name.format(place) for name, place in zip(known, (first, second), strict=True)]
 
 
