@@ -72,6 +72,8 @@ def test_rows_are_those_of_scikit_learn(folder, small, name):
     assert open_source(name, drop=["label"]).schema.names == ["features"]
     with fails("no column 'lable'", "'label'"):
         open_source(name, columns=["lable"])
+    with fails("no column left"):
+        open_source(name, drop=["label", "features"])
 
 
 def test_comments_blank_lines_and_other_ends_of_lines(folder, small):
