@@ -492,7 +492,8 @@ def test_values_too_large_to_compute_with():
             ["2013-01-01", "soon"],
             ["dates", "'soon'", "place 1"],
         ),
-        ([1, 2], [[1], [2]], ["numbers", "nested", "place 0"]),
+        ([1, 2], [[1], [2]], ["numbers", "lists", "place 0"]),
+        ([1, 2], [[b"u"], [b"v"]], ["numbers", "nested", "place 0"]),
     ],
 )
 def test_values_of_another_type(learned, given, parts):

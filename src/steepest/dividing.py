@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.compute as pc
 
+from steepest.data.column_types import type_of
 from steepest.data.encode import infinite_values
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
 from steepest.data.rows import RowSource, Stretch, piece, subset
 from steepest.data.shared import Group
 from steepest.data.split import RUN, Groups, Mask, numbered_rows_held_out, rows_held_out
-from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.data.summary import numbers_of, plain_values
 from steepest.errors import SteepestError
 from steepest.merging import Count, firsts_of, told
 from steepest.settings import Settings

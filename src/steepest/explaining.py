@@ -43,9 +43,10 @@ class Contribution(NamedTuple):
     column
         The column.
     name
-        The column's name, or for one of its words or list values that, "body: free".
+        The column's name, or for one of its words, list values or pairs that, "body: free".
     value
-        The row's value in the column, ``None`` where it is missing; of words and list values their weight.
+        The row's value in the column, or in the pair, ``None`` where it is missing; of words and list values
+        their weight.
     contribution
         What it adds, in the unit of the output.
     """
@@ -304,7 +305,8 @@ class _Explainer:
         theirs = np.flatnonzero(row.lists == group.list)
         names = names_of(column, held, (row.places[theirs] - self.plan.sparse_groups[name].start).tolist())
         for pair, word in zip(theirs.tolist(), names, strict=True):
-            yield Contribution(name, word, float(row.values[pair]), float(found.pairs[pair]))
+            value = float(row.values[pair]) * column.deviation  # which is 1 but for pairs
+            yield Contribution(name, word, value, float(found.pairs[pair]))
 
 
 def _held(column: Column, rows: pa.Table, locate: Locate) -> list[Any]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from steepest import tasks
 from steepest.data.cache import Filling, Form
+from steepest.data.column_types import type_of
 from steepest.data.columns import Plan
 from steepest.data.layout import Ragged
 from steepest.data.learning import Learner
@@ -26,7 +27,7 @@ from steepest.data.rows import Stretch, subset
 from steepest.data.sampling import RowSample
 from steepest.data.shared import Group
 from steepest.data.split import Mask
-from steepest.data.summary import numbers_of, plain_values, type_of
+from steepest.data.summary import numbers_of, plain_values
 from steepest.dividing import Divide, Seen, Table, divider
 from steepest.errors import SteepestError
 from steepest.merging import TRAINING, VALIDATION, Count, Pass, firsts_of_parts, merged, told

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steepest.data.summary import Summary, numbers_of, plain_values, type_of
+from steepest.data.column_types import type_of
+from steepest.data.summary import Summary, numbers_of, plain_values
 from steepest.descent.losses import Loss, loss_by_name
 from steepest.errors import SteepestError, nearest
 

@@ -33,7 +33,7 @@ def fit(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs, one table."
+            help="CSV, Parquet, Arrow/Feather, JSON lines, svmlight; files, globs, folders, URLs: one table."
         ),
     ] = None,
     target: Annotated[str | None, option("The column to predict.")] = None,

@@ -28,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable o
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Data = Annotated[
     list[str],
-    typer.Argument(help="CSV, Parquet, Arrow/Feather or JSON lines; files, globs, folders or URLs."),
+    typer.Argument(help="CSV, Parquet, Arrow/Feather, JSON lines, svmlight; files, globs, folders or URLs."),
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URL on HDFS.")]
 

@@ -35,7 +35,8 @@ class Sparse:
     Parameters
     ----------
     bits
-        Values are hashed to 2^bits places; 0 where each value of `Column.values` has a place of its own.
+        Values are hashed to 2^bits places; 0 where each value of `Column.values`, or each number, has a place
+        of its own.
     separator
         What separates the values of a list that is written as text.
     columns, types
@@ -45,6 +46,8 @@ class Sparse:
         what tf-idf needs.
     frequent
         The values of a hashed column that are known by name: the most frequent of those that were counted.
+    numbers
+        Features have numbers below this one, which are their places; 0 where they have none.
     """
 
     bits: int = 0
@@ -54,6 +57,7 @@ class Sparse:
     documents: int = 0
     counts: tuple[int, ...] = ()
     frequent: tuple[str, ...] = ()
+    numbers: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,13 @@ class Column:
         The column's name in the table; of a cross, its columns' names with " x " between them.
     kind
         "number", "boolean", "category", "time" or "missing" (only whether there is no value); of sparse
-        features "category", "hashed", "cross", "list", "text" (words and pairs of them), "words" or
-        "characters".
+        features "category", "hashed", "cross", "list", "pairs" (maps to numbers), "text" (words and pairs of
+        them), "words" or "characters".
     type
-        The type that the training rows had, as in `steepest.data.summary.Summary`; "list" for lists.
+        The type that the training rows had, as in `steepest.data.summary.Summary`.
     mean, deviation
         The mean of the training values and the root of their mean squared deviation from it; for times in
-        seconds.
+        seconds. Of maps 0 and the root of the rows' mean squared length, √(Σ v² / rows).
     values
         The values that have a feature each, most frequent first.
     other

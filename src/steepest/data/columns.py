@@ -178,6 +178,8 @@ class Plan:
             for run, kept in zip(runs(column), pack(column, values), strict=True):
                 first = 0 if run.source in DENSE else self.sparse_groups[column.name].start
                 if isinstance(kept, ListPairs):
+                    if column.kind == "pairs" and not np.isfinite(kept.values).all():
+                        raise too_large(column, whole, locate)
                     lists.append(kept._replace(places=kept.places + np.int32(first)))
                     continue
                 place = next(to[run.source])
@@ -241,7 +243,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> Plan:
 
 
 def _is_known(column: Column) -> bool:
-    return column.kind in (KINDS if column.sparse is None else (*ONE_A_ROW, *TEXTS, "list"))
+    return column.kind in (KINDS if column.sparse is None else (*ONE_A_ROW, *TEXTS, "list", "pairs"))
 
 
 def _column_to_json(column: Column) -> dict[str, Any]:

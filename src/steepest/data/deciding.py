@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from steepest.data.column import Column
 from steepest.data.columns import Dropped
-from steepest.data.encode import PARTS
+from steepest.data.encode import CALLED, PARTS
+from steepest.data.maps import nested_type
 from steepest.data.summary import DAY, MOST_VALUES, Summary
 from steepest.errors import SteepestError
 
@@ -72,7 +73,7 @@ def _why_useless(name: str, column_type: pa.DataType, summary: Summary) -> str:
     if summary.missing == summary.rows:
         return "All of its values are missing."
     if summary.type == "unsupported":
-        return f"Values of the type {column_type} have no encoding: take out of them what matters."
+        return _why_unsupported(column_type)
     if summary.minimum == summary.maximum and not summary.missing:
         return f"It has the same value in every row: {_shown(summary)}."
     if summary.type == "string":
@@ -80,6 +81,13 @@ def _why_useless(name: str, column_type: pa.DataType, summary: Summary) -> str:
     if summary.type == "integer":
         return _why_no_number(name, summary)
     return ""
+
+
+def _why_unsupported(column_type: pa.DataType) -> str:
+    """Return why values of a type are not learned from."""
+    if nested := nested_type(column_type):
+        return f"It holds {CALLED[nested]}: a fit learns from them, but not where all features are dense."
+    return f"Values of the type {column_type} have no encoding: take out of them what matters."
 
 
 def _shown(summary: Summary) -> str:

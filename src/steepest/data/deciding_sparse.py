@@ -1,8 +1,9 @@
-"""What becomes of text, large categories, lists and crosses, and of columns whose kind was asked for."""
+"""What becomes of text, large categories, lists, maps, crosses, and columns whose kind was asked for."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from steepest.data.deciding import (
     learn_number,
 )
 from steepest.data.encode import CALLED
+from steepest.data.maps import MAPS, NAMED, NESTED, NUMBERED
 from steepest.data.sparse import TEXTS
 from steepest.data.summary import Summary
 from steepest.data.vocabulary import Words, ranked
@@ -32,16 +34,22 @@ MOST_LEARNED = 1 << 18
 FEWEST_ROWS = 2
 """In how many rows a word occurs at least to have a feature: one of a single row is only learned by heart."""
 
+MOST_NUMBERS = 1 << 26
+"""Features of a map have their number as their place if all numbers are below this one."""
+
 CAN_BE = {
     "number": ("number", "integer"),
     "category": ("string", "integer"),
-    "hashed": ("string", "integer"),
+    "hashed": ("string", "integer", NUMBERED, NAMED),
     "list": ("list",),
+    "pairs": (NUMBERED, NAMED),
     **dict.fromkeys(TEXTS, ("string",)),
 }
 """Kind -> the types of columns that can be of it."""
 
 TOO_RARE = "Its values differ too little, or are too rare each, to learn from."
+
+NO_PAIRS = "No row has any value in it but 0."
 
 NO_WORDS = "It holds text, but no word stands in as many rows as it takes to learn from one."
 
@@ -76,14 +84,16 @@ def decide_sparse(
         return None
     wish = _wish(name, summary, wishes)
     kind = wish or _kind_of(summary)
-    if not kind or (summary.minimum == summary.maximum and summary.type != "list"):
+    if not kind or (summary.minimum == summary.maximum and summary.type not in NESTED):
         return None
-    if summary.type == "list" and _is_constant(summary):
-        return Dropped(name, "All of its lists hold the same values.")
+    if reason := _why_useless(summary):
+        return Dropped(name, reason)
     if kind in TEXTS and words is not None:
         learned = _learn_text(name, kind, summary, words, wishes)
     elif kind == "number":
         learned = learn_number(name, summary)
+    elif summary.type in MAPS:
+        learned = _learn_pairs(name, kind, summary, wishes)
     else:
         learned = _learn_values(name, kind, summary, wishes)
     if learned is None and kind in TEXTS:
@@ -145,8 +155,8 @@ def _wish(name: str, summary: Summary, wishes: Wishes) -> str | None:
 
 def _kind_of(summary: Summary) -> str | None:
     """Return the kind of sparse features that a column is of, by what it holds."""
-    if summary.type == "list":
-        return "list"
+    if summary.type in NESTED:
+        return "list" if summary.type == "list" else "pairs"
     if summary.type != "string":
         return None
     mostly_different = _mean_count(summary) < 2
@@ -157,9 +167,12 @@ def _kind_of(summary: Summary) -> str | None:
     return "category"
 
 
-def _is_constant(summary: Summary) -> bool:
-    """Tell whether each value that is in a list is in every list."""
-    return summary.counted is not None and pc.min(summary.counted.field(1)).as_py() in (None, summary.rows)
+def _why_useless(summary: Summary) -> str:
+    """Return why lists or maps say nothing that can be learned, or nothing."""
+    if summary.type == "list" and summary.counted is not None:
+        every = pc.min(summary.counted.field(1)).as_py() in (None, summary.rows)
+        return "All of its lists hold the same values." if every else ""
+    return NO_PAIRS if summary.type in MAPS and not summary.squared_deviation else ""
 
 
 def is_short(summary: Summary) -> bool:
@@ -195,6 +208,27 @@ def _learn_values(
     if kind == "category" and len(values) <= MOST_FEATURES and not always_sparse:
         return Column(name, kind, of, values=values, other=other)
     return Column(name, kind, of, values=values, other=other, sparse=Sparse(separator=separator))
+
+
+def _learn_pairs(name: str, kind: str, summary: Summary, wishes: Wishes) -> Column | None:
+    """Learn the numbers or names of a map's features, hashed where these can't all have a place."""
+    squares = summary.squared_deviation or 0.0
+    if not math.isfinite(squares):
+        raise SteepestError(
+            f"column {name!r} has values too large to compute with.", hint="Divide all of them by a number."
+        )
+    deviation = math.sqrt(squares / (summary.rows - summary.missing))
+    column = Column(name, "pairs", summary.type, deviation=deviation)
+    within = summary.type == NUMBERED and 0 <= summary.minimum <= summary.maximum < MOST_NUMBERS
+    if kind != "hashed" and within:
+        return dataclasses.replace(column, sparse=Sparse(numbers=summary.maximum + 1))
+    if kind != "hashed" and summary.counted is not None:
+        often = pc.greater_equal(summary.counted.field(1), wishes.minimum_count or FEWEST_ROWS)
+        values = most_frequent(summary.counted.filter(often), MOST_LEARNED).field(0).to_pylist()
+        return dataclasses.replace(column, values=tuple(values), sparse=Sparse()) if values else None
+    known: Any = summary.frequent if summary.counted is None else most_frequent(summary.counted)
+    named = () if known is None else tuple(known.field(0).to_pylist())
+    return dataclasses.replace(column, sparse=Sparse(bits=wishes.hash_bits, frequent=named))
 
 
 def _text(value: str | int) -> str:

@@ -11,16 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.column import Column
+from steepest.data.column_types import type_of
 from steepest.data.faults import PATTERNS, looks_like
 from steepest.data.layout import Run
-from steepest.data.listing import is_list, texts_of
+from steepest.data.listing import texts_of
+from steepest.data.maps import NAMED, NUMBERED, map_type, nested_type, sizes_of
 from steepest.data.sparse import ListPairs, crossed, pack_sparse, run_of
-from steepest.data.summary import DAY, numbers_of, plain_values, type_of
+from steepest.data.summary import DAY, numbers_of, plain_values
 from steepest.errors import SteepestError, nearest
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 DAYS_PER_YEAR = 365.2425
+
+MOST_SHOWN = 60
+"""Characters of a value that a message shows."""
 
 Numbers = npt.NDArray[np.float64]
 Kept = npt.NDArray[np.number]
@@ -35,6 +40,8 @@ GOES_WITH = {
     "date": ("timestamp", "date"),
     "time": ("time",),
     "list": ("list",),
+    NUMBERED: (NUMBERED,),
+    NAMED: (NAMED, NUMBERED),
 }
 """Type that was learned -> types of rows that can be encoded; a column of nothing but missing values can."""
 
@@ -47,6 +54,8 @@ CALLED = {
     "date": "dates",
     "time": "times of day",
     "list": "lists",
+    NUMBERED: "numbered values",
+    NAMED: "named values",
     "unsupported": "nested or binary values",
 }
 
@@ -256,7 +265,7 @@ def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.Chunke
             hint=nearest(column.name, rows.column_names),
         )
     values = rows[column.name]
-    found = "list" if column.type == "list" and is_list(values.type) else type_of(values.type)
+    found = nested_type(values.type) or type_of(values.type)
     fits = found in ("null", *GOES_WITH[column.type]) or column.kind == "missing"
     if fits or values.null_count == len(values):
         return values if fits else pa.chunked_array([pa.nulls(len(values))])
@@ -268,14 +277,25 @@ def matching(column: Column, rows: pa.Table, locate: Locate | None) -> pa.Chunke
     row = pc.index(odd, True).as_py()
     raise SteepestError(
         f"column {column.name!r} holds {CALLED[found]} where {wanted} were learned:"
-        f" {values[row].as_py()!r} ({where(row, locate)}).",
+        f" {shown(values[row])} ({where(row, locate)}).",
         hint="Give the column the type that it had in training.",
     )
 
 
+def shown(value: pa.Scalar) -> str:
+    """Return a value as messages show it: the beginning of a long one."""
+    whole = repr(value.as_py())
+    return whole if len(whole) <= MOST_SHOWN else whole[: MOST_SHOWN - 3] + "..."
+
+
+def numbers_or_sizes(values: pa.ChunkedArray) -> Numbers:
+    """Return numbers as float64 [rows], NaN where one is missing; of maps Σ |v| of each row."""
+    return sizes_of(values) if map_type(values.type) else numbers_of(plain_values(values))
+
+
 def too_large(column: Column, values: pa.ChunkedArray, locate: Locate | None) -> SteepestError:
     """Return the error about numbers that are no finite float32 when standardised."""
-    numbers = numbers_of(plain_values(values))
+    numbers = numbers_or_sizes(values)
     if np.isinf(numbers).any():
         return infinite_values(column.name, values, locate)
     large = np.abs(standardise(column, numbers)) > np.finfo(np.float32).max
@@ -289,7 +309,7 @@ def too_large(column: Column, values: pa.ChunkedArray, locate: Locate | None) ->
 
 def infinite_values(name: str, values: pa.ChunkedArray, locate: Locate | None) -> SteepestError:
     """Return the error about a column that has infinite values."""
-    infinite = np.isinf(numbers_of(plain_values(values)))
+    infinite = np.isinf(numbers_or_sizes(values))
     count, row = int(infinite.sum()), int(np.argmax(infinite))
     what = "1 infinite value:" if count == 1 else f"{count:,} infinite values, the first:"
     return SteepestError(

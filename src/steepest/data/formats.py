@@ -9,6 +9,7 @@ from steepest.data.columnar import ArrowPart, ParquetPart, open_arrow, open_parq
 from steepest.data.csv_text import open_csv
 from steepest.data.files import COMPRESSED, File, endings
 from steepest.data.json_text import open_json
+from steepest.data.svmlight_text import open_svmlight
 from steepest.data.text import TextPart
 from steepest.errors import SteepestError
 
@@ -31,8 +32,13 @@ class Format(NamedTuple):
 
 
 _CSV, _JSON, _ARROW = Format("CSV", open_csv), Format("JSON lines", open_json), Format("Arrow", open_arrow)
+_SVMLIGHT = Format("svmlight", open_svmlight)
 
-TEXT_FORMATS = {".csv": _CSV, ".tsv": _CSV, ".jsonl": _JSON, ".ndjson": _JSON, ".json": _JSON}
+TEXT_FORMATS = {
+    **{".csv": _CSV, ".tsv": _CSV},
+    **{".jsonl": _JSON, ".ndjson": _JSON, ".json": _JSON},
+    **{".svmlight": _SVMLIGHT, ".libsvm": _SVMLIGHT, ".svm": _SVMLIGHT},
+}
 
 FORMATS = {
     **TEXT_FORMATS,

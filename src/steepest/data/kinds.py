@@ -51,6 +51,7 @@ _KINDS = (
     (pa.types.is_string, "text"),
     (pa.types.is_large_string, "text"),
     (pa.types.is_list, "lists"),
+    (pa.types.is_map, "pairs"),
     (pa.types.is_struct, "objects"),
 )
 

@@ -11,21 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.column import Column
+from steepest.data.column_types import common_type, type_of
 from steepest.data.columns import Dropped, Plan
 from steepest.data.deciding import decide
 from steepest.data.deciding_sparse import decide_cross, decide_sparse
-from steepest.data.encode import CALLED, Locate, infinite_values, where
+from steepest.data.encode import CALLED, Locate, infinite_values, numbers_or_sizes, shown, where
 from steepest.data.joining import joined, text_bytes
-from steepest.data.listing import is_list
+from steepest.data.maps import MAPS, nested_type
 from steepest.data.passing import as_text, from_text, summary_from_json, summary_to_json
 from steepest.data.summary import (
     Summary,
-    common_type,
     merge,
-    numbers_of,
-    plain_values,
     summarise,
-    type_of,
 )
 from steepest.data.tallies import (
     Tallied,
@@ -34,7 +31,7 @@ from steepest.data.tallies import (
     tallied,
     tallied_from_json,
     tallied_to_json,
-    with_lists,
+    with_nested,
     without_hopeless,
 )
 from steepest.data.twins import alike_by_summary, equal_columns
@@ -45,7 +42,7 @@ BLOCK = 1 << 16
 """How many rows are summarised at a time. The last bits of a mean depend on it, so it is always the same."""
 
 BLOCK_BYTES = 1 << 26
-"""How many bytes of text are summarised at a time, if so many stand in fewer rows."""
+"""How many bytes of text and of maps are summarised at a time, if so many stand in fewer rows."""
 
 
 class Seen(NamedTuple):
@@ -120,7 +117,7 @@ class Learner:
         self._know(rows.schema)
         for name in self._schema.names:
             self._check(name, rows[name], locate)
-        rows = with_lists(rows, [name for name, kind in self._types.items() if kind == "list"])
+        rows = with_nested(rows, self._types)
         sizes = np.cumsum(text_bytes(rows))
         begins = before = 0
         while begins < rows.num_rows:
@@ -188,7 +185,7 @@ class Learner:
         return self._now().twins
 
     def pairs(self) -> dict[str, tuple[int, int]]:
-        """Return how many (place, value) pairs the rows so far have in columns of text and lists.
+        """Return how many pairs (place, value) the rows so far have in columns of text, lists and maps.
 
         Returns
         -------
@@ -273,19 +270,19 @@ class Learner:
             row = pc.index(pc.is_valid(values), True).as_py()
             raise SteepestError(
                 f"column {name!r} holds {CALLED[kind]} where earlier rows hold {CALLED[before]}:"
-                f" {values[row].as_py()!r} ({where(row, locate)}).",
+                f" {shown(values[row])} ({where(row, locate)}).",
                 hint="Give the column one type throughout.",
             )
         self._types[name] = common
-        if kind == "number" and name not in self._leave_out:
-            bare = values if pa.types.is_floating(values.type) else plain_values(values)
-            if any(np.isinf(numbers_of(chunk)).any() for chunk in bare.chunks):
+        if kind in ("number", *MAPS) and name not in self._leave_out:
+            chunks = map(pa.chunked_array, ([chunk] for chunk in values.chunks))
+            if any(np.isinf(numbers_or_sizes(chunk)).any() for chunk in chunks):
                 raise infinite_values(name, values, locate)
 
     def _type_of(self, name: str, column_type: pa.DataType) -> str:
-        """Return the type of a column's values; lists are one where they may become features."""
+        """Return the type of a column's values; lists and maps are one where they may become features."""
         learned = self._wishes.sparse and name not in self._leave_out
-        return "list" if learned and is_list(column_type) else type_of(column_type)
+        return (nested_type(column_type) if learned else None) or type_of(column_type)
 
     def _now(self) -> Seen:
         """Return what is known of all rows, those held back among them."""

@@ -12,6 +12,9 @@ IN_LISTS = (
     *(pa.types.is_integer, pa.types.is_boolean, pa.types.is_null),
 )
 
+LISTS = pa.list_(pa.string())
+"""The type that columns of lists are brought to."""
+
 
 def is_list(column_type: pa.DataType) -> bool:
     """Tell whether a type is one of lists of what may be a category: text, whole numbers or booleans.

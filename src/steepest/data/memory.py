@@ -18,6 +18,7 @@ import pyarrow as pa
 from steepest.data.columnar import open_arrow
 from steepest.data.faults import mixed_types, require_distinct, standing
 from steepest.data.files import find_files
+from steepest.data.maps import MAPS, NUMBERED, maps_of
 from steepest.data.rows import (
     STRETCH_BYTES,
     STRETCH_ROWS,
@@ -27,6 +28,11 @@ from steepest.data.rows import (
     rows_per_stretch,
 )
 from steepest.errors import SteepestError, nearest
+
+MOST_DENSE = 256
+"""The number of columns up to which a sparse matrix in a mapping is a column for each."""
+
+PAIR_BYTES = 16
 
 
 class Group(NamedTuple):
@@ -185,6 +191,8 @@ def _is_matrix(values: Any) -> bool:
 
 def _of_value(name: str, values: Any) -> Group:
     """Return the column, or the columns, that a value of a mapping is."""
+    if _is_matrix(values) and hasattr(values, "tocsr") and values.shape[1] > MOST_DENSE:
+        return _of_sparse(name, values)
     if _is_matrix(values):
         return _of_matrix(f"{name} ", values)
     if hasattr(values, "iloc"):
@@ -221,13 +229,30 @@ def _of_numbers(name: str, values: np.ndarray) -> Group:
     return Group(pa.schema([(name, take([0], 0, 0)[0].type)]), len(values), native.itemsize, take)
 
 
-def _of_matrix(prefix: str, values: Any) -> Group:
-    """Return the columns of a matrix, which is made dense a stretch at a time."""
-    if values.dtype.kind not in "biuf":
+def _of_sparse(name: str, values: Any) -> Group:
+    """Return a sparse matrix as one column of maps: the numbers of its columns, with a value each."""
+    _require_numbers(name, values)
+    matrix = values.tocsr()
+
+    def take(_: Sequence[int], start: int, stop: int) -> list[pa.MapArray]:
+        return [maps_of(matrix.indptr[start : stop + 1], matrix.indices, matrix.data)]
+
+    rows = matrix.shape[0]
+    width = math.ceil(PAIR_BYTES * len(matrix.data) / max(rows, 1))
+    return Group(pa.schema([(name, MAPS[NUMBERED])]), rows, width, take)
+
+
+def _require_numbers(name: str, matrix: Any) -> None:
+    if matrix.dtype.kind not in "biuf":
         raise SteepestError(
-            f"the matrix{f' {prefix.strip()!r}' if prefix else ''} holds values of the type {values.dtype}.",
+            f"the matrix{f' {name!r}' if name else ''} holds values of the type {matrix.dtype}.",
             hint="Give it numbers or booleans.",
         )
+
+
+def _of_matrix(prefix: str, values: Any) -> Group:
+    """Return the columns of a matrix, which is made dense a stretch at a time."""
+    _require_numbers(prefix.strip(), values)
     matrix = values.tocsr() if hasattr(values, "tocsr") else values
     native = matrix.dtype.newbyteorder("=")
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from steepest.data.column import Column
 from steepest.data.listing import elements, split, texts_of
+from steepest.data.maps import entries
 from steepest.data.sparse import ONE_A_ROW, TEXTS, sparse_name, sparse_of
 from steepest.data.summary import plain_values
 from steepest.data.tokens import n_grams_of, pieces_of, tokens_of
@@ -55,7 +58,7 @@ def _is_whole(number: float) -> bool:
 
 
 def names_of(column: Column, held: Sequence[str], places: Sequence[int]) -> list[str]:
-    """Return the names of features that one row has in a column of lists or text.
+    """Return the names of features that one row has in a column of lists, maps or text.
 
     Parameters
     ----------
@@ -80,13 +83,17 @@ def names_of(column: Column, held: Sequence[str], places: Sequence[int]) -> list
 
 
 def held_of(column: Column, values: pa.ChunkedArray) -> Iterator[list[str]]:
-    """Yield for each row the different words or list values that it has in a column, in their order.
+    """Yield for each row the different words, list values or keys that it has in a column, in their order.
 
     Examples
     --------
     >>> list(held_of(Column("body", "text", "string"), pa.chunked_array([["Free, free offer", None]])))
     [['free', 'free free', 'free offer', 'offer'], []]
     """
+    if column.kind == "pairs":
+        rows, keys, _ = entries(values)
+        yield from _by_row(len(values), rows, texts_of(keys))
+        return
     if column.kind not in TEXTS:
         separator = sparse_of(column).separator
         yield from _of_lists(split(values, separator) if separator else values)
@@ -96,19 +103,25 @@ def held_of(column: Column, values: pa.ChunkedArray) -> Iterator[list[str]]:
         if column.kind == "characters":
             tokens = n_grams_of(tokens)
         words = tokens.words.to_pylist()
-        rows: list[list[str]] = [[] for _ in range(len(piece))]
+        found: list[list[str]] = [[] for _ in range(len(piece))]
         for row, code in zip(tokens.rows.tolist(), tokens.codes.tolist(), strict=True):
-            rows[row].append(words[code])
-        for each in rows:
+            found[row].append(words[code])
+        for each in found:
             pairs = [*map(" ".join, itertools.pairwise(each))] if column.kind == "text" else []
             yield sorted({*each, *pairs})
 
 
 def _of_lists(lists: pa.ChunkedArray) -> Iterator[list[str]]:
-    found: list[list[str]] = [[] for _ in range(len(lists))]
-    if not pa.types.is_null(lists.type):
-        rows, values = elements(lists)
-        for row, value in zip(rows.tolist(), values.to_pylist(), strict=True):
-            found[row].append(value)
+    if pa.types.is_null(lists.type):
+        yield from ([] for _ in range(len(lists)))
+    else:
+        yield from _by_row(len(lists), *elements(lists))
+
+
+def _by_row(count: int, rows: npt.NDArray[np.int64], values: pa.Array) -> Iterator[list[str]]:
+    """Yield the different values of each row."""
+    found: list[list[str]] = [[] for _ in range(count)]
+    for row, value in zip(rows.tolist(), values.to_pylist(), strict=True):
+        found[row].append(value)
     for each in found:
         yield sorted(set(each))

@@ -28,14 +28,16 @@ def open_source(
     data
         One of
 
-        - names of files, globs (``**`` too), or one of these: CSV, TSV and JSON lines (also compressed),
-          Parquet, Arrow and Feather; folders of Parquet files, whose folders' names may hold columns
-          ("year=2013"); URLs of these on any file system that fsspec knows. The order of the rows is the
-          order of the names; the files of a glob or a folder are sorted by name;
+        - names of files, globs (``**`` too), or one of these: CSV, TSV, JSON lines and svmlight (also
+          compressed), Parquet, Arrow and Feather; folders of Parquet files, whose folders' names may hold
+          columns ("year=2013"); URLs of these on any file system that fsspec knows. The order of the rows is
+          the order of the names; the files of a glob or a folder are sorted by name;
         - a pandas or Polars DataFrame (an index is left out), an Arrow table or batch;
         - any Arrow stream (a `pyarrow.RecordBatchReader`, a DuckDB relation, ...), which is read once, into a
           temporary file that goes away with the source;
-        - a mapping of names to equally long arrays; a matrix in it becomes the columns "name 0", ...;
+        - a mapping of names to equally long arrays; a matrix in it becomes the columns "name 0", ..., but a
+          SciPy sparse matrix of more than 256 columns one column of maps, "name", from the numbers of its
+          columns to values;
         - a NumPy or SciPy sparse matrix, whose columns are named "0", "1", ...; like any array, it may be a
           memory map: it is read piece by piece;
         - a `RowSource`.

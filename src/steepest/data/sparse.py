@@ -1,4 +1,4 @@
-"""Text, large categories, lists and crosses to places among the sparse features."""
+"""Text, large categories, lists, maps and crosses to places among the sparse features."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from steepest.data.column import Column, Sparse
 from steepest.data.hashing import hashes_of_texts, mixed, places_of, places_of_pairs
 from steepest.data.layout import Run
 from steepest.data.listing import elements, split, texts_of
+from steepest.data.maps import entries, summed
 from steepest.data.tokens import Tokens, n_grams_of, pieces_of, tokens_of
 
 ONE_A_ROW = ("category", "hashed", "cross")
@@ -47,8 +48,8 @@ def run_of(column: Column) -> Run:
     >>> run_of(Column("merchant", "hashed", "string", sparse=Sparse(bits=20)))
     Run(source='category', width=1048576)
     """
-    bits = sparse_of(column).bits
-    width = 1 << bits if bits else len(column.values) + column.other
+    sparse = sparse_of(column)
+    width = 1 << sparse.bits if sparse.bits else sparse.numbers or len(column.values) + column.other
     return Run("category" if column.kind in ONE_A_ROW else "list", width)
 
 
@@ -71,6 +72,8 @@ def pack_sparse(column: Column, values: pa.ChunkedArray) -> Places | ListPairs:
         return _text(column, values)
     if column.kind == "list":
         return _list(column, values)
+    if column.kind == "pairs":
+        return _map(column, values)
     return _category(column, texts_of(values))
 
 
@@ -128,6 +131,27 @@ def _list(column: Column, values: pa.ChunkedArray) -> ListPairs:
     places = _places_of_values(column, encoded.dictionary)[encoded.indices.to_numpy()]
     bits = run_of(column).width.bit_length()
     return _pairs(len(lists), (rows << bits | places)[places >= 0], bits)[0]
+
+
+def _map(column: Column, maps: pa.ChunkedArray) -> ListPairs:
+    """Return the values of maps, divided by the column's deviation."""
+    rows, keys, values = entries(maps)
+    numbers = sparse_of(column).numbers
+    if numbers:
+        places = np.asarray(keys, np.int64)
+        there = (places >= 0) & (places < numbers)
+    else:
+        encoded = keys.dictionary_encode()
+        places = _places_of_values(column, texts_of(encoded.dictionary))[encoded.indices.to_numpy()]
+        there = places >= 0
+    if not there.all():
+        rows, places, values = rows[there], places[there], values[there]
+    rows, places, values = summed(rows, places, values)
+    with np.errstate(over="ignore"):
+        scaled = (values / column.deviation).astype(np.float32)
+    there = scaled != 0
+    lengths = np.bincount(rows[there], minlength=len(maps)).astype(np.int32)
+    return ListPairs(lengths, places[there].astype(np.int32), scaled[there])
 
 
 def _places_of_values(column: Column, values: pa.Array) -> npt.NDArray[np.int64]:
@@ -272,6 +296,8 @@ def sparse_value(column: Column, place: int) -> str:
     >>> sparse_value(Column("merchant", "category", "string", values=("8812",), sparse=Sparse()), 0)
     '8812'
     """
+    if sparse_of(column).numbers:
+        return str(place)
     if not sparse_of(column).bits:
         return column.values[place] if place < len(column.values) else "any other"
     known = hashed_name(column, place)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from steepest.data.column_types import type_of
 from steepest.data.order import generator, permutation
-from steepest.data.summary import plain_values, type_of
+from steepest.data.summary import plain_values
 from steepest.errors import SteepestError
 
 RUN = 2**16

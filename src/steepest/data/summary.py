@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steepest.data.column_types import common_type, type_of
 from steepest.data.counting import (
     add,
     add_samples,
@@ -23,6 +24,7 @@ from steepest.data.counting import (
     sample_texts,
 )
 from steepest.data.listing import elements
+from steepest.data.maps import MAPS, NAMED, figures
 from steepest.errors import SteepestError
 
 MOST_VALUES = 100_000
@@ -32,24 +34,6 @@ MOST_BYTES = 1 << 26
 """The number of bytes of different values up to which each is counted."""
 
 DAY = 86_400
-
-MIXTURES = {frozenset({"integer", "number"}): "number", frozenset({"date", "timestamp"}): "timestamp"}
-"""Types that a column may have in its parts, and the type that it has then."""
-
-TYPES = (
-    (pa.types.is_null, "null"),
-    (pa.types.is_boolean, "boolean"),
-    (pa.types.is_integer, "integer"),
-    (pa.types.is_floating, "number"),
-    (pa.types.is_decimal, "number"),
-    (pa.types.is_duration, "number"),
-    (pa.types.is_string, "string"),
-    (pa.types.is_large_string, "string"),
-    (pa.types.is_string_view, "string"),
-    (pa.types.is_timestamp, "timestamp"),
-    (pa.types.is_date, "date"),
-    (pa.types.is_time, "time"),
-)
 
 SAMPLED = ("integer", "string")
 """The types of which some values are counted where there are too many to count each."""
@@ -64,8 +48,8 @@ class Summary:
     Parameters
     ----------
     type
-        "number", "integer", "boolean", "string", "timestamp", "date", "time", "list", "null" (nothing but
-        missing values) or "unsupported" (nested, binary).
+        "number", "integer", "boolean", "string", "timestamp", "date", "time", "list", "numbered" or "named"
+        (maps to numbers), "null" (nothing but missing values) or "unsupported" (nested, binary).
     rows
         The number of rows.
     missing
@@ -74,16 +58,19 @@ class Summary:
         How many are plus or minus infinity. These take no part in the four figures that follow.
     mean
         The mean of the values: of 0 and 1 for booleans, of seconds for timestamps and dates (since 1970, by
-        the clock of the column's time zone) and times (since midnight). None for text and without values.
+        the clock of the column's time zone) and times (since midnight). None for text and without values; 0
+        for maps.
     squared_deviation
         Σ(x − mean)², so that the variance is ``squared_deviation / (rows - missing - infinite)``.
     minimum, maximum
-        The least and the greatest value, in the unit of the mean; exact for integers. Text by code point.
+        The least and the greatest value, in the unit of the mean; exact for integers. Text by code point. Of
+        maps the least and the greatest number that is a key.
     characters
         The number of characters of all values of text; 0 for other types.
     counted
-        How often each value occurs, of lists in how many rows: a struct array of ``values`` and ``counts``,
-        or None where there are more than `MOST_VALUES` different ones, or of more than `MOST_BYTES`.
+        How often each value occurs, of lists and named maps in how many rows: a struct array of ``values``
+        and ``counts``, or None where there are more than `MOST_VALUES` different ones, or of more than
+        `MOST_BYTES`, and for numbered maps.
     sampled
         How often some integers or texts occur where there are too many to count each: those that
         `steepest.data.counting.sample` chooses, with their hashes as the values. None for other types.
@@ -111,18 +98,6 @@ class Summary:
         if self.counted is None:
             return None
         return dict(zip(*(self.counted.field(each).to_pylist() for each in (0, 1)), strict=True))
-
-
-def type_of(column_type: pa.DataType) -> str:
-    """Return the name that stands for an Arrow type in a `Summary`.
-
-    Examples
-    --------
-    >>> type_of(pa.int8()), type_of(pa.dictionary(pa.int32(), pa.string())), type_of(pa.list_(pa.int8()))
-    ('integer', 'string', 'unsupported')
-    """
-    plain = column_type.value_type if pa.types.is_dictionary(column_type) else column_type
-    return next((name for fits, name in TYPES if fits(plain)), "unsupported")
 
 
 def plain_values(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
@@ -197,6 +172,8 @@ def summarise(
         return _summarise_text(column, counting)
     if name == "list":
         return _summarise_lists(column, counting)
+    if name in MAPS:
+        return _summarise_maps(name, column, counting)
     rows, missing = len(column), column.null_count
     if name in ("null", "unsupported") or missing == rows:
         none = count(pa.nulls(0)) if missing == rows else None
@@ -233,11 +210,22 @@ def _summarise_lists(column: pa.ChunkedArray, counting: bool) -> Summary:
     width = max(len(encoded.dictionary), 1)
     once = np.unique(rows * width + encoded.indices.to_numpy()) % width
     counted = counts_of(encoded.dictionary, np.bincount(once, minlength=len(encoded.dictionary)))
-    few = counting and _few(counted)
-    return Summary(
-        "list", len(column), column.null_count, 0, None, None, None, None, 0,
-        counted if few else None, None, None if few or not counting else most_frequent(counted),
-    )  # fmt: skip
+    kept = _kept(counted, counting)
+    return Summary("list", len(column), column.null_count, 0, None, None, None, None, 0, *kept)
+
+
+def _summarise_maps(name: str, column: pa.ChunkedArray, counting: bool) -> Summary:
+    """Summarise maps: of each key that is text in how many rows it stands."""
+    squares, least, greatest, counted = figures(column)
+    kept = (None, None, None) if counted is None else _kept(counted, counting)
+    return Summary(name, len(column), column.null_count, 0, 0.0, squares, least, greatest, 0, *kept)
+
+
+def _kept(counted: pa.StructArray, counting: bool) -> tuple[pa.StructArray | None, None, Any]:
+    """Return what a summary keeps of counts, as of `Summary`: all of them, or the most frequent."""
+    if counting and _few(counted):
+        return counted, None, None
+    return None, None, most_frequent(counted) if counting else None
 
 
 def _few(counted: pa.StructArray) -> bool:
@@ -269,18 +257,6 @@ def _summarise_numbers(name: str, column: pa.ChunkedArray | pa.Array, counting: 
         counted if few else None, sample(values.drop_null()) if sampling else None,
         most_frequent(counted) if sampling and counted is not None else None,
     )  # fmt: skip
-
-
-def common_type(a: str, b: str) -> str | None:
-    """Return the type of a column whose parts have these types, or None if they do not go together.
-
-    Examples
-    --------
-    >>> common_type("integer", "number"), common_type("date", "null"), common_type("string", "boolean")
-    ('number', 'date', None)
-    """
-    types = {a, b} - {"null"} or {"null"}
-    return types.pop() if len(types) == 1 else MIXTURES.get(frozenset(types))
 
 
 def merge(a: Summary, b: Summary) -> Summary:
@@ -374,7 +350,7 @@ def _merge_frequent(name: str, a: Summary, b: Summary) -> pa.StructArray | None:
     """Return the most frequent values that are known by name."""
     known = [each.frequent if each.counted is None else each.counted for each in (a, b)]
     there = [each for each in known if each is not None]
-    if name not in (*SAMPLED, "list") or not there:
+    if name not in (*SAMPLED, "list", NAMED) or not there:
         return None
     return most_frequent(add(*there) if len(there) == 2 else there[0])
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from steepest.data.deciding_sparse import is_short
-from steepest.data.listing import elements, split
+from steepest.data.listing import LISTS, elements, split
+from steepest.data.maps import MAPS, NESTED, lengths_of
 from steepest.data.sparse import TEXTS, crossed
 from steepest.data.summary import Summary, plain_values
 from steepest.data.vocabulary import (
@@ -23,23 +24,32 @@ from steepest.data.vocabulary import (
 from steepest.data.wishes import Wishes
 
 Tallied = dict[str, Words]
-"""Name of a column of text or lists -> what is known of its words; of lists how many values a row has."""
+"""Name of a column of text, lists or maps -> what is known of its words, or how many values a row has."""
 
 Typed = tuple[pa.ChunkedArray, str | None]
 """Values, and the type that they stand for where it is not their own."""
 
 
-def with_lists(rows: pa.Table, names: Iterable[str]) -> pa.Table:
-    """Return rows in which these columns are lists of text."""
-    for name in names:
-        values = rows[name]
-        if values.type != LISTS and not pa.types.is_null(values.type):
-            chunks = [_as_lists_of_text(chunk) for chunk in values.chunks]
-            rows = rows.set_column(rows.column_names.index(name), name, pa.chunked_array(chunks, LISTS))
+def with_nested(rows: pa.Table, types: Mapping[str, str]) -> pa.Table:
+    """Return rows in which columns of lists and of maps have one type each.
+
+    Parameters
+    ----------
+    rows
+        A table.
+    types
+        Name of a column -> its type as in `steepest.data.summary.Summary`.
+    """
+    for name, kind in types.items():
+        values, wanted = rows[name], NESTED.get(kind)
+        if wanted is None or values.type == wanted or pa.types.is_null(values.type):
+            continue
+        if kind == "list":
+            nested = pa.chunked_array([_as_lists_of_text(chunk) for chunk in values.chunks], wanted)
+        else:
+            nested = values.cast(wanted, safe=False)  # large integers are rounded
+        rows = rows.set_column(rows.column_names.index(name), name, nested)
     return rows
-
-
-LISTS = pa.list_(pa.string())
 
 
 def _as_lists_of_text(lists: pa.Array) -> pa.Array:
@@ -104,7 +114,7 @@ def tallied(
     return {
         name: _words(name, each, found[name], before.get(name, NOTHING), wishes)
         for name, each in values.items()
-        if found[name].type == "list" or _may_be_text(name, found[name], wishes)
+        if found[name].type in NESTED or _may_be_text(name, found[name], wishes)
     }
 
 
@@ -114,9 +124,9 @@ def _may_be_text(name: str, summary: Summary, wishes: Wishes) -> bool:
 
 
 def _words(name: str, values: pa.ChunkedArray, summary: Summary, before: Words, wishes: Wishes) -> Words:
-    if summary.type == "list":
-        lengths = np.bincount(elements(values)[0], minlength=1)
-        return NOTHING._replace(total=int(lengths.sum()), most=int(lengths.max()))
+    if summary.type in NESTED:
+        lengths = lengths_of(values) if summary.type in MAPS else np.bincount(elements(values)[0])
+        return NOTHING._replace(total=int(lengths.sum()), most=int(lengths.max(initial=0)))
     if summary.counted is None:
         texts, times = plain_values(values), np.ones(len(values), np.int64)
     else:  # each different text once

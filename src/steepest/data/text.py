@@ -1,4 +1,4 @@
-"""Text files of rows, a block at a time: what CSV and JSON lines have in common."""
+"""Text files of rows, a block at a time: what CSV, JSON lines and svmlight have in common."""
 
 from __future__ import annotations
 
@@ -287,9 +287,17 @@ def _ahead(read: Generator[Block, None, None]) -> Iterator[Block]:
             yield block
 
 
-def first_block(part: TextPart) -> Block | None:
-    """Return the first records of a file, or None if it has none."""
-    return next((block for block in part.blocks(part, LOOK_BYTES) if block.data.strip()), None)
+def first_block(part: TextPart, content: Callable[[bytes], bytes] = bytes.strip) -> Block | None:
+    """Return the first records of a file, or None if it has none.
+
+    Parameters
+    ----------
+    part
+        The file.
+    content
+        Bytes -> what they hold besides blanks and comments.
+    """
+    return next((block for block in part.blocks(part, LOOK_BYTES) if content(block.data)), None)
 
 
 def not_utf8(line: int, error: UnicodeDecodeError) -> Fault:

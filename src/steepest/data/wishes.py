@@ -9,7 +9,7 @@ from typing import Any
 
 from steepest.errors import SteepestError, nearest
 
-KINDS = ("number", "category", "hashed", "text", "words", "characters", "list")
+KINDS = ("number", "category", "hashed", "text", "words", "characters", "list", "pairs")
 """The kinds that may be asked for; ``list:|`` is text in which ``|`` separates the values of a list."""
 
 FEWEST_BITS, MOST_BITS = 10, 28
@@ -31,8 +31,8 @@ class Wishes:
         In how many rows a value, a word or a pair of words occurs at least to have a feature of its own; None
         leaves it to the number of rows.
     sparse
-        Whether columns may have sparse features at all; where not, text and lists are not learned from, and
-        of a large category the most frequent values are.
+        Whether columns may have sparse features at all; where not, text, lists and maps are not learned from,
+        and of a large category the most frequent values are.
 
     Raises
     ------

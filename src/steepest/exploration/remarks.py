@@ -138,7 +138,7 @@ def _useless(record: Record) -> Findings:
         ("constant", "constant_column", "the same value in every row"),
         ("empty", "empty_column", "all values are missing"),
         ("text", "text_column", "long values that mostly differ: text, which is not learned from yet"),
-        ("unsupported", "unsupported_column", "nested or binary values, which have no encoding"),
+        ("unsupported", "unsupported_column", "nested or binary values, which are not looked at here"),
         ("rare", "rare_values", "values that differ too little, or are too rare each"),
     ):
         names = [column["name"] for column in record["columns"] if column["kind"] == kind]

@@ -16,10 +16,10 @@ from pyspark.sql.classic.dataframe import DataFrame as ClassicFrame
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import DataType, DoubleType, FloatType
 
+from steepest.data.column_types import type_of
 from steepest.data.columns import Plan
 from steepest.data.encode import CALLED, GOES_WITH
 from steepest.data.faults import require_distinct
-from steepest.data.summary import type_of
 from steepest.errors import SteepestError, nearest
 from steepest.spark.vectors import element_names, width_of
 
