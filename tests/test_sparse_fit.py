@@ -198,6 +198,16 @@ def test_nothing_but_text(tmp_path):
     assert run.record["figures"]["training"]["scores"]["auc"] > 0.8
 
 
+def test_columns_of_sparse_features_are_not_chosen_among(mails, tmp_path):
+    rows = pq.read_table(mails).append_column("noise", pa.array(np.random.default_rng(0).normal(size=ROWS)))
+    run = steepest.fit(rows, "spam", select=1, out=str(tmp_path / "run"), **ASKED)
+    assert [column.name for column in run.plan.columns] == ["body", "merchant", "tags", "links"]
+    assert run.record["selection"]["left_out"] == ["noise"]
+    assert run.record["selection"]["stay"] == ["body", "merchant", "tags"]
+    with pytest.raises(SteepestError, match="nothing to choose from"):
+        steepest.fit(rows.select(["body", "spam"]), "spam", select=1, out=str(tmp_path / "text"))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -191,7 +191,9 @@ def _sampled(
 
 def _encoded_sample(settings: Settings, task: tasks.Task, plan: Plan, sample: RowSample) -> Sample:
     """Encode a sample of the training rows, of as many as a linear model of this width may have."""
-    part = Stretch(sample.table(max(2, CELLS // plan.width)), lambda row: f"row {row + 1} of a sample")
+    part = Stretch(
+        sample.table(max(2, CELLS // max(1, plan.width))), lambda row: f"row {row + 1} of a sample"
+    )
     target = tasks.encode_target(task, part.rows[task.target], part.locate)
     weights = row_weights(settings.weights, part) if settings.weights else np.ones(len(target))
     by_class = tasks.class_weights(task, settings.class_weight)

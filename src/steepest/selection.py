@@ -78,10 +78,10 @@ class Selection(NamedTuple):
         The plan of the chosen columns; the others are among its dropped ones.
     record
         What is to be said of it, in JSON types: ``asked``, ``rows`` (of the sample that learned),
-        ``rows_held_out`` (of the sample), ``columns`` (as they were taken up), ``left_out``, ``loss`` (its
-        name), ``path`` (of each penalty the ``strength``, how many ``columns`` it took up, and the held-out
-        ``loss``), ``strength`` (the one chosen), and held-out losses at the best penalty: ``of_all``,
-        ``of_chosen`` and ``of_none`` of the columns.
+        ``rows_held_out`` (of the sample), ``columns`` (as they were taken up), ``left_out``, ``stay`` (those
+        of sparse features), ``loss`` (its name), ``path`` (of each penalty the ``strength``, how many
+        ``columns`` it took up, and the held-out ``loss``), ``strength`` (the one chosen), and held-out losses
+        at the best penalty: ``of_all``, ``of_chosen`` and ``of_none`` of the columns.
     """
 
     plan: Plan
@@ -89,7 +89,7 @@ class Selection(NamedTuple):
 
 
 def select(wanted: int | str, task: tasks.Task, plan: Plan, sample: Sample, seed: int) -> Selection:
-    """Choose columns.
+    """Choose among the columns of dense features; those of sparse ones stay.
 
     Parameters
     ----------
@@ -102,7 +102,18 @@ def select(wanted: int | str, task: tasks.Task, plan: Plan, sample: Sample, seed
         Training rows, encoded with the plan.
     seed
         Draws the part of the sample that judges.
+
+    Raises
+    ------
+    SteepestError
+        If no column has dense features alone.
     """
+    sparse = [number for number, column in enumerate(plan.columns) if column.sparse]
+    if len(sparse) == len(plan.columns):
+        raise SteepestError(
+            "--select has nothing to choose from: text, lists and large categories are not chosen among.",
+            hint="Leave --select out.",
+        )
     order = permutation(generator(seed, JUDGING).bit_generator, len(sample.target))
     held = max(1, round(HELD_OUT * len(order)))
     scaled = _scaled(sample)
@@ -111,7 +122,7 @@ def select(wanted: int | str, task: tasks.Task, plan: Plan, sample: Sample, seed
     path = _path(linear_models, judging, _owners(plan), len(plan.columns))
     means = path.means(judging.weights)
     best, simplest = int(means.argmin()), path.simplest(judging.weights)
-    entered = path.order_of_entry()
+    entered = [column for column in path.order_of_entry() if column not in sparse]
     if wanted == "auto":
         chosen = [column for column in entered if path.largest[simplest, column] > 0] or entered[:1]
     else:
@@ -124,7 +135,8 @@ def select(wanted: int | str, task: tasks.Task, plan: Plan, sample: Sample, seed
         "rows": len(learning.target),
         "rows_held_out": len(judging.target),
         "columns": [names[column] for column in chosen],
-        "left_out": [name for column, name in enumerate(names) if column not in chosen],
+        "left_out": [name for column, name in enumerate(names) if column not in (*chosen, *sparse)],
+        "stay": [names[column] for column in sparse],
         "loss": task.loss,
         "path": {
             "strength": path.strengths.tolist(),
@@ -136,7 +148,7 @@ def select(wanted: int | str, task: tasks.Task, plan: Plan, sample: Sample, seed
         "of_chosen": _mean(linear_models.losses(again, judging, kept), judging.weights),
         "of_none": _mean(linear_models.losses(linear_models.start, judging), judging.weights),
     }
-    return Selection(_without(plan, set(chosen)), record)
+    return Selection(_without(plan, {*chosen, *sparse}), record)
 
 
 @dataclass(frozen=True)
@@ -276,17 +288,17 @@ def says(record: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> says({"columns": ["a", "b"], "left_out": ["c"], "loss": "binary_cross_entropy", "of_all": 0.41,
-    ...       "of_chosen": 0.42, "of_none": 0.69, "rows": 800, "rows_held_out": 200})
+    >>> says({"columns": ["a", "b"], "left_out": ["c"], "stay": ["body"], "loss": "binary_cross_entropy",
+    ...       "of_all": 0.41, "of_chosen": 0.42, "of_none": 0.69, "rows": 800, "rows_held_out": 200})
     'Of 3 columns 2 were chosen: on 200 training rows held out for it, the binary cross entropy of a linear
-    model is 0.4200 with these, 0.4100 with all and 0.6900 without any.'
+    model is 0.4200 with these, 0.4100 with all and 0.6900 without any. Not chosen among: body.'
     """
     chosen, loss = len(record["columns"]), record["loss"].replace("_", " ")
     return (
         f"Of {chosen + len(record['left_out']):,} columns {chosen:,} were chosen: on "
         f"{record['rows_held_out']:,} training rows held out for it, the {loss} of a linear model is "
         f"{record['of_chosen']:.4f} with these, {record['of_all']:.4f} with all and {record['of_none']:.4f} "
-        "without any."
+        "without any." + (f" Not chosen among: {', '.join(record['stay'])}." if record["stay"] else "")
     )
 
 

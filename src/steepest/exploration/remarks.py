@@ -133,11 +133,18 @@ def _looks_like_an_identifier(column: Record) -> bool:
     return whole and named and column["different_in_sample"] >= ALL_DIFFERENT
 
 
+ADVICE = {
+    "text": "Nothing: a fit learns from its words by itself.",
+    "unsupported": "Take out of it what matters, such as its length, or leave it to a fit to leave it out.",
+}
+"""Kind of a column that is not looked at -> one thing to try."""
+
+
 def _useless(record: Record) -> Findings:
     for kind, finding, evidence in (
         ("constant", "constant_column", "the same value in every row"),
         ("empty", "empty_column", "all values are missing"),
-        ("text", "text_column", "long values that mostly differ: text, which is not learned from yet"),
+        ("text", "text_column", "long values that mostly differ: text, whose words are not looked at here"),
         ("unsupported", "unsupported_column", "nested or binary values, which are not looked at here"),
         ("rare", "rare_values", "values that differ too little, or are too rare each"),
     ):
@@ -148,9 +155,7 @@ def _useless(record: Record) -> Findings:
                 "information",
                 _named(names),
                 evidence,
-                "Take out of it what matters, such as its length, or leave it to a fit to leave it out."
-                if kind in ("text", "unsupported")
-                else "Nothing: a fit leaves it out by itself.",
+                ADVICE.get(kind, "Nothing: a fit leaves it out by itself."),
             )
 
 
