@@ -37,16 +37,16 @@ import time
 from pathlib import Path
 import steepest.data.shared as shared
 import steepest.spark.stage as stage
-MARKS, versions, placed = Path({folder!r}), stage.versions, shared._placed
+MARKS, version, placed = Path({folder!r}), stage._version, shared._placed
 stage.SILENT = 6.0
-def other_versions(*names):
-    return versions(*names) | ({{"jax": "0.1"}} if (MARKS / "versions").exists() else {{}})
+def other_version(name):
+    return "0.1" if name == "jax" and (MARKS / "versions").exists() else version(name)
 def stuck(group, window, rows):
     if group.rank == 1 and (MARKS / "stuck").exists():
         (MARKS / "stuck").unlink()
         time.sleep(1_000)
     return placed(group, window, rows)
-stage.versions, shared._placed = other_versions, stuck
+stage._version, shared._placed = other_version, stuck
 """
 """What the executors' Python imports first: it does what files in a folder ask for."""
 
