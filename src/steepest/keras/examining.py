@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 from keras.src.trainers.data_adapters import data_adapter_utils
 
-from steepest.data.gather import gathered
 from steepest.data.order import generator
+from steepest.data.padded import Padded, taken
 from steepest.descent.failure import WORST, Cause, Failure
 from steepest.descent.watching import ALL
 from steepest.diagnosis.course import course
@@ -30,6 +30,7 @@ from steepest.keras.program import State, call, inherits, layer_of, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import Value, as_rule, rates_of, scale_of
 from steepest.keras.seeing import layers_of
+from steepest.keras.sparse import SparseEmbedding
 from steepest.keras.stored import Parameters, variables_of
 
 MOST_OUTPUTS = 2**26
@@ -119,11 +120,13 @@ def sample_of(model: keras.Model, rows: Rows, seed: int) -> dict[str, Any] | Non
 
     def batch(chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
         x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(
-            jax.tree.unflatten(rows.shape_like, [gathered(array, chosen) for array in arrays])
+            jax.tree.unflatten(rows.shape_like, [taken(array, chosen) for array in arrays])
         )
         return {"features": x, "target": y, "weights": weights}
 
-    most = min(MEASURED, max(1, MOST_OUTPUTS // _outputs_of_a_row(model, batch(np.arange(1))["features"])))
+    longest = max((array.shape[1] for array in arrays if isinstance(array, Padded)), default=0)
+    outputs = _outputs_of_a_row(model, batch(np.arange(1))["features"]) + longest * _embedded(model)
+    most = min(MEASURED, max(1, MOST_OUTPUTS // outputs))
     if count <= most:
         return batch(np.arange(count))
     return batch(np.sort(generator(seed, EXAMINING).choice(count, most, replace=False)))
@@ -138,6 +141,12 @@ def _outputs_of_a_row(model: keras.Model, row: Any) -> int:
         return [output for _, output in heard]
 
     return 1 + sum(int(leaf.size) for leaf in jax.tree.leaves(jax.eval_shape(outputs, row)))
+
+
+def _embedded(model: keras.Model) -> int:
+    """Return how many numbers stand for each place of a row."""
+    layers = model._flatten_layers(include_self=False)
+    return sum(layer.size for layer in layers if isinstance(layer, SparseEmbedding))
 
 
 def descended_of(

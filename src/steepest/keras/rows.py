@@ -240,6 +240,23 @@ def rows_of(
     return rows
 
 
+def rows_over(table: Any, **order: Any) -> Rows:
+    """Return rows that gather themselves: see `steepest.data.gather` and `steepest.data.padded`.
+
+    Parameters
+    ----------
+    table
+        ``(x, y, sample_weight)``, whose leaves are such rows or arrays.
+    order
+        See `rows_of`.
+    """
+    like = jax.tree.map(lambda each: np.broadcast_to(np.zeros((), each.dtype), each.shape), table)
+    rows = rows_of(*like, **order)
+    assert rows.blocks is not None  # noqa: S101 - they are dense arrays
+    rows.blocks = replace(rows.blocks, arrays=tuple(jax.tree.leaves(table)))
+    return rows
+
+
 def _order(rows: Rows, adapter: ArrayDataAdapter, seed: int, shuffle: bool | Literal["batch"]) -> None:
     """Let the seed decide the order of arrays, which stay in memory as windows where that is possible."""
     weights = np.ones(adapter._num_samples, np.float32)
