@@ -108,7 +108,7 @@ class Blocks:
         in_turn = itertools.cycle(buffers)
         for epoch in range(first, last):
             passed = shapes[:skip] if epoch == first else []
-            rest = pieces(self.sources(), self._order(epoch), sum(map(math.prod, passed)))
+            rest = pieces(self.sources(), self.order(epoch), sum(map(math.prod, passed)))
             piece = None
             for shape in shapes[len(passed) :]:
                 window, piece = self.fill(next(in_turn), shape, piece, rest)
@@ -127,7 +127,7 @@ class Blocks:
         tail = 0 if self.padded else self.rows % self.batch_size
         return [*shapes, (1, tail)] if tail else shapes
 
-    def _order(self, epoch: int) -> Iterator[Rows]:
+    def order(self, epoch: int) -> Iterator[Rows]:
         """Return the row numbers of an epoch in the order of their visit, piece by piece."""
         if self.shuffle == "batch":
             return order_within_batches(self.seed, epoch, self.rows, self.batch_size)

@@ -22,6 +22,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from steepest.data.blocks import WINDOW_BYTES, Blocks, Window
+from steepest.data.padded import Padded, Placed
 from steepest.data.prefetch import prefetch
 from steepest.errors import SteepestError
 from steepest.keras.adapters import Ordered, Shuffled
@@ -143,6 +144,12 @@ class Rows:
         if self.iterator.steps_per_epoch is not None:  # an epoch begins where the one before has ended
             self.iterator._current_iterator = islice(self.iterator._get_iterator(), offset, None)
             self.iterator._steps_seen = offset
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the rows have sparse features: see `steepest.keras.sparse`."""
+        arrays = () if self.blocks is None else self.blocks.arrays
+        return any(isinstance(array, Placed | Padded) for array in arrays)
 
     def build(self, model: keras.Model) -> None:
         """Let Keras make what it makes from a first batch: variables, metrics, the optimizer's state."""

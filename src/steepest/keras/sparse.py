@@ -162,6 +162,12 @@ class SparseColumn:
         ]
 
 
+def embeddings_of(model: keras.Model) -> list[SparseEmbedding]:
+    """Return the layers of a model that hold tables of sparse features."""
+    layers = model._flatten_layers(include_self=False)
+    return [layer for layer in layers if isinstance(layer, SparseEmbedding)]
+
+
 def sparse_columns(plan: Plan) -> dict[str, SparseColumn]:
     """Return the sparse columns of a plan by name."""
     kinds, found = {column.name: column.kind for column in plan.columns}, {}
