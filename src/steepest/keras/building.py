@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
 from steepest.data.columns import Plan
 from steepest.descent.optimizers import default_rate
@@ -90,6 +91,10 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
             f"--model {name} returned {type(model).__name__}, and no Keras model.",
             hint="Return the model, compiled or not.",
         )
+    if type(model) is Functional and len(model.inputs) == 1 and not (plan.layout.sparse or model.compiled):
+        model = keras.Model(
+            model.inputs[0], model.output, name=model.name
+        )  # takes an array, and no list of one
     try:
         shape = output_shape(model, plan)
     except Exception as error:

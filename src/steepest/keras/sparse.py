@@ -79,6 +79,7 @@ class SparseEmbedding(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         """Return ``[rows, size]``."""
         places, *values = keras.tree.flatten(inputs)
+        places = ops.cast(places, "int32")
         known = ops.cast((places >= 0) & (places < self.width), self.compute_dtype)
         weights = known * values[0] if values else known
         found = ops.take(self.table, ops.clip(places, 0, self.width - 1), axis=0)
@@ -183,7 +184,7 @@ def sparse_columns(plan: Plan) -> dict[str, SparseColumn]:
 
 def specs_of(plan: Plan) -> dict[str, Any]:
     """Return a symbolic tensor for each input that a model may have."""
-    specs = {FEATURES: keras.KerasTensor((None, plan.width), "float32")} if plan.width else {}
+    specs = {FEATURES: keras.KerasTensor((None, plan.width), "float32")}
     for column in sparse_columns(plan).values():
         specs |= dict(zip(column.input_names, column.inputs(), strict=True))
     return specs
@@ -191,7 +192,7 @@ def specs_of(plan: Plan) -> dict[str, Any]:
 
 def leaves_of(plan: Plan, rows: PackedRows) -> dict[str, Any]:
     """Return what of rows each input takes, by its name."""
-    leaves: dict[str, Any] = {FEATURES: rows} if plan.width else {}
+    leaves: dict[str, Any] = {FEATURES: rows}
     for column in sparse_columns(plan).values():
         leaves |= dict(zip(column.input_names, column.leaves(rows), strict=True))
     return leaves

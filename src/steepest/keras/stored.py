@@ -65,7 +65,8 @@ def _linked(task: Task, outputs: jax.Array, logits: bool) -> jax.Array:
 
 def model_from_json(form: dict[str, Any], task: Task, plan: Plan) -> Model:
     """Return the model that a run stored, without its parameters."""
-    if ">" in json.dumps(form["config"]):  # classes of one's own are registered where they are defined
+    others = json.dumps(form["config"]).replace('"steepest>', "")
+    if ">" in others:  # classes of one's own are registered where they are defined
         import_builder(form["builder"])
     model = keras.saving.deserialize_keras_object(copy.deepcopy(form["config"]))  # Keras empties it
     output_shape(model, plan)
