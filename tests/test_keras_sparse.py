@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import jax
 import keras
@@ -302,18 +304,12 @@ def same_weights(one, other):
     jax.tree.map(np.testing.assert_array_equal, one.parameters, other.parameters)
 
 
-def test_the_cache_the_memory_and_the_format_make_no_difference(mails, run, tmp_path, monkeypatch):
+def test_the_cache_makes_no_difference(mails, run, tmp_path, monkeypatch):
     monkeypatch.setattr("steepest.preparation.CACHED_FROM", 0)
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
     cached = steepest.fit(mails, "spam", model="sparse_builders:deep", out=str(tmp_path / "cached"), **ASKED)
     assert cache.entries()
-    lines = tmp_path / "mails.jsonl"
-    pq.read_table(mails).to_pandas().to_json(lines, orient="records", lines=True)
-    of_lines = steepest.fit(
-        str(lines), "spam", model="sparse_builders:deep", out=str(tmp_path / "lines"), **ASKED
-    )
-    for other in (cached, of_lines):
-        same_weights(run, other)
+    same_weights(run, cached)
 
 
 class StopsAfter(steepest.Callback):
@@ -329,7 +325,7 @@ class StopsAfter(steepest.Callback):
 
 
 def test_an_interrupted_fit_goes_on_to_the_byte_in_many_windows(mails, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**17)
+    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**18)
     asked = {**ASKED, "model": "sparse_builders:deep"}
     whole = steepest.fit(mails, "spam", out=str(tmp_path / "whole"), **asked)
     for name in ("trainable", "other"):
@@ -342,6 +338,7 @@ def test_an_interrupted_fit_goes_on_to_the_byte_in_many_windows(mails, run, tmp_
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_more_epochs_lead_where_all_at_once_would(mails, run, tmp_path):
     first, more = {**ASKED, "epochs": 1}, {**ASKED, "epochs": 2}
     start = steepest.fit(mails, "spam", model="sparse_builders:deep", out=str(tmp_path / "1"), **first)
@@ -356,14 +353,19 @@ def test_more_epochs_lead_where_all_at_once_would(mails, run, tmp_path):
     same_weights(run, end)
 
 
-def test_the_learning_rate_is_found_by_rows_that_the_trials_have_not_seen(mails, tmp_path, monkeypatch):
+def test_the_learning_rate_is_found_by_rows_that_the_trials_have_not_seen(mails, tmp_path):
     asked = {**ASKED, "learning_rate": "auto", "model": "sparse_builders:deep"}
     found = steepest.fit(mails, "spam", out=str(tmp_path / "found"), **asked)
     search = found.record["learning_rate"]
     assert 0.003 < search["choice"] < 0.3
     assert search["steps"] * 32 + search["rows"] <= 0.8 * ROWS
     assert found.record["figures"]["validation"]["scores"]["auc"] > 0.7
+
+
+@pytest.mark.slow
+def test_no_rate_is_sought_for_large_embeddings(mails, tmp_path, monkeypatch):
     monkeypatch.setattr("steepest.keras.searching.MOST_BYTES", 1_000)
+    asked = {**ASKED, "learning_rate": "auto", "model": "sparse_builders:deep"}
     large = steepest.fit(mails, "spam", out=str(tmp_path / "large"), **asked)
     search = large.record["learning_rate"]
     assert (search["decided"], large.record["descent"]["learning_rate"]) == (False, pytest.approx(0.001))
@@ -381,7 +383,7 @@ def test_the_learning_rate_is_found_by_rows_that_the_trials_have_not_seen(mails,
             {
                 "model": "sparse_builders:own",
                 "kinds": {"body": "words", "merchant": "hashed"},
-                "hash_bits": 6,
+                "hash_bits": 10,
             },
         ),
     ],
@@ -408,6 +410,15 @@ def test_columns_whose_names_keras_does_not_take(tmp_path):
 
 def plain():
     return {**ASKED, "epochs": 1, "drop": []}
+
+
+@pytest.mark.slow
+def test_the_builder_of_the_documentation_is_one(mails, builders, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "keras.md").read_text("utf-8")
+    (block,) = (each for each in re.findall(r"```python\n(.*?)```", page, re.S) if "columns, sparse" in each)
+    (builders / "of_the_page.py").write_text(block, "utf-8")
+    fitted = steepest.fit(mails, "spam", model="of_the_page:build", out=str(tmp_path / "run"), **ASKED)
+    assert fitted.record["figures"]["validation"]["scores"]["auc"] > 0.7
 
 
 def test_a_table_without_sparse_columns_has_none(tmp_path):
@@ -440,6 +451,7 @@ def test_predictions_are_not_explained(run, mails, capsys):
     assert "a Keras model with text, lists or large categories" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_divergence_says_where(mails, tmp_path):
     asked = {**ASKED, "optimizer": "sgd", "learning_rate": 1e30, "model": "sparse_builders:deep"}
     with fails("The descent diverged at step "):

@@ -5,6 +5,9 @@ Keras model of ``[rows, columns.width]``. It says what Keras models usually say:
 for each class, or a number (in standard deviations from the mean of the training rows); logits, where its
 loss is compiled ``from_logits``. A model that is not compiled gets the task's loss and the settings'
 optimizer.
+
+``build(columns, sparse)`` gets the sparse columns, too: a dictionary of `steepest.keras.sparse.SparseColumn`
+by name, whose inputs the model may have besides that of the dense features, which is named ``"features"``.
 """
 
 from __future__ import annotations
