@@ -18,6 +18,7 @@ import steepest
 import steepest.keras
 from expecting import fails
 from real_data import mails as real_mails
+from steepest import preparation
 from steepest.cli import main
 from steepest.data import cache
 from steepest.data.order import epoch_order
@@ -304,11 +305,14 @@ def same_weights(one, other):
     jax.tree.map(np.testing.assert_array_equal, one.parameters, other.parameters)
 
 
-def test_the_cache_makes_no_difference(mails, run, tmp_path, monkeypatch):
+def test_rows_that_are_mapped_and_let_go_make_no_difference(mails, run, tmp_path, monkeypatch):
+    prepared = preparation._prepared
+    monkeypatch.setattr(preparation, "_prepared", lambda *given: prepared(*given[:4], True, *given[5:]))
     monkeypatch.setattr("steepest.preparation.CACHED_FROM", 0)
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
     cached = steepest.fit(mails, "spam", model="sparse_builders:deep", out=str(tmp_path / "cached"), **ASKED)
     assert cache.entries()
+    assert cached.record["figures"] == run.record["figures"]
     same_weights(run, cached)
 
 

@@ -51,7 +51,7 @@ from steepest.prepared import Rows as Held
 from steepest.settings import Settings
 from steepest.trained import Trained
 
-NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2", "curvature")
+NOT_FOR_KERAS = ("hidden", "activation", "dropout", "embedding", "l1", "l2", "curvature")
 FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
 
 
