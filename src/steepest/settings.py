@@ -185,9 +185,9 @@ class Settings:
         if sparse and ":" in self.model:  # Keras is imported for its own models only
             sparse = import_module("steepest.keras.building").takes_sparse(self.model)
         if not sparse and (self.kinds or self.cross):
-            who = f"{self.model} takes" if self.on == HERE else "On Spark a fit has"
+            who = self.model if self.on == HERE else "A fit on Spark"
             raise SteepestError(
-                f"{who} no sparse features, so that columns have no --kind and no --cross.",
+                f"{who} takes no sparse features, so that columns have no --kind and no --cross.",
                 hint="Leave these out; or fit on this machine, a Keras model by build(columns, sparse).",
             )
         return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count, sparse)

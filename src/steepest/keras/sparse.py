@@ -16,7 +16,6 @@ from steepest.data.gather import Array
 from steepest.data.order import Rows
 from steepest.data.packed import PackedRows
 from steepest.data.padded import Padded, Placed, taken
-from steepest.data.sparse import ONE_A_ROW
 from steepest.errors import SteepestError, nearest
 from steepest.importance import groups_of
 
@@ -176,7 +175,7 @@ def sparse_columns(plan: Plan) -> dict[str, SparseColumn]:
         places = plan.sparse_groups.get(name)
         if places is not None:
             number = group.category if group.list is None else group.list
-            is_list = kinds[name] not in ONE_A_ROW
+            is_list = group.list is not None
             width = places.stop - places.start
             found[name] = SparseColumn(name, kinds[name], width, is_list, places.start, number or 0)
     return found
@@ -212,10 +211,9 @@ def arranged(model: keras.Model, parts: Mapping[str, Any]) -> Any:
     unknown = [name for name in names if name not in parts]
     if unknown:
         raise ValueError(f"it has an input {unknown[0]!r}, and there are {', '.join(parts)}")
-    found = [parts[name] for name in names]
-    return (
-        found[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, found)
-    )
+    if isinstance(model, keras.Sequential):
+        return parts[names[0]]
+    return keras.tree.pack_sequence_as(model.input, [parts[name] for name in names])
 
 
 @dataclass(frozen=True)
