@@ -328,8 +328,8 @@ class StopsAfter(steepest.Callback):
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_fit_goes_on_to_the_byte_in_many_windows(mails, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**18)
+def test_an_interrupted_fit_goes_on_to_the_byte_in_several_windows(mails, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**19)
     asked = {**ASKED, "model": "sparse_builders:deep"}
     whole = steepest.fit(mails, "spam", out=str(tmp_path / "whole"), **asked)
     for name in ("trainable", "other"):
