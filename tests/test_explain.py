@@ -306,7 +306,7 @@ def test_a_keras_model_is_explained(spam, rows):
     plan = Plan(tuple(each for each in spam.plan.columns if each.name in ("origin", "miles")), ())
     layers = [keras.layers.Dense(16, "relu"), keras.layers.Dropout(0.1), keras.layers.BatchNormalization()]
     network = keras.Sequential([keras.Input((plan.width,)), *layers, keras.layers.Dense(1, "sigmoid")])
-    model = model_from_json(form_of(network, "builders:network", plan), spam.task)
+    model = model_from_json(form_of(network, "builders:network"), spam.task, plan)
     run = known(plan=plan, task=spam.task, model=model, parameters=nested(arrays_of(network)))
     ours = own_outputs(run, rows)
     for row, each in enumerate(steepest.explain(run, rows, range(6))):

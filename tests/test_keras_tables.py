@@ -239,6 +239,7 @@ def test_what_is_wrong_with_a_builder_is_said(folder, model, words) -> None:
     [
         ({"l2": 0.1}, ["--l2", "Keras"]),
         ({"hidden": (3,)}, ["--hidden", "Keras"]),
+        ({"embedding": 3}, ["--embedding", "Keras"]),
         ({"schedule": "reduce_on_plateau"}, ["reduce_on_plateau"]),
         ({"loss": "quantile", "model": "builders:positive"}, ["quantile"]),
     ],

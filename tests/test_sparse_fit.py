@@ -17,6 +17,7 @@ from steepest.data import cache
 from steepest.errors import SteepestError
 from steepest.prediction import evaluate_run, predict
 from steepest.run import open_run
+from steepest.settings import Settings
 
 ROWS, WORDS, MERCHANTS = 1_500, 400, 500
 
@@ -156,9 +157,14 @@ def test_more_epochs_lead_where_all_at_once_would(mails, tmp_path, optimizer):
     jax.tree.map(np.testing.assert_array_equal, more.parameters, whole.parameters)
 
 
-@pytest.mark.parametrize(
-    "options", [{"model": "a:b"}, {"on": "spark", "workers": 2}], ids=["Keras", "on Spark"]
-)
+DENSE = {"model": "test_sparse_fit:dense"}
+
+
+def dense(columns):
+    """Build no model: nobody asks for it."""
+
+
+@pytest.mark.parametrize("options", [DENSE, {"on": "spark", "workers": 2}], ids=["Keras", "on Spark"])
 def test_what_has_no_sparse_features_does_not_go_on_from_a_run_that_has(mails, runs, tmp_path, options):
     with pytest.raises(SteepestError, match="has sparse features, which neither"):
         steepest.fit(
@@ -213,7 +219,7 @@ def test_columns_of_sparse_features_are_not_chosen_among(mails, tmp_path):
     [
         ({"on_divergence": "back-off"}, "no back-off"),
         ({"curvature": True}, "no curvature"),
-        ({"model": "a:b"}, "no sparse features"),
+        (DENSE, "no sparse features"),
         ({"on": "spark", "workers": 2}, "no sparse features"),
         ({"embedding": 0, "model": "mlp"}, "at least one number"),
     ],
@@ -224,9 +230,7 @@ def test_what_sparse_features_do_not_go_with(mails, tmp_path, options, says):
         steepest.fit(mails, "spam", out=str(tmp_path / "run"), **asked)
 
 
-def test_a_builder_gets_dense_features_only():
-    from steepest.settings import Settings
-
-    keras = Settings(model="module:function").wishes
+def test_a_builder_of_one_argument_gets_dense_features_only():
+    keras = Settings(**DENSE).wishes
     assert not keras.sparse
     assert dataclasses.replace(keras, sparse=True) == Settings().wishes

@@ -91,7 +91,7 @@ def earlier(settings: Settings, run: Run | None = None) -> Earlier | None:
     run = run or open_model(settings.from_)
     if run.plan.layout.sparse and not settings.wishes.sparse:
         raise SteepestError(
-            f"The run {run.name} has sparse features, which neither Keras models nor fits on Spark have.",
+            f"The run {run.name} has sparse features, which neither fits on Spark have nor this model.",
             hint="Go on from it on this machine with the model that it has, or begin anew without --from.",
         )
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))

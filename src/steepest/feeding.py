@@ -27,7 +27,8 @@ from steepest.arguments import (
 from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
 from steepest.data.order import Rows
-from steepest.data.pairs import Pairs, Strips, numbers_for, taken, touched
+from steepest.data.padded import taken
+from steepest.data.pairs import Pairs, Strips, numbers_for, touched
 from steepest.data.prefetch import prefetch
 from steepest.data.shared import Shared, SharedBlocks
 from steepest.descent.epoch import Batches

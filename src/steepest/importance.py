@@ -15,11 +15,12 @@ import numpy.typing as npt
 from steepest import tasks
 from steepest.data.column import Column
 from steepest.data.columns import Plan
+from steepest.data.layout import DENSE, Run, layout_of
 from steepest.data.order import Rows
-from steepest.data.packed import Inputs, PackedRows
-from steepest.data.pairs import Pairs
+from steepest.data.packed import PackedRows
 from steepest.data.sparse import sparse_value
 from steepest.evaluation import permutation_importance
+from steepest.prediction import outputs_of
 from steepest.tasks import Task
 from steepest.trained import Trained
 
@@ -49,8 +50,10 @@ def importances(
     per_row = tasks.loss_of(task).per_row
 
     def mean_loss(rows: Any, chosen: Rows) -> float:
-        seen = rows.inputs() if isinstance(rows, _Sampled) else rows
-        return float(_mean_loss(trained.model.apply, per_row, trained.parameters, seen, target[chosen]))
+        if isinstance(rows, _Sampled):
+            outputs = jnp.asarray(outputs_of(trained.model, trained.parameters, rows.packed))
+            return float(jnp.mean(per_row(outputs, jnp.asarray(target[chosen]))))
+        return float(_mean_loss(trained.model.apply, per_row, trained.parameters, rows, target[chosen]))
 
     return {
         "how": "How much the loss grows when one column's values are shuffled among the rows",
@@ -107,33 +110,29 @@ class _Columns:
     def __getitem__(self, rows: Rows) -> _Sampled:
         some = self.features.subset(np.sort(rows))
         place = np.argsort(np.argsort(rows, kind="stable"), kind="stable")
-        lists = some.lists and some.lists.subset(place)
-        return _Sampled(some[place], some.packed.places[place], lists)
+        sparse = (run for run in some.layout.runs if run.source not in DENSE)
+        layout = layout_of([Run("numbers", some.layout.width), *sparse])
+        nothing = layout.empty(len(rows))
+        packed = nothing._replace(numbers=some[place], places=some.packed.places[place])
+        return _Sampled(PackedRows(layout, packed, some.lists and some.lists.subset(place)))
 
 
 @dataclass(frozen=True)
 class _Sampled:
-    """Rows in memory, of which columns can be shuffled."""
+    """Rows in memory, whose dense features are all numbers, so that columns can be shuffled."""
 
-    dense: npt.NDArray[np.float32]
-    places: npt.NDArray[Any]
-    lists: Pairs | None
+    packed: PackedRows
 
     def shuffled(self, group: Group, order: Rows) -> _Sampled:
         """Return the same with a column's values in another order."""
-        dense, places, lists = self.dense.copy(), self.places.copy(), self.lists
+        lists, kept = self.packed.lists, self.packed.packed
+        dense, places = kept.numbers.copy(), kept.places.copy()
         dense[:, group.dense] = dense[order, group.dense]
         if group.category is not None:
             places[:, group.category] = places[order, group.category]
         if group.list is not None and lists is not None:
             lists = lists.shuffled(group.list, order)
-        return _Sampled(dense, places, lists)
-
-    def inputs(self) -> Inputs:
-        """Return what a model sees of the rows."""
-        if self.lists is None:
-            return Inputs(self.dense, self.places)
-        return Inputs(self.dense, self.places, self.lists.batch(np.arange(len(self.dense))))
+        return _Sampled(PackedRows(self.packed.layout, kept._replace(numbers=dense, places=places), lists))
 
 
 def _largest_weights(arrays: dict[str, Floats], plan: Plan) -> dict[str, Any]:

@@ -46,14 +46,15 @@ def _apply(apply: Callable[..., jax.Array], parameters: Any, features: jax.Array
 
 def outputs_of(model: Model, parameters: Any, features: PackedRows) -> Floats:
     """Return the model's outputs, ``[rows]`` or ``[rows, outputs]``."""
-    row_bytes = max(4 * features.shape[1], features.row_bytes, 1)
+    taken = model.takes(features)
+    row_bytes = max(4 * taken.shape[1], taken.row_bytes, 1)
     most = 1 << max(0, (CHUNK // row_bytes).bit_length() - 1)
     parts = []
-    for first in range(0, len(features), most):
-        rows = np.arange(first, min(first + most, len(features)))
+    for first in range(0, len(taken), most):
+        rows = np.arange(first, min(first + most, len(taken)))
         # Sizes are powers of two, so that few are compiled.
         size = min(most, 1 << (len(rows) - 1).bit_length())
-        padded = features.inputs(np.pad(rows, (0, size - len(rows)), constant_values=-1))
+        padded = taken.inputs(np.pad(rows, (0, size - len(rows)), constant_values=-1))
         parts.append(np.asarray(_apply(model.apply, parameters, padded))[: len(rows)])
     return np.concatenate(parts)
 

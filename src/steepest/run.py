@@ -122,7 +122,7 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The model."""
-        return self._part("model.json", lambda stored: _model_from_json(stored, self.task))
+        return self._part("model.json", lambda stored: _model_from_json(stored, self.task, self.plan))
 
     @cached_property
     def parameters(self) -> dict[str, dict[str, npt.NDArray[np.floating[Any]]]]:
@@ -177,11 +177,11 @@ class Run:
         )
 
 
-def _model_from_json(stored: Mapping[str, Any], task: Task) -> Model:
+def _model_from_json(stored: Mapping[str, Any], task: Task, plan: Plan) -> Model:
     if "keras" in stored:
         from steepest.keras.stored import model_from_json
 
-        return model_from_json(stored["keras"], task)
+        return model_from_json(stored["keras"], task, plan)
     shape = stored["shape"]
     return Shape(**{**shape, "hidden": tuple(shape["hidden"])}).build()
 

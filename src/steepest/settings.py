@@ -6,6 +6,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Settings:
         does not clip.
     learning_rate
         The highest rate of the schedule; ``"auto"`` finds it before the descent, see
-        `steepest.find_learning_rate`. A Keras model then has its rule's own.
+        `steepest.find_learning_rate`.
     schedule
         A name of `steepest.descent.schedules.SCHEDULES`.
     batch_size
@@ -173,19 +174,21 @@ class Settings:
 
     @property
     def wishes(self) -> Wishes:
-        """What is wanted of columns; Keras models and fits on Spark have no sparse features.
+        """What is wanted of columns; not every Keras model has sparse features, and no fit on Spark.
 
         Raises
         ------
         SteepestError
             If that can't be had of any table.
         """
-        sparse = self.on == HERE and ":" not in self.model
+        sparse = self.on == HERE
+        if sparse and ":" in self.model:  # Keras is imported for its own models only
+            sparse = import_module("steepest.keras.building").takes_sparse(self.model)
         if not sparse and (self.kinds or self.cross):
-            who = "A Keras model takes" if ":" in self.model else "On Spark a fit has"
+            who = self.model if self.on == HERE else "A fit on Spark"
             raise SteepestError(
-                f"{who} no sparse features, so that columns have no --kind and no --cross.",
-                hint="Leave these out, or fit --model linear or mlp on this machine.",
+                f"{who} takes no sparse features, so that columns have no --kind and no --cross.",
+                hint="Leave these out; or fit on this machine, a Keras model by build(columns, sparse).",
             )
         return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count, sparse)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from steepest.data.gather import Gathered, Mapped, gather
 from steepest.data.order import Rows, epoch_order, in_order, order_within_batches
-from steepest.data.pairs import Pairs
+from steepest.data.padded import Batched
 from steepest.data.pieces import Piece, pieces
 
 WINDOW_BYTES = 2**25
@@ -79,7 +79,7 @@ class Blocks:
         Steps of a window, at most; ``None`` lets its size alone decide.
     """
 
-    arrays: tuple[Array | Gathered | Pairs, ...]
+    arrays: tuple[Array | Gathered | Batched, ...]
     weights: Array | Mapped | int
     batch_size: int
     seed: int = 0
@@ -108,7 +108,7 @@ class Blocks:
         in_turn = itertools.cycle(buffers)
         for epoch in range(first, last):
             passed = shapes[:skip] if epoch == first else []
-            rest = pieces(self.sources(), self._order(epoch), sum(map(math.prod, passed)))
+            rest = pieces(self.sources(), self.order(epoch), sum(map(math.prod, passed)))
             piece = None
             for shape in shapes[len(passed) :]:
                 window, piece = self.fill(next(in_turn), shape, piece, rest)
@@ -127,7 +127,7 @@ class Blocks:
         tail = 0 if self.padded else self.rows % self.batch_size
         return [*shapes, (1, tail)] if tail else shapes
 
-    def _order(self, epoch: int) -> Iterator[Rows]:
+    def order(self, epoch: int) -> Iterator[Rows]:
         """Return the row numbers of an epoch in the order of their visit, piece by piece."""
         if self.shuffle == "batch":
             return order_within_batches(self.seed, epoch, self.rows, self.batch_size)
@@ -135,13 +135,13 @@ class Blocks:
 
     def sources(self) -> tuple[Array | Gathered, ...]:
         """Return what is gathered row by row: the arrays, and the weights if there are any."""
-        arrays = tuple(array for array in self.arrays if not isinstance(array, Pairs))
+        arrays = tuple(array for array in self.arrays if not isinstance(array, Batched))
         return arrays if isinstance(self.weights, int) else (*arrays, self.weights)
 
     def room(self, rows: int) -> tuple[Array, ...]:
         """Return room for so many rows of each array that is gathered row by row, and for their weights."""
         weights = _mapped((rows,), np.dtype(np.float32))
-        arrays = (array for array in self.arrays if not isinstance(array, Pairs))
+        arrays = (array for array in self.arrays if not isinstance(array, Batched))
         return (*(_mapped((rows, *array.shape[1:]), array.dtype) for array in arrays), weights)
 
     def fill(
@@ -170,12 +170,14 @@ class Blocks:
         buffers[-1][filled:wanted] = 0
         *arrays, weights = (buffer[:wanted].reshape(*shape, *buffer.shape[1:]) for buffer in buffers)
         rows, gathered = rows.reshape(shape), iter(arrays)
-        each = (array.batches(rows) if isinstance(array, Pairs) else next(gathered) for array in self.arrays)
+        each = (
+            array.batches(rows) if isinstance(array, Batched) else next(gathered) for array in self.arrays
+        )
         return Window(tuple(each), weights, rows), piece
 
 
-def _row_bytes(array: Array | Gathered | Pairs) -> int:
-    if isinstance(array, Pairs):
+def _row_bytes(array: Array | Gathered | Batched) -> int:
+    if isinstance(array, Batched):
         return array.row_bytes
     return array.dtype.itemsize * math.prod(array.shape[1:])
 

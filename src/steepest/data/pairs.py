@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Array, Gathered, gathered, mapped
+from steepest.data.gather import Array, mapped
 from steepest.data.order import Rows
 
 NOWHERE = 2**32 - 1
@@ -163,11 +163,6 @@ class Pairs:
         """Return the arrays of mapped files that the rows are read from."""
         parts = (self.places, self.values, self.lists)
         return tuple(array for part in parts for array in mapped(part))
-
-
-def taken(source: Array | Gathered | Pairs, rows: Rows) -> Any:
-    """Return the rows of these numbers: an array, or the strips of pairs."""
-    return source.batch(rows) if isinstance(source, Pairs) else gathered(source, rows)
 
 
 def bucket(count: int) -> int:

@@ -22,6 +22,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def as_they_are(rows: Any) -> Any:
+    """Return rows as they are kept."""
+    return rows
+
+
 class Model(NamedTuple):
     """A model: random parameters, and the outputs that parameters give for rows.
 
@@ -32,10 +37,14 @@ class Model(NamedTuple):
     apply
         ``(parameters, features [rows, inputs], key=None) -> outputs``, ``[rows]`` for one output and
         ``[rows, outputs]`` for several. A key switches dropout on.
+    takes
+        ``rows -> rows`` whose ``inputs`` are those of ``apply``: packed rows with sparse features are not for
+        every model as they are.
     """
 
     init: Callable[[jax.Array], Parameters]
     apply: Callable[..., jax.Array]
+    takes: Callable[[Any], Any] = as_they_are
 
 
 def glorot_uniform(key: jax.Array, inputs: int, outputs: int) -> jax.Array:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.arguments import Objective
-from steepest.data.pairs import taken
+from steepest.data.padded import taken
 from steepest.descent.epoch import Batches, Constants, Program, run_window_in_place
 from steepest.descent.state import RUNNING, State
 from steepest.descent.tables import Part, settled

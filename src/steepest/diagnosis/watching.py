@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steepest.arguments import as_data, row_count
-from steepest.data.pairs import taken
+from steepest.data.padded import taken
 from steepest.descent.history import Figures
 from steepest.descent.state import State
 from steepest.diagnosis.curvature import largest_curvature, stability

@@ -35,8 +35,9 @@ keras = _import_keras()
 from steepest.keras.fitting import fit  # noqa: E402 - after the backend is known
 from steepest.keras.models import Model, Sequential  # noqa: E402
 from steepest.keras.searching import find_learning_rate  # noqa: E402
+from steepest.keras.sparse import SparseEmbedding  # noqa: E402
 
-__all__ = ["Model", "Sequential", "find_learning_rate", "fit"]
+__all__ = ["Model", "Sequential", "SparseEmbedding", "find_learning_rate", "fit"]
 
 
 def _share_modules() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 
 from steepest.data.columns import Plan
 from steepest.descent.optimizers import default_rate
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
 from steepest.keras.rules import rates_of, schedule_of
+from steepest.keras.sparse import sparse_columns
 from steepest.keras.stored import gist, import_builder, output_shape
 from steepest.settings import AUTO, Settings
 from steepest.tasks import METRICS, Task
@@ -41,7 +44,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
 }
 
 
-def builder_of(name: str) -> Callable[[Plan], Any]:
+def builder_of(name: str) -> Callable[..., Any]:
     """Return the function ``module:function``.
 
     Raises
@@ -50,7 +53,7 @@ def builder_of(name: str) -> Callable[[Plan], Any]:
         If it can't be imported.
     """
     module, function_name = import_builder(name), name.partition(":")[2]
-    function: Callable[[Plan], Any] | None = getattr(module, function_name, None)
+    function: Callable[..., Any] | None = getattr(module, function_name, None)
     if not callable(function):
         functions = [each for each in vars(module) if callable(getattr(module, each)) and each[0] != "_"]
         raise SteepestError(
@@ -60,12 +63,25 @@ def builder_of(name: str) -> Callable[[Plan], Any]:
     return function
 
 
+def takes_sparse(name: str) -> bool:
+    """Tell whether a builder is a function of two arguments: of the columns and of those that are sparse."""
+    try:
+        parameters = inspect.signature(builder_of(name)).parameters.values()
+    except ValueError:  # what is not written in Python has none
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return (
+        sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters) == 2
+    )
+
+
 def build(name: str, plan: Plan, task: Task) -> keras.Model:
     """Call what builds the model, and see that its model fits the table."""
     function = builder_of(name)
+    arguments = (plan, sparse_columns(plan)) if takes_sparse(name) else (plan,)
     try:
         with _fresh_names():
-            model = function(plan)
+            model = function(*arguments)
     except Exception as error:
         raise SteepestError(
             f"--model {name} failed: {type(error).__name__}: {error}.", hint="--debug shows where."
@@ -75,12 +91,18 @@ def build(name: str, plan: Plan, task: Task) -> keras.Model:
             f"--model {name} returned {type(model).__name__}, and no Keras model.",
             hint="Return the model, compiled or not.",
         )
+    if type(model) is Functional and len(model.inputs) == 1 and not (plan.layout.sparse or model.compiled):
+        model = keras.Model(
+            model.inputs[0], model.output, name=model.name
+        )  # takes an array, and no list of one
     try:
-        shape = output_shape(model, plan.width)
+        shape = output_shape(model, plan)
     except Exception as error:
         raise SteepestError(
             f"--model {name} takes no rows of {plan.width} features: {gist(error)}",
-            hint="columns.width is the number of features.",
+            hint='Name the input of columns.width features "features"; sparse[...].inputs() makes the others.'
+            if plan.layout.sparse
+            else "columns.width is the number of features.",
         ) from error
     wanted = [(None, 1), (None,)] if task.outputs == 1 else [(None, task.outputs)]
     if shape not in wanted:

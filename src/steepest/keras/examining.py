@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pandas as pd
 from keras.src.trainers.data_adapters import data_adapter_utils
 
-from steepest.data.gather import gathered
 from steepest.data.order import generator
+from steepest.data.padded import Padded, taken
 from steepest.descent.failure import WORST, Cause, Failure
 from steepest.descent.watching import ALL
 from steepest.diagnosis.course import course
@@ -30,6 +30,7 @@ from steepest.keras.program import State, call, inherits, layer_of, state_of
 from steepest.keras.rows import Rows
 from steepest.keras.rules import Value, as_rule, rates_of, scale_of
 from steepest.keras.seeing import layers_of
+from steepest.keras.sparse import embeddings_of
 from steepest.keras.stored import Parameters, variables_of
 
 MOST_OUTPUTS = 2**26
@@ -107,23 +108,30 @@ def scales_of(model: keras.Model, parameters: Parameters, value: Value) -> Param
     }
 
 
-def sample_of(model: keras.Model, rows: Rows, seed: int) -> dict[str, Any] | None:
-    """Return at most `MEASURED` rows, drawn with the seed; none from a stream.
+def sample_of(
+    model: keras.Model, rows: Rows, seed: int, among: npt.NDArray[np.int64] | None = None
+) -> dict[str, Any] | None:
+    """Return at most `MEASURED` rows, drawn with the seed, of all or of some; none from a stream.
 
     Of a model whose layers say much of a row there are fewer.
     """
     if rows.blocks is None:
         return None
-    count = rows.blocks.rows
+    count = rows.blocks.rows if among is None else len(among)
     arrays: Any = rows.blocks.arrays
 
     def batch(chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
+        chosen = chosen if among is None else among[chosen]
         x, y, weights = data_adapter_utils.unpack_x_y_sample_weight(
-            jax.tree.unflatten(rows.shape_like, [gathered(array, chosen) for array in arrays])
+            jax.tree.unflatten(rows.shape_like, [taken(array, chosen) for array in arrays])
         )
         return {"features": x, "target": y, "weights": weights}
 
-    most = min(MEASURED, max(1, MOST_OUTPUTS // _outputs_of_a_row(model, batch(np.arange(1))["features"])))
+    longest = max((array.shape[1] for array in arrays if isinstance(array, Padded)), default=0)
+    outputs = _outputs_of_a_row(model, batch(np.arange(1))["features"]) + longest * sum(
+        layer.size for layer in embeddings_of(model)
+    )
+    most = min(MEASURED, max(1, MOST_OUTPUTS // outputs))
     if count <= most:
         return batch(np.arange(count))
     return batch(np.sort(generator(seed, EXAMINING).choice(count, most, replace=False)))

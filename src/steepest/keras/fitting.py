@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import jax
@@ -105,15 +107,30 @@ def fit(
         size = validation_batch_size or batch_size
         parts = data_adapter_utils.unpack_x_y_sample_weight(validation_data)
         held_out = rows_of(*parts, batch_size=size, steps=validation_steps)
-    make_room()
-    rows.build(model)
-    descent = begin(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq)
-    descent.watches |= diagnose
-    try:
+    with _begun(model, rows, held_out, callbacks, verbose, _fewest(epochs), validation_freq) as descent:
+        descent.watches |= diagnose
         history = run(descent, initial_epoch)
         if diagnose:
             _diagnose(descent, history, taken, seed)
         return history
+
+
+def fit_over(
+    model: keras.Model, rows: Rows, held_out: Rows | None, callbacks: Any, epochs: int
+) -> keras.callbacks.History:
+    """Train a compiled model on rows that gather themselves; see `steepest.keras.rows.rows_over`."""
+    check(model)
+    with _begun(model, rows, held_out, callbacks, 0, epochs, 1) as descent:
+        return run(descent, 0)
+
+
+@contextmanager
+def _begun(model: keras.Model, rows: Rows, held_out: Rows | None, *how: Any) -> Iterator[Fit]:
+    """Build the model and give its descent; close the rows in the end."""
+    make_room()
+    rows.build(model)
+    try:
+        yield begin(model, rows, held_out, *how)
     finally:
         for each in (rows, held_out):
             if each is not None:

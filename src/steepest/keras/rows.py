@@ -22,6 +22,7 @@ from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 from keras.src.trainers.epoch_iterator import EpochIterator
 
 from steepest.data.blocks import WINDOW_BYTES, Blocks, Window
+from steepest.data.padded import Padded, Placed
 from steepest.data.prefetch import prefetch
 from steepest.errors import SteepestError
 from steepest.keras.adapters import Ordered, Shuffled
@@ -144,6 +145,12 @@ class Rows:
             self.iterator._current_iterator = islice(self.iterator._get_iterator(), offset, None)
             self.iterator._steps_seen = offset
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the rows have sparse features: see `steepest.keras.sparse`."""
+        arrays = () if self.blocks is None else self.blocks.arrays
+        return any(isinstance(array, Placed | Padded) for array in arrays)
+
     def build(self, model: keras.Model) -> None:
         """Let Keras make what it makes from a first batch: variables, metrics, the optimizer's state."""
         if self.blocks is not None:
@@ -237,6 +244,23 @@ def rows_of(
     elif isinstance(adapter, PyDatasetAdapter) and shuffle and adapter.num_batches is not None:
         iterator.data_adapter = Shuffled(x, class_weight, rows, seed)
     rows.facts |= {"seed": seed, "shuffle": shuffle, "number of steps per epoch": rows.steps}
+    return rows
+
+
+def rows_over(table: Any, **order: Any) -> Rows:
+    """Return rows that gather themselves: see `steepest.data.gather` and `steepest.data.padded`.
+
+    Parameters
+    ----------
+    table
+        ``(x, y, sample_weight)``, whose leaves are such rows or arrays.
+    order
+        See `rows_of`.
+    """
+    like = jax.tree.map(lambda each: np.broadcast_to(np.zeros((), each.dtype), each.shape), table)
+    rows = rows_of(*like, **order)
+    assert rows.blocks is not None  # noqa: S101 - they are dense arrays
+    rows.blocks = replace(rows.blocks, arrays=tuple(jax.tree.leaves(table)))
     return rows
 
 

@@ -24,6 +24,7 @@ from keras.src.utils.rng_utils import get_random_seed
 from steepest.descent.sweep import judged
 from steepest.diagnosis.curvature import largest_curvature, stability
 from steepest.diagnosis.learning_rate import CURVATURE_KEY, CURVATURE_ROWS, MOST_ROWS
+from steepest.diagnosis.one_by_one import SEEN
 from steepest.diagnosis.rates import (
     FEWEST_STEPS,
     VARIANTS,
@@ -40,6 +41,11 @@ from steepest.keras.fitting import check, steps_taken
 from steepest.keras.program import State, call, compiles, state_of, take_step
 from steepest.keras.rows import Rows, as_arrays, rows_of
 from steepest.keras.rules import as_rule, rates_of, schedule_of
+from steepest.keras.sparse import embeddings_of
+
+MOST_BYTES = 2**24
+"""What a model's weights may take where there are sparse features: each rate that is tried at once has a
+copy, of the optimizer's variables as well."""
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -123,6 +129,9 @@ def why_untried(model: keras.Model, rows: Rows) -> str:
         return "its optimizer scales the loss and leaves steps out"
     if rows.blocks is None:
         return "the rows are a stream, which can't be gone through again; pass arrays"
+    weights = sum(variable.value.nbytes for variable in model.trainable_variables)
+    if rows.is_sparse and weights > MOST_BYTES:
+        return f"its embeddings take {weights / 2**20:,.0f} MiB, too much for {VARIANTS} rates at once"
     return why_unmeasured(model)
 
 
@@ -162,10 +171,13 @@ class _Trial(NamedTuple):
 
 def _search(model: keras.Model, rows: Rows, planned: int, taken: int, seed: int) -> RateSearch:
     sample = sample_of(model, rows, seed)
-    count = len(jax.tree.leaves(sample)[0])
     assert rows.blocks is not None  # noqa: S101 - `why_untried` looked
     batch_size = min(rows.blocks.batch_size, rows.blocks.rows, MOST_ROWS)
-    steps = horizon(planned, batch_size, _multiplications(model, sample))
+    steps = horizon(planned, batch_size, _multiplications(model, sample, batch_size))
+    if rows.is_sparse:
+        steps = max(1, min(steps, int(SEEN * rows.blocks.steps)))
+        sample = sample_of(model, rows, seed, _unseen(rows, steps))
+    count = len(jax.tree.leaves(sample)[0])
     mean = _mean(model)
     trial = _Trial(
         *(model, rows, rows.passes, jax.tree.map(np.array, state_of(model))),
@@ -188,9 +200,29 @@ def _mean(model: keras.Model) -> Callable[[Any, Any], jax.Array]:
     return mean_loss
 
 
-def _multiplications(model: keras.Model, sample: Any) -> int:
-    """Return how many a row takes, at least as many as there are weights: convolutions take more."""
-    size = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+def _unseen(rows: Rows, steps: int) -> npt.NDArray[np.int64] | None:
+    """Return numbers of rows that the first steps do not see; ``None`` where they see all of them.
+
+    What rows have in sparse features can be learned by heart, so rates are judged by others.
+    """
+    assert rows.blocks is not None  # noqa: S101 - `why_untried` looked
+    first, found = steps * rows.blocks.batch_size, np.empty(0, np.int64)
+    for some in rows.blocks.order(rows.passes):
+        found = np.append(found, some[first:])[:MOST_ROWS]
+        first = max(0, first - len(some))
+        if len(found) == MOST_ROWS:
+            break
+    return np.sort(found) if len(found) else None
+
+
+def _multiplications(model: keras.Model, sample: Any, batch_size: int) -> int:
+    """Return how many a row takes, at least as many as there are weights: convolutions take more.
+
+    The tables of sparse features are moved by each step, and not multiplied by each row.
+    """
+    tables = {id(layer.table) for layer in embeddings_of(model)}
+    sizes = [(math.prod(each.shape), id(each) in tables) for each in model.trainable_variables]
+    size = sum(each // batch_size if is_table else each for each, is_table in sizes)
     state, row = state_of(model), jax.tree.map(lambda array: array[:1], sample["features"])
     outputs = jax.jit(lambda trainable, other: call(model, trainable, other, row, training=False))
     counted: Any = outputs.lower(*state[:2]).cost_analysis()
@@ -290,7 +322,7 @@ def _limit(
 ) -> tuple[float | None, float | None]:
     """Return the curvature where a rate led to, and the largest rate that is stable there."""
     constant = stability(as_rule(trial.model.optimizer))
-    if constant is None:
+    if constant is None or trial.rows.is_sparse:
         return None, None
     trainable, other, memory = jax.tree.map(lambda leaf: leaf[index], state)
     values = dict(zip(map(id, trial.model.optimizer.variables), memory, strict=True))

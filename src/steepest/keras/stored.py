@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -17,9 +18,11 @@ import keras
 import numpy as np
 
 from steepest.data.columns import Plan
+from steepest.data.packed import PackedRows
 from steepest.descent.models import Model
 from steepest.errors import SteepestError
 from steepest.keras.program import call
+from steepest.keras.sparse import FEATURES, NamedRows, arranged, leaves_of, specs_of
 from steepest.tasks import Task
 
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -30,7 +33,7 @@ Parameters = dict[str, dict[str, Any]]
 """Values by group and number."""
 
 
-def form_of(model: keras.Model, name: str, plan: Plan) -> dict[str, Any]:
+def form_of(model: keras.Model, name: str) -> dict[str, Any]:
     """Return the model as JSON, without its parameters; refuse one that could not be read again."""
     try:
         with warnings.catch_warnings():  # of NumPy 2's, which Keras' own optimizers cause
@@ -45,7 +48,7 @@ def form_of(model: keras.Model, name: str, plan: Plan) -> dict[str, Any]:
         ) from error
     loss = model.loss
     logits = bool(getattr(loss, "from_logits", False))
-    return {"builder": name, "config": config, "features": plan.width, "logits": logits}
+    return {"builder": name, "config": config, "logits": logits}
 
 
 def _linked(task: Task, outputs: jax.Array, logits: bool) -> jax.Array:
@@ -60,19 +63,23 @@ def _linked(task: Task, outputs: jax.Array, logits: bool) -> jax.Array:
     return jnp.log(jnp.maximum(values, SMALLEST))
 
 
-def model_from_json(form: dict[str, Any], task: Task) -> Model:
+def model_from_json(form: dict[str, Any], task: Task, plan: Plan) -> Model:
     """Return the model that a run stored, without its parameters."""
-    if ">" in json.dumps(form["config"]):  # classes of one's own are registered where they are defined
+    others = json.dumps(form["config"]).replace('"steepest>', "")
+    if ">" in others:  # classes of one's own are registered where they are defined
         import_builder(form["builder"])
-    model = keras.saving.deserialize_keras_object(form["config"])
-    output_shape(model, form["features"])
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(form["config"]))  # Keras empties it
+    output_shape(model, plan)
     start = nested(arrays_of(model))
 
     def apply(parameters: Any, features: jax.Array, key: jax.Array | None = None) -> jax.Array:  # noqa: ARG001
         outputs = call(model, *variables_of(parameters), features, training=False)
         return _linked(task, outputs, form["logits"])
 
-    return Model(lambda _: jax.tree.map(jnp.asarray, start), apply)
+    def takes(rows: PackedRows) -> PackedRows | NamedRows:
+        return NamedRows(model, leaves_of(plan, rows), rows.shape) if plan.layout.sparse else rows
+
+    return Model(lambda _: jax.tree.map(jnp.asarray, start), apply, takes)
 
 
 def import_builder(name: str) -> ModuleType:
@@ -89,9 +96,10 @@ def import_builder(name: str) -> ModuleType:
         ) from error
 
 
-def output_shape(model: keras.Model, features: int) -> tuple[int | None, ...] | None:
-    """Return the shape of the model's output for rows of so many features; build it if need be."""
-    outputs = model(keras.KerasTensor((None, features), "float32"))
+def output_shape(model: keras.Model, plan: Plan) -> tuple[int | None, ...] | None:
+    """Return the shape of the model's output for rows of a plan; build it if need be."""
+    specs = specs_of(plan)
+    outputs = model(arranged(model, specs) if plan.layout.sparse else specs[FEATURES])
     return getattr(outputs, "shape", None)
 
 

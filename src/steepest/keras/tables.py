@@ -5,6 +5,9 @@ Keras model of ``[rows, columns.width]``. It says what Keras models usually say:
 for each class, or a number (in standard deviations from the mean of the training rows); logits, where its
 loss is compiled ``from_logits``. A model that is not compiled gets the task's loss and the settings'
 optimizer.
+
+``build(columns, sparse)`` gets the sparse columns, too: a dictionary of `steepest.keras.sparse.SparseColumn`
+by name, whose inputs the model may have besides that of the dense features, which is named ``"features"``.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from steepest.callbacks import Callback, notifier
+from steepest.data.columns import Plan
 from steepest.descent.epoch import PATIENCE
 from steepest.descent.failure import Failure
 from steepest.descent.loop import StopDescent
@@ -31,20 +35,23 @@ from steepest.errors import SteepestError, nearest
 from steepest.keras.building import build, compile_for, rule_of
 from steepest.keras.examining import descended_of, failure_of, why_unmeasured
 from steepest.keras.failures import NotFiniteError
-from steepest.keras.fitting import fit
+from steepest.keras.fitting import fit, fit_over, steps_taken
 from steepest.keras.hooks import Watches
 from steepest.keras.program import State, state_of
 from steepest.keras.resume import REMEMBERED
+from steepest.keras.rows import Rows, rows_over
 from steepest.keras.rules import rates_of
 from steepest.keras.searching import find_learning_rate, search_over
+from steepest.keras.sparse import arranged, leaves_of
 from steepest.keras.stored import arrays_of, form_of, gist, model_from_json, nested
-from steepest.keras.together import fit_together, require_alike, rows_over
+from steepest.keras.together import fit_together, require_alike, rows_together
 from steepest.memory import memory_budget
-from steepest.prepared import Prepared, Rows
+from steepest.prepared import Prepared
+from steepest.prepared import Rows as Held
 from steepest.settings import Settings
 from steepest.trained import Trained
 
-NOT_FOR_KERAS = ("hidden", "activation", "dropout", "l1", "l2", "curvature")
+NOT_FOR_KERAS = ("hidden", "activation", "dropout", "embedding", "l1", "l2", "curvature")
 FOR_COMPILING = ("loss", "optimizer", "learning_rate", "clip_norm", "schedule")
 
 
@@ -67,7 +74,7 @@ def train(
     """
     model, size = _model(settings, prepared, epochs, start)
     task, rows = prepared.task, prepared.descended.training
-    form = form_of(model, settings.model, prepared.plan)
+    form = form_of(model, settings.model)
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
     stopping = early_stopping(rule)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
@@ -92,7 +99,7 @@ def train(
     rows_of_epochs = pd.DataFrame(notes.epochs or {"epoch": [], "rows": [], "loss": []})
     why = notes.why or _why(len(notes.epochs), rule, stopping)
     trained = Trained(
-        model=model_from_json(form, task),
+        model=model_from_json(form, task, prepared.plan),
         parameters=nested(arrays),
         form={"keras": form},
         arrays=arrays,
@@ -105,7 +112,9 @@ def train(
         layers={"layers": [type(layer).__name__ for layer in model.layers], "hidden": []},
         rule=rule_of(model, settings, len(history)),
         failure=failure,
-        descended=_descended(model, before, history, rows_of_epochs, size, len(rows.target), failure),
+        descended=None
+        if prepared.plan.layout.sparse
+        else _descended(model, before, history, rows_of_epochs, size, len(rows.target), failure),
     )
     notes.notify("descent_end", result=trained)
     return trained
@@ -116,7 +125,10 @@ def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any 
     model, size = _model(settings, prepared, epochs, start)
     if prepared.together:
         training = prepared.together.training
-        rows = rows_over(model, training, batch_size=size, shuffle=True, seed=settings.seed)
+        rows = rows_together(model, training, batch_size=size, shuffle=True, seed=settings.seed)
+        return search_over(model, rows, epochs, settings.seed)
+    if prepared.plan.layout.sparse:
+        rows = _rows(model, prepared.plan, prepared.training, size, shuffle=True, seed=settings.seed)
         return search_over(model, rows, epochs, settings.seed)
     features, target, weights = _arrays(prepared.training, memory_budget(settings.memory) // 4)
     return find_learning_rate(
@@ -276,10 +288,17 @@ def _why(epochs: int, rule: Patience | None, stopping: list[keras.callbacks.Earl
     return last if best.epoch == epochs else f"{last}; {rule.describe_best(best)}"
 
 
-def _arrays(rows: Rows, most: int) -> tuple[Any, Any, Any]:
+def _arrays(rows: Held, most: int) -> tuple[Any, Any, Any]:
     """Return features, targets and weights as Keras takes them; features of many bytes in a mapped file."""
     weights = None if rows.weights is None else rows.weights[:]
     return rows.features.dense(most), rows.target[:], weights
+
+
+def _rows(model: keras.Model, plan: Plan, rows: Held, batch_size: int, **order: Any) -> Rows:
+    """Return rows with sparse features as the model takes them, gathered a window at a time."""
+    x = arranged(model, leaves_of(plan, rows.features))
+    weights = None if rows.weights is None else rows.weights[:]
+    return rows_over((x, rows.target[:], weights), batch_size=batch_size, **order, taken=steps_taken(model))
 
 
 def _in_full(name: str) -> str:
@@ -319,6 +338,11 @@ def _fitted(
         group, training, validation = prepared.together
         require_alike(group, model)
         return fit_together(model, group, training, validation, callbacks=callbacks, **asked)
+    if prepared.plan.layout.sparse:
+        size, epochs = asked["batch_size"], asked["epochs"]
+        rows = _rows(model, prepared.plan, prepared.training, size, shuffle=True, seed=settings.seed)
+        held = prepared.validation and _rows(model, prepared.plan, prepared.validation, size)
+        return fit_over(model, rows, held, callbacks, epochs)
     most = memory_budget(settings.memory) // 4
     features, target, weights = _arrays(prepared.training, most)
     held_out = _arrays(prepared.validation, most) if prepared.validation else ()

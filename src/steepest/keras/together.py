@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,7 @@ from steepest.keras.fitting import begin, check, steps_taken
 from steepest.keras.loop import run
 from steepest.keras.program import Parts, State, Windows, program_of, state_of
 from steepest.keras.resume import Backup, Position
-from steepest.keras.rows import Rows, rows_of
+from steepest.keras.rows import Rows, rows_over
 from steepest.process_group import ProcessGroup
 
 Table = tuple[Any, Any, Any]
@@ -83,8 +82,8 @@ def fit_together(
     """
     check(model)
     make_room()
-    training = rows_over(model, shared(group, rows), batch_size=batch_size, shuffle=True, seed=seed)
-    validation = held_out and rows_over(model, shared(group, held_out), batch_size=batch_size)
+    training = rows_together(model, shared(group, rows), batch_size=batch_size, shuffle=True, seed=seed)
+    validation = held_out and rows_together(model, shared(group, held_out), batch_size=batch_size)
     training.build(model)
     training.facts |= {"content": content} if content else {}
     descent = begin(model, training, validation, list(callbacks), 0, epochs, 1)
@@ -114,12 +113,9 @@ def require_alike(group: ProcessGroup, model: keras.Model) -> None:
         )
 
 
-def rows_over(model: keras.Model, table: Table, **order: Any) -> Rows:
-    """Return rows that several processes hold, `Shared` or `Fetched`; see `steepest.keras.rows.rows_of`."""
-    like = jax.tree.map(lambda each: np.broadcast_to(np.zeros((), each.dtype), each.shape), table)
-    rows = rows_of(*like, **order, taken=steps_taken(model))
-    assert rows.blocks is not None  # noqa: S101 - they are dense arrays
-    rows.blocks = replace(rows.blocks, arrays=tuple(jax.tree.leaves(table)))
+def rows_together(model: keras.Model, table: Table, **order: Any) -> Rows:
+    """Return rows that several processes hold, `Shared` or `Fetched`; see `steepest.keras.rows.rows_over`."""
+    rows = rows_over(table, **order, taken=steps_taken(model))
     rows.reads_ahead = False  # to gather is to exchange, which all do at the same time
     return rows
 
