@@ -181,16 +181,21 @@ class Settings:
         SteepestError
             If that can't be had of any table.
         """
-        sparse = self.on == HERE
-        if sparse and ":" in self.model:  # Keras is imported for its own models only
-            sparse = import_module("steepest.keras.building").takes_sparse(self.model)
-        if not sparse and (self.kinds or self.cross):
-            who = self.model if self.on == HERE else "A fit on Spark"
+        here, is_keras = self.on == HERE, ":" in self.model
+        # Keras is imported for its own models only.
+        asks = not is_keras or import_module("steepest.keras.building").takes_sparse(self.model)
+        if is_keras and asks and not here:
+            raise SteepestError(
+                f"{self.model} asks for sparse features, which fits on Spark don't have.",
+                hint="Fit on this machine, or write it as build(columns), for the dense ones alone.",
+            )
+        if not (here and asks) and (self.kinds or self.cross):
+            who = self.model if here else "A fit on Spark"
             raise SteepestError(
                 f"{who} takes no sparse features, so that columns have no --kind and no --cross.",
                 hint="Leave these out; or fit on this machine, a Keras model by build(columns, sparse).",
             )
-        return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count, sparse)
+        return Wishes(self.kinds, self.cross, self.hash_bits, self.minimum_count, here and asks)
 
 
 NAMES = tuple(each.name for each in fields(Settings))
