@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +23,9 @@ from steepest.memory import BASE, bytes_of, least_memory
 COLUMNS = 30
 
 BLOCK = 2**17
+
+WORDS, HALF = 3_000_000, 12
+"""Different words, so many that they are hashed, and words of half a row of text."""
 
 CHILD = """
 import json, re, sys, threading, time
@@ -108,6 +112,27 @@ def write_csv(folder: Path, size: int) -> str:
         while file.tell() < size:
             file.write("\n".join(lines[number] for number in draws.permutation(len(lines))) + "\n")
     return str(folder / "x.csv")
+
+
+def write_text(folder: Path, size: int) -> str:
+    """Write rows of words by Zipf's law, put together from halves at random; the words decide ``y``."""
+    draws = np.random.default_rng(0)
+    ranks = np.cumsum(1 / np.arange(1, WORDS + 1))
+    words = np.minimum(np.searchsorted(ranks, draws.random((BLOCK, HALF)) * ranks[-1]), WORDS - 1)
+    scores = np.where(np.arange(WORDS) < 50, 0, draws.normal(size=WORDS))[words].sum(axis=1)
+    names = pa.array([f"w{word}" for word in range(WORDS)])
+    ends = pa.array(np.arange(0, words.size + 1, HALF), pa.int32())
+    halves = pc.binary_join(pa.ListArray.from_arrays(ends, names.take(pa.array(words.ravel()))), " ")
+    schema = pa.schema({"text": pa.string(), "y": pa.int8()})
+    with pq.ParquetWriter(
+        folder / "x.parquet", schema, compression="none", use_dictionary=False, write_statistics=False
+    ) as writer:
+        while (folder / "x.parquet").stat().st_size < size:
+            first, second = draws.permutation(BLOCK), draws.permutation(BLOCK)
+            text = pc.binary_join_element_wise(halves.take(first), halves.take(second), " ")
+            classes = (scores[first] + scores[second] > 0).astype(np.int8)
+            writer.write_table(pa.table([text, classes], schema=schema))
+    return str(folder / "x.parquet")
 
 
 @pytest.mark.slow

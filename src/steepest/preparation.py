@@ -288,7 +288,7 @@ def _prepared(
         packed = Packed(numbers, codes, places, plan.layout.empty(0).ragged)
         weights = f"{part}.weights"
         return Rows(
-            PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part), fleeting),
+            PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part, fleeting), fleeting),
             _column(arrays[f"{part}.target"], fleeting),
             _column(arrays[weights], fleeting) if weights in arrays else None,
         )
@@ -297,16 +297,12 @@ def _prepared(
     return Prepared(task, plan, rows(TRAINING), held_out, facts, key, rejected)
 
 
-def _lists(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]], part: str) -> Pairs | None:
+def _lists(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]], part: str, fleeting: bool) -> Pairs | None:
     """Return the pairs of a part's text and lists, if there are such columns."""
     if not layout.lists:
         return None
-    strips = arrays[f"{part}.strips"]
-    begins = np.ones(len(strips) + 1, np.int64)
-    np.cumsum(strips, out=begins[1:])
-    begins[1:] += 1
-    places, values, numbers = (arrays[f"{part}.{name}"] for name in OF_LISTS)
-    return Pairs(begins, places, values, numbers, layout.lists, layout.sparse)
+    begins, places, values, numbers = (arrays[f"{part}.{name}"] for name in ("begins", *OF_LISTS))
+    return Pairs(begins, places, values, numbers, layout.lists, layout.sparse, fleeting)
 
 
 def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mapped:
