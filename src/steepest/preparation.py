@@ -30,7 +30,7 @@ from steepest.data.spool import SpooledPasses, is_slow
 from steepest.dividing import Seen, Table, places
 from steepest.errors import SteepestError, nearest
 from steepest.feeding import digest
-from steepest.memory import least_memory, memory_budget
+from steepest.memory import least_memory, memory_budget, table_memory
 from steepest.merging import TRAINING, VALIDATION
 from steepest.passes import OF_LISTS, Known, Learned, encode, forms, growing, learn
 from steepest.prepared import Prepared, Rows, SharedRows, Together
@@ -117,8 +117,9 @@ def prepare(
     key = _key(settings, table, held, known)
     entry = cache.find(key) if key else None
     if entry is not None:
-        _require_memory(settings, budget, plan_from_json(entry.facts["plan"]), entry.forms())
-        return replace(_from_entry(entry, key, budget), places=find_places)
+        prepared = _from_entry(entry, key, budget)
+        _require_memory(settings, budget, prepared.task, prepared.plan, entry.forms())
+        return replace(prepared, places=find_places)
     with ExitStack() as stack:
         while True:
             rejects = Rejects()
@@ -214,7 +215,7 @@ def _encoded(
 ) -> Prepared:
     """Encode the rows: small ones in memory, large ones in the cache."""
     shapes = forms(settings, learned)
-    _require_memory(settings, budget, learned.plan, shapes)
+    _require_memory(settings, budget, learned.task, learned.plan, shapes)
     size = sum(form.size for form in shapes.values())
     facts = facts_of(settings, table, held, learned, rejects, named(settings))
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
@@ -242,17 +243,27 @@ def _encoded(
     return prepared
 
 
-def _require_memory(settings: Settings, budget: int, plan: Plan, shapes: Mapping[str, cache.Form]) -> None:
+def _require_memory(
+    settings: Settings, budget: int, task: tasks.Task, plan: Plan, shapes: Mapping[str, cache.Form]
+) -> None:
     """Refuse a bound that was asked for and can't be kept."""
     if settings.memory is None:
         return
     rows = shapes[f"{TRAINING}.target"].shape[0]
-    kept = sum(form.size for name, form in shapes.items() if name.startswith(TRAINING)) // rows
+    kept = {
+        name.partition(".")[2]: form.size // rows
+        for name, form in shapes.items()
+        if name.startswith(TRAINING)
+    }
+    sparse = sum(kept.get(name, 0) for name in ("places", *OF_LISTS))
+    columns = task.outputs + (settings.embedding if settings.model == "mlp" else 0)
     batch_size = rows if settings.batch_size == "all" else int(settings.batch_size)
-    least = least_memory(rows, 4 * plan.width, kept, batch_size)
+    table = table_memory(plan.layout.sparse, columns)
+    least = least_memory(rows, 4 * plan.width, sum(kept.values()), batch_size, sparse, table)
     if budget < least:
         raise SteepestError(
-            f"--memory {settings.memory} is too little for {rows:,} rows of {plan.width:,} features.",
+            f"--memory {settings.memory} is too little for {rows:,} rows of "
+            f"{plan.width + plan.layout.sparse:,} features.",
             hint=f"The least that works is --memory {-(-least // 2**20)}MB.",
         )
 
