@@ -20,9 +20,10 @@ PIECES = 2
 WINDOWS = 6
 """Windows of rows alive at once: three to train on and three to judge by."""
 
-SPARSE = 3
+SPARSE = 4
 """So often a window is in memory whose rows are sparse: as it was gathered; numbered anew, beside the rows
-of the table that its steps look up; and as the numbers by which both are found."""
+of the table that its steps look up; as the numbers by which both are found; and once more in what was freed
+in pieces and has not gone back to the system."""
 
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
