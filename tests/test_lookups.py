@@ -81,6 +81,18 @@ def test_the_lazy_rule_is_the_dense_rule(optimizer):
     np.testing.assert_allclose(lazy.epochs["validation_loss"], whole.epochs["validation_loss"], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_tables_keep_their_type(kind):
+    with jax.enable_x64(kind == "float64"):
+        start = {**START, "weights": jnp.zeros(WIDTH, kind)}
+        asked = {"optimizer": steepest.Adam(0.01), "epochs": 2, "batch_size": "all", "tolerance": 0}
+        lazy = steepest.minimize(looked_up, start, DATA, lookups={"words": "weights"}, **asked)
+        whole = steepest.minimize(dense, start, DATA, **asked)
+        found, wanted = (np.asarray(each.parameters["weights"], float) for each in (lazy, whole))
+    assert lazy.parameters["weights"].dtype == kind
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("penalty", [{"l2": 0.01}, {"l1": 0.003}, {"l1": 0.003, "l2": 0.01}])
 def test_penalties_are_caught_up_with(penalty):
     lazy, whole = both(steepest.SGD(0.5), **penalty)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, random_array
 
-from steepest.data.pairs import LENGTHS, NOWHERE, bucket, in_strips, pairs_of, strip_length, touched
+from steepest.data.pairs import (
+    LENGTHS,
+    NOWHERE,
+    bucket,
+    in_strips,
+    numbers_for,
+    pairs_of,
+    strip_length,
+    touched,
+)
 
 
 def dense(strips, rows, width, lists=1):
@@ -83,17 +92,17 @@ def test_strips_are_as_long_as_rows_are(pairs, rows, most, length):
 
 
 @given(
-    st.lists(st.lists(st.integers(0, 12), min_size=4, max_size=4), min_size=1, max_size=4),
+    st.lists(st.lists(st.integers(-1, 12), min_size=4, max_size=4), min_size=1, max_size=4),
     st.integers(1, 11),
 )
 def test_what_steps_look_up(places, width):
     first = np.array(places)
     second = first[:, :2, None].astype(np.uint32)
-    rows, renumbered = touched([first, second], width)
+    rows, renumbered = touched([first, second], numbers_for(width))
     for step in range(len(first)):
         real = rows[step][rows[step] != NOWHERE]
-        assert sorted(real) == sorted({place for place in first[step] if place < width})
+        assert sorted(real) == sorted({place for place in first[step] if 0 <= place < width})
         for before, after in zip((first, second), renumbered, strict=True):
-            there = before[step] < width
+            there = (before[step] >= 0) & (before[step] < width)
             np.testing.assert_array_equal(rows[step][after[step][there]], before[step][there])
             assert (after[step][~there] == NOWHERE).all()

@@ -36,7 +36,7 @@ from steepest.descent.stopping import Best, Watched
 from steepest.errors import SteepestError
 from steepest.sealed import Arrays, Notes, as_json, read, rename, write_aside
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files' format."""
 
 SHARE = 50
@@ -318,7 +318,7 @@ def _notes(standing: Standing) -> Notes:
 def _standing(template: Standing, arrays: Arrays, notes: Notes, history: History, path: Path) -> Standing:
     """Return where a checkpoint stands."""
     figure, epoch, waited = notes["best"]
-    parameters = template.state.parameters if epoch else None
+    parameters = template.best.parameters
     wanted = {**_leaves("state", template.state), **_leaves("best", parameters)}
     of_good = {name: array for name, array in arrays.items() if name.startswith(GOOD)}
     for name in {**wanted, **arrays}:

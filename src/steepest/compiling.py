@@ -16,7 +16,7 @@ from steepest.descent.epoch import Constants, Program
 from steepest.descent.optimizers import LINE_SEARCH, Optimizer
 from steepest.descent.pace import Pace
 from steepest.descent.room import make_room
-from steepest.descent.tables import Idle, lazily, split
+from steepest.descent.tables import Form, Idle, form_of, lazily, split
 from steepest.errors import SteepestError
 
 
@@ -65,19 +65,24 @@ def compile_parts(
     elif rule.preconditioner is not None:
         position, unravel = ravel_pytree(start)
         first, second = (None if each is None else ravel_pytree(each)[0] for each in (first, second))
-    program = Program(call, transformation, rule.preconditioner, unravel, searches=searches, idle=idle)
-    state = _first_state(transformation.init, position)
+    begin = partial(_first_state, transformation.init)
+    form = form_of(jax.eval_shape(begin, position)) if tables else None
+    program = Program(
+        call, transformation, rule.preconditioner, unravel, searches=searches, form=form, idle=idle
+    )
+    state = begin(position, form=form)
     tolerance = jnp.asarray(pace.tolerance, state.loss.dtype) if pace.whole else None
     limit = None if rule.clip_norm is None else jnp.asarray(rule.clip_norm, state.loss.dtype)
     return program, state, Constants(jax.random.key(seed), tolerance, limit, first, second)
 
 
-@partial(jax.jit, static_argnums=0)
-def _first_state(init: Callable[[Any], Any], position: Any) -> states.State:
+@partial(jax.jit, static_argnums=0, static_argnames="form")
+def _first_state(init: Callable[[Any], Any], position: Any, form: Form | None = None) -> states.State:
     # A rule's state may hold one array twice, but each is given to the compiled epoch for good; and numbers
     # of no settled type, which have one after the first window: the epoch would be compiled anew.
     memory = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), init(position))
-    return states.start(position, memory)
+    first = states.start(position, memory)
+    return form.stored(first) if form else first
 
 
 def as_it_is(parameters: Parameters) -> Parameters:

@@ -27,7 +27,7 @@ from steepest.arguments import (
 from steepest.data.blocks import Blocks, Window
 from steepest.data.gather import Gathered, gather
 from steepest.data.order import Rows
-from steepest.data.pairs import Pairs, Strips, taken, touched
+from steepest.data.pairs import Pairs, Strips, numbers_for, taken, touched
 from steepest.data.prefetch import prefetch
 from steepest.data.shared import Shared, SharedBlocks
 from steepest.descent.epoch import Batches
@@ -136,9 +136,11 @@ def batches(
         "data": digest((*arrays, blocks.weights)),
     } | ({"local steps": group.local_steps} if group and group.local_steps > 1 else {})
 
+    numbers = [numbers_for(table.width) for table in lookups]
+
     def shaped(window: Window) -> Window:
         window = window._replace(arrays=jax.tree.unflatten(shape_like, window.arrays))
-        return looked_up(window, lookups) if lookups else window
+        return looked_up(window, lookups, numbers) if lookups else window
 
     def windows_from(epoch: int, window: int) -> Windows:
         if shuffle or count > 1:
@@ -158,12 +160,15 @@ def batches(
     return Feed(windows_from, pace, facts, group, fetch if group else None)
 
 
-def looked_up(window: Window, lookups: Sequence[Lookup]) -> Window:
-    """Return a window whose places are those of the rows that each step touches; see `Window`."""
+def looked_up(window: Window, lookups: Sequence[Lookup], numbers: Sequence[npt.NDArray[np.uint32]]) -> Window:
+    """Return a window whose places are those of the rows that each step touches; see `Window`.
+
+    ``numbers`` is what `steepest.data.pairs.numbers_for` returned for each table.
+    """
     data, rows = dict(window.arrays), []
-    for table in lookups:
+    for table, of_table in zip(lookups, numbers, strict=True):
         places = [_places(data[name]) for name in table.names]
-        found, renumbered = touched(places, table.width)
+        found, renumbered = touched(places, of_table)
         rows.append(found)
         for name, each in zip(table.names, renumbered, strict=True):
             data[name] = data[name]._replace(places=each) if isinstance(data[name], Strips) else each

@@ -39,13 +39,13 @@ from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.compiling import compile_parts
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants
+from steepest.descent.epoch import Constants, Program
 from steepest.descent.loop import Descent, Interrupted, Outcome, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.pace import Pace
 from steepest.descent.ranks import alone
 from steepest.descent.standing import MOST_SETBACKS, Standing
-from steepest.descent.stopping import Patience
+from steepest.descent.stopping import Best, Patience
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
 from steepest.process_group import ProcessGroup, seconds_of_step
@@ -222,7 +222,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         facts = _facts(rule, constants, seed, tolerance, stopping) | feed.facts | held_out.facts
         facts |= {"on_divergence": on_divergence, "curvature": curvature}
         checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
-    begin = Standing(state, good=Standing(state) if on_divergence == BACK_OFF else None)
+    begin = _beginning(program, state, stopping, back_off=on_divergence == BACK_OFF)
     standing = _resume(checkpoints, begin, feed.pace)
     kept.offer(standing)
     notify, rows = notifier(callbacks), 0 if data is None else row_count(data)
@@ -253,6 +253,14 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     )
     notify("descent_end", result=result)
     return result
+
+
+def _beginning(
+    program: Program, state: states.State, stopping: Patience | None, *, back_off: bool
+) -> Standing:
+    """Return where a descent stands before its first step."""
+    begin = Standing(state, best=Best(parameters=program.position(state)) if stopping else Best())
+    return replace(begin, good=begin if back_off else None)
 
 
 def _facts(

@@ -309,51 +309,67 @@ def in_strips(
     return Pairs(begins, kept_places, kept_values, of_list, list_count, width)
 
 
-def touched(places: Sequence[npt.NDArray[Any]], width: int) -> tuple[npt.NDArray[Any], list[Any]]:
+def numbers_for(width: int) -> npt.NDArray[np.uint32]:
+    """Return room for the numbers of a table's rows, for `touched`; what lies behind them has none."""
+    numbers = np.empty(width + 1, np.uint32)
+    numbers[width] = NOWHERE
+    return numbers
+
+
+def touched(
+    places: Sequence[npt.NDArray[Any]], numbers: npt.NDArray[np.uint32]
+) -> tuple[npt.NDArray[Any], list[Any]]:
     """Find which rows of a table the steps of a window look up, and number them anew for each step.
 
     Parameters
     ----------
     places
         Arrays of places, each ``[steps, ...]``, all of rows of the same table.
-    width
-        The rows of the table; a place that is not below it is none.
+    numbers
+        What `numbers_for` returned for the table; a place that is not below its width is none.
 
     Returns
     -------
     rows
-        uint32 ``[steps, touched]``: each row that a step looks up, once; filled up with `NOWHERE`.
+        uint32 ``[steps, touched]``: each row that a step looks up, once, in their order; filled up with
+        `NOWHERE`.
     renumbered
         The places, as uint32, in terms of these rows; those that were none are still none.
 
     Examples
     --------
-    >>> rows, (renumbered,) = touched([np.array([[7, 3, 7, 99]])], width=10)
+    >>> rows, (renumbered,) = touched([np.array([[7, 3, 7, 99]])], numbers_for(10))
     >>> rows.tolist(), renumbered.tolist()
-    ([[7, 3]], [[0, 1, 0, 4294967295]])
+    ([[3, 7]], [[1, 0, 1, 4294967295]])
     """
-    import pandas as pd
-
-    steps = len(places[0])
+    width, steps = len(numbers) - 1, len(places[0])
     flat = [each.reshape(steps, -1) for each in places]
     sizes = np.cumsum([0, *(each.shape[1] for each in flat)])
-    codes = np.empty((steps, sizes[-1]), np.uint32)
-    found = []
-    line = np.empty(1 + sizes[-1], np.uint32)
-    line[0] = NOWHERE  # comes first, and so has the code 0
+    renumbered, found = np.empty((steps, sizes[-1]), np.uint32), []
+    count = np.arange(sizes[-1], dtype=np.uint32)
+    line = np.empty(sizes[-1], np.uint32)
     for step in range(steps):
         for each, first, last in zip(flat, sizes, sizes[1:], strict=False):
-            line[1 + first : 1 + last] = each[step]
-        np.copyto(line, NOWHERE, where=line >= width)
-        numbers, rows = pd.factorize(line)
-        np.subtract(numbers[1:], 1, out=codes[step], casting="unsafe")
-        found.append(rows[1:])
+            line[first:last] = each[step]
+        np.minimum(line, width, out=line)
+        rows = _different(line)
+        rows = rows[: len(rows) - (len(rows) > 0 and rows[-1] == width)]
+        numbers[rows] = count[: len(rows)]
+        np.take(numbers, line, out=renumbered[step], mode="clip")
+        found.append(rows)
     most = bucket(max(1, *map(len, found)))
-    rows = np.full((steps, most), NOWHERE, np.uint32)
+    filled = np.full((steps, most), NOWHERE, np.uint32)
     for step, each in enumerate(found):
-        rows[step, : len(each)] = each
-    renumbered = [
-        codes[:, first:last].reshape(each.shape)
+        filled[step, : len(each)] = each
+    return filled, [
+        renumbered[:, first:last].reshape(each.shape)
         for each, first, last in zip(places, sizes, sizes[1:], strict=False)
     ]
-    return rows, renumbered
+
+
+def _different(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return the different values in their order: np.unique, without what it does besides."""
+    in_order = np.sort(values)
+    is_first = np.ones(len(values), np.bool_)
+    np.not_equal(in_order[1:], in_order[:-1], out=is_first[1:])
+    return in_order[is_first]

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from steepest.descent.optimizers import Preconditioner
 from steepest.descent.ranks import RANKS, added_up, averaged, over_all, over_ranks
+from steepest.descent.rules import Preconditioner
 from steepest.descent.state import GRADIENT_CONVERGED, LOSS_CONVERGED, NOT_FINITE, RUNNING, State
-from steepest.descent.tables import Idle, caught_up, narrowed, strength_of, widened
+from steepest.descent.tables import Form, Idle, caught_up, strength_of
 
 PATIENCE = 5
 """Steps (epochs, if an epoch has several steps) in a row without change before a loss has converged."""
@@ -47,9 +47,11 @@ class Program(NamedTuple):
     searches
         Whether the update rule searches along a line for the length of a step, and so knows the loss and the
         gradient where the step ends.
+    form
+        How the tables among the parameters, of which a step looks up some rows, are stored; ``None`` where
+        there are none. See `steepest.descent.tables`.
     idle
-        What the rule does with rows of tables while their gradient is zero; ``None`` for nothing. See
-        `steepest.descent.tables`.
+        What the rule does with rows of tables while their gradient is zero; ``None`` for nothing.
     """
 
     objective: Callable[..., jax.Array]
@@ -59,7 +61,12 @@ class Program(NamedTuple):
     mesh: Mesh | None = None
     local_steps: int = 1
     searches: bool = False
+    form: Form | None = None
     idle: Idle | None = None
+
+    def position(self, state: State) -> Any:
+        """Return the parameters as `unravel` takes them."""
+        return state.parameters if self.form is None else _parameters(self.form, state.parameters)
 
     def for_one(self) -> Program:
         """Return the same for one device that has all rows of a batch."""
@@ -206,23 +213,21 @@ class Moved(NamedTuple):
 
 def at_rows(program: Program, constants: Constants, state: State, batch: Batches) -> State:
     """Return the state of the rows that a batch looks up, as they are now; all of it without tables."""
-    return _now(program, constants, _at_rows(state, batch))
+    return _now(program, constants, _at_rows(program, state, batch, masked=True))
 
 
-def _at_rows(state: State, batch: Batches) -> State:
+def _at_rows(program: Program, state: State, batch: Batches, *, masked: bool) -> State:
     """Return the state of the rows that a batch looks up, as they were left."""
-    part: State = state if batch.touched is None else narrowed(state, batch.touched)
-    return part
+    return state if program.form is None else program.form.narrowed(state, batch.touched, masked=masked)
 
 
 def _now(program: Program, constants: Constants, part: State) -> State:
     return part if program.idle is None else caught_up(program.idle, constants.l1, constants.l2, part)
 
 
-def _written(state: State, batch: Batches, after: State) -> State:
+def _written(program: Program, state: State, batch: Batches, after: State) -> State:
     """Return the whole state after a step on the rows that a batch looks up."""
-    whole: State = after if batch.touched is None else widened(state, batch.touched, after)
-    return whole
+    return after if program.form is None else program.form.widened(state, batch.touched, after)
 
 
 def move(program: Program, constants: Constants, state: State, batch: Batches) -> Moved:
@@ -269,7 +274,8 @@ def move(program: Program, constants: Constants, state: State, batch: Batches) -
 
 def take_step(program: Program, constants: Constants, state: State, batch: Batches) -> tuple[State, Record]:
     """Take one step of the descent, or none where it would not count."""
-    before = _at_rows(state, batch)
+    penalised = constants.l1 is not None or constants.l2 is not None
+    before = _at_rows(program, state, batch, masked=penalised)
     part = _now(program, constants, before)
     parameters, optimizer_state, record, _ = move(program, constants, part, batch)
     finite = jnp.isfinite(record.loss) & jnp.isfinite(record.gradient_norm)
@@ -289,7 +295,7 @@ def take_step(program: Program, constants: Constants, state: State, batch: Batch
         still=jnp.where(counts, still, state.still),
         status=jnp.where(counts, status, state.status),
     )
-    return _written(state, batch, after), record
+    return _written(program, state, batch, after), record
 
 
 def take_sure_step(
@@ -340,6 +346,11 @@ def _scan_locally(
     losses, norms, totals = over_all(program.mesh, (*seen, weights))
     known = jnp.where(totals > 0, totals, 1)
     return state, Record(losses / known, norms / known, totals)
+
+
+@partial(jax.jit, static_argnums=0)
+def _parameters(form: Form, stored: Any) -> Any:
+    return form.parameters(stored)
 
 
 @partial(jax.jit, static_argnames="program")

@@ -34,7 +34,7 @@ from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import LOSS_CONVERGED, State
 from steepest.descent.stopping import Patience, unchanged
-from steepest.descent.tables import is_split, settled
+from steepest.descent.tables import settled
 from steepest.descent.validation import Measured, Validation, figures_of, measure
 from steepest.descent.watching import EVERY, Seen, is_watched, look
 
@@ -169,7 +169,7 @@ def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> 
         epoch = standing.epoch
         standing, failure = _advance(descent, current, standing, clock)
         if failure:
-            parameters = standing.state.parameters
+            parameters = descent.program.position(standing.state)
             return Outcome(
                 standing, failure.describe(not descent.pace.whole), failure.step, parameters, failure
             )
@@ -177,7 +177,7 @@ def descend(descent: Descent, standing: Standing, windows: Iterator[Window]) -> 
             clock = clock._replace(epoch_began=clock.epoch_began + standing.history.epochs[-1]["seconds"])
         descent.checkpoint(standing)
         current = following
-    parameters = standing.best.parameters if descent.patience else standing.state.parameters
+    parameters = standing.best.parameters if descent.patience else descent.program.position(standing.state)
     return Outcome(standing, why, steps_taken(descent.pace, standing), parameters)
 
 
@@ -193,14 +193,15 @@ def _hand_over(
     seen = None
     if watched or (long and not first):  # nothing compiles after the beginning
         seen = look(descent.program, descent.constants, state, batches)
-    run = run_window_in_place if in_place(state) else try_window if pace.sure else run_window
-    after, record = run(descent.program, descent.constants, state, batches)
+    program, constants = descent.program, descent.constants
+    run = run_window_in_place if program.form else try_window if pace.sure else run_window
+    after, record = run(program, constants, state, batches)
     measured = None
     if place.window + 1 == pace.windows_per_epoch:
-        if descent.program.idle:
-            after = settled(descent.program.idle, descent.constants.l1, descent.constants.l2, after)
+        if program.form and program.idle:
+            after = settled(program.form, program.idle, constants.l1, constants.l2, after)
         if descent.validation:
-            measured = measure(descent.validation, descent.program, descent.constants, after.parameters)
+            measured = measure(descent.validation, program, constants, program.position(after))
     return _Handed(place, state, after, batches, record, window.rows, seen if watched else None, measured)
 
 
@@ -209,9 +210,9 @@ def _look_ahead(
 ) -> _Handed | None:
     """Hand over the next window, unless this is the last, or the next epoch's rates wait for it.
 
-    A descent in place has one state only, which is looked at first.
+    A descent with tables writes over the state before: it has one only, which is looked at first.
     """
-    if in_place(current.after):
+    if descent.program.form:
         return None
     epoch, window, step = current.place
     place = _Place(epoch, window + 1, step + len(current.rows))
@@ -220,11 +221,6 @@ def _look_ahead(
             return None
         place = _Place(epoch + 1, 0, 0)
     return _hand_over(descent, windows, place, current.after, scale)
-
-
-def in_place(state: State) -> bool:
-    """Tell whether a descent writes over the state before: its parameters have tables."""
-    return is_split(state.parameters)
 
 
 def _advance(
@@ -237,7 +233,7 @@ def _advance(
     try:
         return _after(descent, window, standing, clock)
     except BaseException:
-        if in_place(window.after):
+        if descent.program.form:
             history = standing.history.until(standing.recorded, standing.epoch)
             quietly = replace(descent, notify=lambda _, **__: None)
             after, failure = _after(quietly, window, replace(standing, history=history), clock)
@@ -272,7 +268,7 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
     if not len(counted):
         return standing, None
     losses, norms = losses[counted], norms[counted]
-    if descent.pace.sure and not in_place(state) and not _finite(losses, norms).all():
+    if descent.pace.sure and not descent.program.form and not _finite(losses, norms).all():
         state, record = run_window(descent.program, descent.constants, window.before, window.batches)
         losses, norms, _ = (np.asarray(each)[counted] for each in record)
     rates, before = window.batches.rates[counted], len(history)
@@ -338,8 +334,7 @@ def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, 
         if watched.still >= PATIENCE:
             state = state._replace(status=jnp.full((), LOSS_CONVERGED, jnp.int32))
     if descent.patience:
-        parameters = jax.tree.map(jnp.copy, state.parameters) if in_place(state) else state.parameters
-        best = descent.patience.judge(best, figures, parameters)
+        best = descent.patience.judge(best, figures, descent.program.position(state))
     stopped, plateau = "", standing.plateau
     try:
         descent.notify("epoch_end", figures=figures)

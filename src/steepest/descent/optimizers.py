@@ -1,28 +1,22 @@
 """Update rules by name: Keras' names and defaults, Optax's arithmetic.
 
-A rule gives its update for a learning rate of one; the descent multiplies it by the rate of the step.
-So the rate is data: a schedule or a sweep compiles nothing anew. Rules made with the same settings share
-one pair of functions, so that a second descent finds the first one's compiled program.
+The arithmetic is in `steepest.descent.rules`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
+from steepest.descent import rules
+from steepest.descent.rules import Preconditioner, Rule
 from steepest.descent.schedules import Schedule, constant
-from steepest.descent.tables import Rest, Tables
+from steepest.descent.tables import Rest
 from steepest.errors import SteepestError, nearest
-
-OptimizerState = Any
-Preconditioner = Callable[[OptimizerState, jax.Array], Any]
 
 
 @dataclass(frozen=True)
@@ -64,13 +58,11 @@ LINE_SEARCH = "lbfgs"
 
 LearningRate = float | Schedule
 
-Rule = tuple[optax.GradientTransformationExtraArgs, Preconditioner, Rest | None]
-
 
 def _optimizer(
     name: str,
     learning_rate: LearningRate,
-    rule: tuple[optax.GradientTransformationExtraArgs, Preconditioner | None, Rest | None],
+    rule: Rule,
     clip_norm: float | None,
     **settings: Any,
 ) -> Optimizer:
@@ -84,101 +76,6 @@ def _optimizer(
     schedule = learning_rate if isinstance(learning_rate, Schedule) else constant(float(learning_rate))
     transformation, preconditioner, rest = rule
     return Optimizer(name, schedule, transformation, preconditioner, clip_norm, settings, rest)
-
-
-def _downhill(rule: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Apply the rule and step against it."""
-    return optax.with_extra_args_support(optax.chain(rule, optax.scale(-1.0)))
-
-
-def _unit_interval(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise SteepestError(f"{name} must lie in [0, 1), not {value}.")
-
-
-@lru_cache
-def _sgd(momentum: float, nesterov: bool) -> Rule:
-    _unit_interval(momentum=momentum)
-    rule = optax.trace(momentum, nesterov) if momentum else optax.identity()
-
-    def scale(_: OptimizerState, step: jax.Array) -> jax.Array:
-        # The velocity of a constant gradient, 1 + β + ... + β^step, and with Nesterov's look ahead one more.
-        terms = step + 1 + nesterov
-        return (1.0 - momentum**terms) / (1.0 - momentum)
-
-    def rest(state: OptimizerState, tables: Tables, steps: Tables, rates: Tables) -> tuple[Any, Tables]:
-        velocity = _find(state, "trace")
-        left = tuple(momentum**each for each in steps)
-        # u and β + ... + β^steps of it; with Nesterov's look ahead, each step goes on by β more.
-        factor = momentum * (momentum if nesterov else 1.0) / (1.0 - momentum)
-        each = zip(tables, velocity.tables, left, rates, strict=True)
-        moved = tuple(theta - rate * factor * (1.0 - part) * u for theta, u, part, rate in each)
-        return _decayed(state, left, "trace"), moved
-
-    return _downhill(rule), scale, rest if momentum else None
-
-
-@lru_cache
-def _adagrad(initial_accumulator: float, epsilon: float) -> Rule:
-    def scale(state: OptimizerState, _: jax.Array) -> Any:
-        return jax.tree.map(lambda sum_: jax.lax.rsqrt(sum_ + epsilon), _find(state, "sum_of_squares"))
-
-    return _downhill(optax.scale_by_rss(initial_accumulator, epsilon)), scale, None
-
-
-@lru_cache
-def _rmsprop(decay: float, epsilon: float) -> Rule:
-    _unit_interval(decay=decay)
-
-    def scale(state: OptimizerState, _: jax.Array) -> Any:
-        return jax.tree.map(lambda nu: jax.lax.rsqrt(nu + epsilon), _find(state, "nu"))
-
-    def rest(state: OptimizerState, tables: Tables, steps: Tables, _: Tables) -> tuple[Any, Tables]:
-        return _decayed(state, tuple(decay**each for each in steps), "nu"), tables
-
-    return _downhill(optax.scale_by_rms(decay, epsilon, eps_in_sqrt=True)), scale, rest
-
-
-@lru_cache
-def _adam(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> Rule:
-    _unit_interval(beta_1=beta_1, beta_2=beta_2)
-
-    def scale(state: OptimizerState, _: jax.Array) -> Any:
-        correction = 1.0 - beta_2 ** jnp.maximum(_find(state, "count"), 1)
-        return jax.tree.map(lambda nu: 1.0 / (jnp.sqrt(nu / correction) + epsilon), _find(state, "nu"))
-
-    rule = optax.scale_by_adam(beta_1, beta_2, epsilon)
-    if weight_decay:
-        rule = optax.chain(rule, optax.add_decayed_weights(weight_decay))
-
-    ratio = beta_1 / beta_2**0.5
-
-    def rest(state: OptimizerState, tables: Tables, steps: Tables, rates: Tables) -> tuple[Any, Tables]:
-        count, moved = _find(state, "count"), []
-        of_each = zip(tables, _find(state, "mu").tables, _find(state, "nu").tables, steps, rates, strict=True)
-        for theta, mu, nu, missed, rate in of_each:
-            # Each of the steps is shorter than that before by this ratio; corrections are those of the first.
-            first = count - missed + 1
-            step = mu / (1 - beta_1**first) / (jnp.sqrt(nu / (1 - beta_2**first)) + epsilon)
-            way = step * ratio * (1 - ratio**missed) / (1 - ratio)
-            moved.append((theta - rate * way) * (1.0 - rate * weight_decay) ** missed)
-        for name, beta in (("mu", beta_1), ("nu", beta_2)):
-            state = _decayed(state, tuple(beta**each for each in steps), name)
-        return state, tuple(moved)
-
-    return _downhill(rule), scale, rest
-
-
-def _decayed(state: OptimizerState, left: Tables, name: str) -> OptimizerState:
-    """Return a rule's state with a part of it multiplied, table by table, by what is left of it."""
-    before = _find(state, name)
-    tables = tuple(rows * part for rows, part in zip(before.tables, left, strict=True))
-    return optax.tree_utils.tree_set(state, **{name: before._replace(tables=tables)})
-
-
-def _find(state: OptimizerState, name: str) -> Any:
-    return optax.tree_utils.tree_get(state, name)
 
 
 def SGD(  # noqa: N802
@@ -212,7 +109,7 @@ def SGD(  # noqa: N802
     if nesterov and not momentum:
         raise SteepestError("Nesterov's rule needs momentum.", hint="Try momentum=0.9.")
     name = "nesterov" if nesterov else "momentum" if momentum else "sgd"
-    rule = _sgd(momentum, nesterov)
+    rule = rules.sgd(momentum, nesterov)
     return _optimizer(name, learning_rate, rule, clip_norm, momentum=momentum, nesterov=nesterov)
 
 
@@ -256,7 +153,7 @@ def AdaGrad(  # noqa: N802
     >>> AdaGrad().schedule.settings
     {'learning_rate': 0.001}
     """
-    rule = _adagrad(initial_accumulator, epsilon)
+    rule = rules.adagrad(initial_accumulator, epsilon)
     settings = {"initial_accumulator": initial_accumulator, "epsilon": epsilon}
     return _optimizer("adagrad", learning_rate, rule, clip_norm, **settings)
 
@@ -275,7 +172,7 @@ def RMSProp(  # noqa: N802
     >>> RMSProp(decay=0.99).settings["decay"]
     0.99
     """
-    rule = _rmsprop(decay, epsilon)
+    rule = rules.rmsprop(decay, epsilon)
     return _optimizer("rmsprop", learning_rate, rule, clip_norm, decay=decay, epsilon=epsilon)
 
 
@@ -297,7 +194,7 @@ def Adam(  # noqa: N802
     >>> Adam(1e-3).name
     'adam'
     """
-    rule = _adam(beta_1, beta_2, epsilon, 0.0)
+    rule = rules.adam(beta_1, beta_2, epsilon, 0.0)
     settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
     return _optimizer("adam", learning_rate, rule, clip_norm, **settings)
 
@@ -320,16 +217,9 @@ def AdamW(  # noqa: N802
     >>> AdamW().settings["weight_decay"]
     0.004
     """
-    rule = _adam(beta_1, beta_2, epsilon, weight_decay)
+    rule = rules.adam(beta_1, beta_2, epsilon, weight_decay)
     settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
     return _optimizer("adamw", learning_rate, rule, clip_norm, weight_decay=weight_decay, **settings)
-
-
-@lru_cache
-def _lbfgs(memory: int) -> optax.GradientTransformationExtraArgs:
-    if memory < 1:
-        raise SteepestError(f"L-BFGS remembers at least one step, not {memory}.")
-    return optax.with_extra_args_support(optax.lbfgs(memory_size=memory))
 
 
 def LBFGS(  # noqa: N802
@@ -358,7 +248,7 @@ def LBFGS(  # noqa: N802
     """
     if clip_norm is not None:
         raise SteepestError("L-BFGS takes gradients as they are.", hint="Leave --clip-norm out.")
-    return _optimizer(LINE_SEARCH, learning_rate, (_lbfgs(memory), None, None), None, memory=memory)
+    return _optimizer(LINE_SEARCH, learning_rate, rules.lbfgs(memory), None, memory=memory)
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -46,7 +46,7 @@ class Best(NamedTuple):
     waited
         Epochs since the figure has improved.
     parameters
-        The parameters at the end of that epoch.
+        The parameters at the end of that epoch; before the first, those of the start.
     """
 
     figure: float = math.nan

@@ -2,6 +2,7 @@
 
 A step sees a state that is narrowed to the rows that it looks up, in which the rule works as on any other
 parameters; what it leads to is written back. So a step costs what its rows cost, however long the table is.
+Between steps, all that is known of a row stands side by side, because most of what a row costs is finding it.
 
 The rows that a step does not look up have a gradient of zero, and stay as they are. For plain descent and
 AdaGrad that is what the rule itself does. For the others it is their lazy form: what the rule's memory would
@@ -10,7 +11,8 @@ have done meanwhile is caught up with when a row is next looked up (see `caught_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -98,29 +100,125 @@ def over_splits(function: Callable[..., Split], tree: Any, *others: Any) -> Any:
     )
 
 
-def narrowed(tree: Any, touched: Touched) -> Any:
-    """Return a tree with nothing but the rows that are touched; zeros for padding."""
+class Stored(NamedTuple):
+    """Parameters, their tables together with what a rule keeps of each row: see `Form`.
 
-    def one(split: Split) -> Split:
-        pairs = zip(split.tables, touched, strict=True)
-        return Split(
-            split.dense, tuple(table.at[rows].get(mode="fill", fill_value=0) for table, rows in pairs)
-        )
+    Attributes
+    ----------
+    dense
+        All others, as one flat vector.
+    rows
+        For each table ``[rows, numbers]``.
+    """
 
-    return over_splits(one, tree)
+    dense: jax.Array
+    rows: Tables
 
 
-def widened(whole: Any, touched: Touched, part: Any) -> Any:
-    """Return what is narrowed as a part of the whole: its rows in their places, and all else of it."""
+class Part(NamedTuple):
+    """Some of the numbers of a row: the row of a table, or what a rule keeps of it."""
 
-    def one(split: Split, before: Split) -> Split:
-        each = zip(before.tables, touched, split.tables, strict=True)
-        tables = (table.at[rows].set(new, mode="drop", unique_indices=True) for table, rows, new in each)
-        return Split(split.dense, tuple(tables))
+    shape: tuple[int, ...]
+    dtype: str
 
-    return jax.tree.map(
-        lambda each, before: one(each, before) if is_split(each) else each, part, whole, is_leaf=is_split
+
+@dataclass(frozen=True)
+class Form:
+    """What stands side by side in the rows of tables, so that looking a row up is looking in one place.
+
+    Parameters
+    ----------
+    parts
+        For each table the parts of its rows: the parameters, then what the rule keeps.
+    """
+
+    parts: tuple[tuple[Part, ...], ...]
+
+    def stored(self, state: State) -> State:
+        """Return a state whose tables are apart with their rows together."""
+        rows = tuple(map(_side_by_side, self._tables_of(state)))
+        memory = over_splits(lambda split: Split(split.dense, ()), state.optimizer_state)
+        return state._replace(parameters=Stored(state.parameters.dense, rows), optimizer_state=memory)
+
+    def apart(self, state: State) -> State:
+        """Return a state with its tables apart: what `stored` made one of."""
+        dense, rows = state.parameters
+        tables = [_apart(each, parts) for each, parts in zip(rows, self.parts, strict=True)]
+        in_turn = iter([*zip(*tables, strict=True)])
+        parameters = Split(dense, next(in_turn))
+        memory = over_splits(lambda split: Split(split.dense, next(in_turn)), state.optimizer_state)
+        return state._replace(parameters=parameters, optimizer_state=memory)
+
+    def parameters(self, stored: Stored) -> Split:
+        """Return the parameters alone."""
+        each = zip(stored.rows, self.parts, strict=True)
+        return Split(stored.dense, tuple(_apart(rows, parts[:1])[0] for rows, parts in each))
+
+    def narrowed(self, state: State, touched: Touched, *, masked: bool) -> State:
+        """Return a state, tables apart, with nothing but the rows that are touched.
+
+        For padding it has any row, or zeros if it is ``masked``, which takes longer.
+        """
+        how: dict[str, Any] = {"mode": "fill", "fill_value": 0} if masked else {"mode": "clip"}
+        each = zip(state.parameters.rows, touched, strict=True)
+        rows = tuple(table.at[places].get(**how) for table, places in each)
+        return self.apart(state._replace(parameters=Stored(state.parameters.dense, rows)))
+
+    def widened(self, whole: State, touched: Touched, part: State) -> State:
+        """Return what is narrowed as a part of the whole: its rows in their places, and all else of it."""
+        after = self.stored(part)
+        dense, found = after.parameters
+        each = zip(whole.parameters.rows, touched, found, strict=True)
+        rows = (table.at[places].set(new, mode="drop", unique_indices=True) for table, places, new in each)
+        return after._replace(parameters=Stored(dense, tuple(rows)))
+
+    def _tables_of(self, state: State) -> list[Tables]:
+        return [*zip(*(split.tables for split in _splits_of(state)), strict=True)]
+
+
+def form_of(state: State) -> Form:
+    """Return the form in which a state whose tables are apart is stored."""
+    parts = zip(*(split.tables for split in _splits_of(state)), strict=True)
+    return Form(
+        tuple(tuple(Part(each.shape[1:], each.dtype.name) for each in of_table) for of_table in parts)
     )
+
+
+def _splits_of(state: State) -> list[Split]:
+    tree = (state.parameters, state.optimizer_state)
+    return [each for each in jax.tree.leaves(tree, is_leaf=is_split) if is_split(each)]
+
+
+def _side_by_side(parts: Tables) -> jax.Array:
+    """Return parts of rows side by side; whole numbers bit by bit."""
+    kind = jnp.result_type(*(each.dtype for each in parts if not _is_whole(each.dtype)), jnp.float32)
+    as_bits = f"int{8 * kind.itemsize}"
+
+    def one(part: jax.Array) -> jax.Array:
+        numbers = part.reshape(len(part), -1)
+        if _is_whole(part.dtype):
+            return jax.lax.bitcast_convert_type(numbers.astype(as_bits), kind)
+        return numbers.astype(kind)
+
+    return jnp.concatenate([one(part) for part in parts], axis=1)
+
+
+def _apart(rows: jax.Array, parts: Sequence[Part]) -> Tables:
+    """Return the first parts of rows, each ``[rows, ...]``."""
+    found, begins = [], 0
+    as_bits = f"int{8 * rows.dtype.itemsize}"
+    for shape, dtype in parts:
+        ends = begins + math.prod(shape)
+        numbers = rows[:, begins:ends]
+        if _is_whole(dtype):
+            numbers = jax.lax.bitcast_convert_type(numbers, as_bits)
+        found.append(numbers.astype(dtype).reshape(len(rows), *shape))
+        begins = ends
+    return tuple(found)
+
+
+def _is_whole(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.integer))
 
 
 @lru_cache
@@ -219,12 +317,12 @@ def split(parameters: dict[str, Any], names: tuple[str, ...]) -> tuple[Split, Jo
     return Split(dense, tuple(parameters[name] for name in names)), Joined(unravel, names)
 
 
-@partial(jax.jit, static_argnames="idle", donate_argnames="state")
-def settled(idle: Idle, l1: Split | None, l2: Split | None, state: State) -> State:
-    """Catch up with all rows, and let the sums of rates begin anew."""
-    state = caught_up(idle, l1, l2, state)
+@partial(jax.jit, static_argnames=("form", "idle"), donate_argnames="state")
+def settled(form: Form, idle: Idle, l1: Split | None, l2: Split | None, state: State) -> State:
+    """Catch up with all rows of a state that is stored, and let the sums of rates begin anew."""
+    state = caught_up(idle, l1, l2, form.apart(state))
     since = _now(state.optimizer_state.since, state.step, jnp.zeros_like(state.optimizer_state.since.rates))
-    return state._replace(optimizer_state=state.optimizer_state._replace(since=since))
+    return form.stored(state._replace(optimizer_state=state.optimizer_state._replace(since=since)))
 
 
 def strength_of(strength: Any, values: Any) -> jax.Array:

@@ -7,6 +7,8 @@ learned by heart; so rates are judged by rows that the descents have not seen.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from steepest.arguments import Objective
 from steepest.data.pairs import taken
 from steepest.descent.epoch import Batches, Constants, Program, run_window_in_place
 from steepest.descent.state import RUNNING, State
-from steepest.descent.tables import settled
+from steepest.descent.tables import Part, settled
 from steepest.diagnosis.rates import Floats, Grid, RateSearch, horizon, search
 from steepest.feeding import Feed
 
@@ -65,9 +67,11 @@ def search_one_by_one(trial: Trial, planned: int, shape: Any, most_rows: int) ->
     most_rows
         Rows by which rates are judged, at most.
     """
+    form = trial.program.form
+    assert form  # noqa: S101 - the caller looked
     with closing(trial.feed.windows(0, 0)) as source:
         first = jax.tree.map(partial(np.array, copy=True), next(source))
-        looked_up = sum(rows.shape[1] * table[0].size for rows, table in _with_tables(first, trial.start))
+        looked_up = sum(map(_numbers_of_a_step, first.touched, form.parts))
         size = COST * int(looked_up) + trial.start.parameters.dense.size
         epoch = trial.feed.pace.steps_per_epoch
         steps = max(1, min(horizon(planned, 1, size), int(SEEN * epoch)))
@@ -84,7 +88,7 @@ def search_one_by_one(trial: Trial, planned: int, shape: Any, most_rows: int) ->
     judge = partial(
         _loss, trial.objective, {name: taken(source, rows) for name, source in trial.data.items()}
     )
-    begun = float(judge(trial.program.unravel(trial.start.parameters)))
+    begun = float(judge(trial.program.unravel(trial.program.position(trial.start))))
     return search(partial(_reach, trial, windows, shape(steps), judge), begun, steps, planned, len(rows))
 
 
@@ -98,8 +102,9 @@ def _first(windows: list[Any], steps: int) -> list[Any]:
     return kept
 
 
-def _with_tables(window: Any, start: State) -> zip[Any]:
-    return zip(window.touched, start.parameters.tables, strict=True)
+def _numbers_of_a_step(touched: Any, parts: Sequence[Part]) -> int:
+    """Return how many parameters of a table a step looks up."""
+    return int(touched.shape[1]) * math.prod(parts[0].shape)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -109,6 +114,7 @@ def _loss(objective: Objective, rows: Any, parameters: Any) -> jax.Array:
 
 def _reach(trial: Trial, windows: list[Any], shape: Floats, judge: Any, rates: Floats) -> Grid:
     """Descend with each rate, and see what it reached."""
+    program, constants = trial.program, trial.constants
     losses, curves = np.full(len(rates), np.nan), np.full((len(rates), len(shape)), np.nan)
     for number, rate in enumerate(rates):
         state, done = jax.tree.map(jnp.copy, trial.start), 0
@@ -116,12 +122,12 @@ def _reach(trial: Trial, windows: list[Any], shape: Floats, judge: Any, rates: F
             steps = len(window.weights)
             each = rate * shape[done : done + steps]
             batches = Batches(window.arrays, window.weights, each, window.touched)
-            state, record = run_window_in_place(trial.program, trial.constants, state, batches)
+            state, record = run_window_in_place(program, constants, state, batches)
             curves[number, done : done + steps] = np.asarray(record.loss)
             done += steps
         if int(state.status) == RUNNING:
-            if trial.program.idle:
-                state = settled(trial.program.idle, trial.constants.l1, trial.constants.l2, state)
-            losses[number] = float(judge(trial.program.unravel(state.parameters)))
+            if program.form and program.idle:
+                state = settled(program.form, program.idle, constants.l1, constants.l2, state)
+            losses[number] = float(judge(program.unravel(program.position(state))))
     curves[~np.isfinite(curves).cumprod(axis=1).astype(np.bool_)] = np.nan
     return Grid(rates, np.where(np.isfinite(losses), losses, np.nan), curves, lambda _: (None, None))
