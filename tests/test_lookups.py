@@ -262,6 +262,14 @@ def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path
     np.testing.assert_array_equal(again.history["loss"], through.history["loss"])
 
 
+def test_other_sparse_data_do_not_go_on(tmp_path):
+    asked = {"batch_size": 16, "epochs": 2, "lookups": {"words": "weights"}, "checkpoint": tmp_path}
+    with pytest.raises(Interrupted):
+        steepest.minimize(looked_up, START, DATA, callbacks=[StopsAfter(1, Interrupted)], **asked)
+    with pytest.raises(SteepestError, match="of another descent"):
+        steepest.minimize(looked_up, START, DATA | {"words": 2 * MATRIX}, **asked)
+
+
 def test_patience_keeps_the_best_epoch():
     held = {name: rows[:50] for name, rows in DATA.items()}
     asked = {

@@ -520,6 +520,14 @@ def test_text_is_fetched_piece_by_piece_as_it_comes_from_memory(fetching, monkey
         assert found[name].record["importances"] == found["memory"].record["importances"], name
 
 
+def test_all_parts_of_text_are_fetched(fetching):
+    mails(2_000).to_parquet("x.parquet")
+    fetching(fleeting=True)
+    prepared = prepare(data=("x.parquet",), **OF_MAILS)
+    for part in (prepared.training, prepared.validation):
+        assert all(each.fleeting for each in part.data.values())
+
+
 def test_what_a_sample_judges_of_text_that_is_fetched_is_what_it_judges_in_memory(
     fetching, monkeypatch, without_report
 ):
