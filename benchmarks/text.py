@@ -36,7 +36,7 @@ from measure import Goal, Report
 ROWS, WORDS, LENGTH = 1_000_000, 2_000_000, 80
 """Rows, different words (so many that Steepest hashes them unasked), and words of a row on the average."""
 
-BITS, HELD, PASSES, BATCH = 20, 0.1, 3, 256
+BITS, HELD, BATCH = 20, 0.1, 256
 CHUNK = 50_000
 """Rows that are generated, and given to scikit-learn, at a time."""
 
@@ -45,6 +45,21 @@ COMMONEST = 50
 
 SCALE = 4.0
 """By what a row's sum of weights is divided."""
+
+
+class Case(NamedTuple):
+    """How often a table is gone over, and the rates and penalties that are tried."""
+
+    passes: int
+    ours: tuple[float, ...]
+    vowpal: tuple[float, ...]
+    penalties: tuple[float, ...]
+
+
+CASES = {
+    "text": Case(3, (0.1, 0.2, 0.4), (0.1, 0.5, 1.5), (3e-5, 1e-5, 3e-6, 1e-6)),
+    "mails": Case(20, (0.2, 0.4, 0.8, 1.6), (0.02, 0.1, 0.5, 1.5), (1e-5, 3e-6, 1e-6, 3e-7)),
+}
 
 
 class Drawn(NamedTuple):
@@ -107,10 +122,11 @@ def _as_text(rows: Drawn, names: pa.Array, schema: pa.Schema) -> tuple[pa.Table,
     return table, -np.log(of_class)
 
 
-def log_loss(truth: np.ndarray, probability: np.ndarray) -> float:
+def judged(truth: np.ndarray, probability: np.ndarray) -> tuple[float, float]:
+    """Return the log loss and the accuracy."""
     from sklearn.metrics import log_loss
 
-    return float(log_loss(truth, probability))
+    return float(log_loss(truth, probability)), float(np.mean((probability > 0.5) == truth))
 
 
 class Clock:
@@ -125,11 +141,11 @@ class Clock:
 
 Found = dict[str, Any]
 """``rows`` a second and ``processor`` seconds per million rows of later passes, and ``tried``: rate ->
-held-out log loss. Of all passes at one rate, with what comes before them: ``seconds``."""
+held-out log loss and accuracy. Of all passes at one rate, with what comes before them: ``seconds``."""
 
 
-def ours(folder: Path) -> Found:
-    """`steepest.fit`: AdaGrad on a column of words, hashed."""
+def ours(folder: Path, case: Case) -> Found:
+    """`steepest.fit`: AdaGrad on a column of words, hashed where they are very many."""
     import steepest
 
     os.environ["STEEPEST_CACHE"] = f"{folder}/cache"
@@ -146,7 +162,7 @@ def ours(folder: Path) -> Found:
         clocked = Clocked()
         run = steepest.fit(
             str(folder / "part.parquet"), "y", tolerance=0.0, kinds={"text": "words"}, hash_bits=BITS,
-            optimizer="adagrad", learning_rate=rate, batch_size=BATCH, epochs=PASSES, overwrite=True,
+            optimizer="adagrad", learning_rate=rate, batch_size=BATCH, epochs=case.passes, overwrite=True,
             callbacks=[clocked], out=f"{folder}/run", **settings,
         )  # fmt: skip
         return run, clocked
@@ -158,9 +174,10 @@ def ours(folder: Path) -> Found:
     (column,) = run.plan.columns
     if column.sparse is None or column.sparse.bits != BITS:
         print(f"not hashed: {run.plan.layout.sparse:,} words", file=sys.stderr)
-    for rate in (0.1, 0.2, 0.4):
-        judged, _ = fit(rate, validation=str(folder / "held.parquet"))
-        tried[rate] = judged.record["figures"]["validation"]["scores"]["log_loss"]
+    for rate in case.ours:
+        beside, _ = fit(rate, validation=str(folder / "held.parquet"))
+        scores = beside.record["figures"]["validation"]["scores"]
+        tried[rate] = scores["log_loss"], scores["accuracy"]
     return {
         "rows": statistics.median(run.epochs["rows_per_second"][1:]),
         "processor": statistics.median(np.diff([each[1] for each in clocked.readings]))
@@ -171,7 +188,7 @@ def ours(folder: Path) -> Found:
     }
 
 
-def vowpal_wabbit(folder: Path) -> Found:
+def vowpal_wabbit(folder: Path, case: Case) -> Found:
     """Vowpal Wabbit with its own hashing, its cache and its adaptive, normalised, invariant rule."""
     import vowpalwabbit
 
@@ -186,30 +203,30 @@ def vowpal_wabbit(folder: Path) -> Found:
         ).finish()
         return clock.read()
 
-    def judge() -> float:
+    def judge() -> tuple[float, float]:
         vowpalwabbit.Workspace(
             f"-d {folder}/held.vw -t -i {folder}/model --link logistic -p {folder}/said --quiet"
         ).finish()
-        return log_loss(truth, np.loadtxt(folder / "said", usecols=0))
+        return judged(truth, np.loadtxt(folder / "said", usecols=0))
 
     tried = {}
     first = train(0.5, 1)  # writes the cache
     cached = train(0.5, 1)
     later = []
-    for rate in (0.1, 0.5, 1.5):
-        took = train(rate, PASSES)
-        later.append([(whole - one) / (PASSES - 1) for whole, one in zip(took, cached, strict=True)])
+    for rate in case.vowpal:
+        took = train(rate, case.passes)
+        later.append([(whole - one) / (case.passes - 1) for whole, one in zip(took, cached, strict=True)])
         tried[rate] = judge()
     seconds, processor = (statistics.median(each) for each in zip(*later, strict=True))
     return {
         "rows": count / seconds,
         "processor": processor / count * 1e6,
-        "seconds": first[0] + seconds * (PASSES - 1),
+        "seconds": first[0] + seconds * (case.passes - 1),
         "tried": tried,
     }
 
 
-def scikit_learn(folder: Path) -> Found:
+def scikit_learn(folder: Path, case: Case) -> Found:
     """HashingVectorizer and SGDClassifier by partial_fit; also over rows that are kept as hashed."""
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import SGDClassifier
@@ -235,15 +252,15 @@ def scikit_learn(folder: Path) -> Found:
     kept, held = list(chunks("part")), list(chunks("held"))
     truth = np.concatenate([y for _, y in held])
     tried, memory = {}, []
-    for penalty in (3e-5, 1e-5, 3e-6, 1e-6):
+    for penalty in case.penalties:
         model = learner(penalty)
-        memory += [go_over(model, kept) for _ in range(PASSES)]
-        tried[penalty] = log_loss(truth, np.concatenate([model.predict_proba(x)[:, 1] for x, _ in held]))
+        memory += [go_over(model, kept) for _ in range(case.passes)]
+        tried[penalty] = judged(truth, np.concatenate([model.predict_proba(x)[:, 1] for x, _ in held]))
     seconds, processor = (statistics.median(each) for each in zip(*memory, strict=True))
     return {
         "rows": count / hashing[0],
         "processor": hashing[1] / count * 1e6,
-        "seconds": PASSES * hashing[0],
+        "seconds": case.passes * hashing[0],
         "tried": tried,
         "kept": {"rows": count / seconds, "processor": processor / count * 1e6},
     }
@@ -256,17 +273,17 @@ OURS, VOWPAL, SCIKIT = (
 )
 KEPT = "scikit-learn, rows kept as hashed"
 
-CONTESTANTS: dict[str, Callable[[Path], Found]] = {
+CONTESTANTS: dict[str, Callable[[Path, Case], Found]] = {
     OURS: ours,
     VOWPAL: vowpal_wabbit,
     SCIKIT: scikit_learn,
 }
 
 
-def in_a_process(name: str, folder: Path) -> Found:
+def in_a_process(name: str, folder: Path, case: str) -> Found:
     """Let a contestant run in a process of its own."""
     done = subprocess.run(
-        [sys.executable, __file__, "--contestant", name, "--folder", folder],
+        [sys.executable, __file__, "--contestant", name, "--folder", folder, "--case", case],
         stdout=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     line = done.stdout.strip().rpartition("\n")[2]
@@ -278,43 +295,62 @@ def in_a_process(name: str, folder: Path) -> Found:
     return found
 
 
-def compare(rows: int) -> tuple[Report, dict[str, Found]]:
-    """Return the report, and what each contestant found."""
+def compare(title: str, case: str, make: Callable[[Path], float | None]) -> tuple[Report, dict[str, Found]]:
+    """Return the report, and what each contestant found of the rows that ``make`` writes into a folder.
+
+    That returns the log loss of the true weights, if there are such.
+    """
     found: dict[str, Found] = {}
     missing = []
     with tempfile.TemporaryDirectory() as folder:
-        least = generate(Path(folder), rows)
+        least = make(Path(folder))
         for name in CONTESTANTS:
             try:
-                found[name] = in_a_process(name, Path(folder))
+                found[name] = in_a_process(name, Path(folder), case)
             except ImportError as error:
                 missing.append(f"{name} ({error})")
     table: list[list[Any]] = []
     speed, goals = found[OURS]["rows"], []
     for name, each in found.items():
-        loss = min(each["tried"].values())
+        best = min(each["tried"].values())
         ratio = speed / each["rows"]
-        table.append([name, each["rows"] / 1e6, ratio, each["processor"], each["seconds"], loss])
+        table.append([name, each["rows"] / 1e6, ratio, each["processor"], each["seconds"], *best])
         if "kept" in each:
             kept = each["kept"]
-            table.append([KEPT, kept["rows"] / 1e6, speed / kept["rows"], kept["processor"], None, loss])
+            table.append([KEPT, kept["rows"] / 1e6, speed / kept["rows"], kept["processor"], None, *best])
         if name != OURS:
-            ours_over = min(found[OURS]["tried"].values()) / loss
+            ours_over = min(found[OURS]["tried"].values())[0] / best[0]
             goals += [
                 Goal(f"Steepest's rows a second over those of {name}", 5.0, ratio, False),
                 Goal(f"Steepest's held-out log loss over that of {name}", 1.0, ours_over),
             ]
-    table.append(["The true weights", None, None, None, None, least])
+    if least is not None:
+        table.append(["The true weights", None, None, None, None, least, None])
+    passes = f"{CASES[case].passes} passes"
     columns = (
         *("", "million rows a second", "Steepest's speed over this", "processors' seconds per million rows"),
-        *(f"seconds of {PASSES} passes, with what comes before", f"held-out log loss, {PASSES} passes"),
+        *(f"seconds of {passes}, with what comes before", f"held-out log loss, {passes}", "accuracy"),
     )
-    title = f"{rows:,} rows of about {LENGTH} words, 2^{BITS} hashed features"
     return Report(title, columns, table, goals, missing), found
 
 
+def generated(rows: int) -> tuple[Report, dict[str, Found]]:
+    """Return the report of generated rows, and what each contestant found."""
+    title = f"{rows:,} rows of about {LENGTH} words, 2^{BITS} hashed features"
+    return compare(title, "text", lambda folder: generate(folder, rows))
+
+
 def run(rounds: int) -> Report:  # noqa: ARG001 - a contestant's passes are its rounds
-    return compare(ROWS)[0]
+    return generated(ROWS)[0]
+
+
+def tell(report: Report, found: dict[str, Found]) -> None:
+    """Print the report, and what each rate led to."""
+    from run import as_json, show
+
+    show(as_json(report, 1))
+    for name, each in found.items():
+        print(name, each["tried"])
 
 
 def main() -> None:
@@ -322,19 +358,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--contestant", choices=CONTESTANTS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.contestant:
         try:
-            print(json.dumps(CONTESTANTS[given.contestant](given.folder)))
+            print(json.dumps(CONTESTANTS[given.contestant](given.folder, CASES[given.case])))
         except ImportError as error:
             print(json.dumps({"missing": str(error)}))
         return
-    from run import as_json, show
-
-    report, found = compare(given.rows)
-    show(as_json(report, 1))
-    for name, each in found.items():
-        print(name, each["tried"])
+    tell(*generated(given.rows))
 
 
 if __name__ == "__main__":

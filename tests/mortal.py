@@ -88,7 +88,7 @@ def small() -> None:
     from steepest.data import blocks, order
 
     blocks.WINDOW_BYTES = 2**12
-    order.WINDOW, order.BLOCK, blocks.BLOCK = 128, 16, 16
+    order.WINDOW, order.BLOCK, pieces.BLOCK = 128, 16, 16
     preparation.CACHED_FROM = 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +23,9 @@ from steepest.memory import BASE, bytes_of, least_memory
 COLUMNS = 30
 
 BLOCK = 2**17
+
+WORDS, HALF = 3_000_000, 6
+"""Different words, so many that they are hashed, and words of half a row of text."""
 
 CHILD = """
 import json, re, sys, threading, time
@@ -110,15 +114,46 @@ def write_csv(folder: Path, size: int) -> str:
     return str(folder / "x.csv")
 
 
+def write_text(folder: Path, size: int) -> str:
+    """Write rows of words by Zipf's law, put together from halves at random; the words decide ``y``."""
+    draws = np.random.default_rng(0)
+    ranks = np.cumsum(1 / np.arange(1, WORDS + 1))
+    words = np.minimum(np.searchsorted(ranks, draws.random((BLOCK, HALF)) * ranks[-1]), WORDS - 1)
+    scores = np.where(np.arange(WORDS) < 50, 0, draws.normal(size=WORDS))[words].sum(axis=1)
+    names = pa.array([f"word{word}" for word in range(WORDS)])
+    ends = pa.array(np.arange(0, words.size + 1, HALF), pa.int32())
+    halves = pc.binary_join(pa.ListArray.from_arrays(ends, names.take(pa.array(words.ravel()))), " ")
+    schema = pa.schema({"text": pa.string(), "y": pa.int8()})
+    with pq.ParquetWriter(
+        folder / "x.parquet", schema, compression="none", use_dictionary=False, write_statistics=False
+    ) as writer:
+        while (folder / "x.parquet").stat().st_size < size:
+            first, second = draws.permutation(BLOCK), draws.permutation(BLOCK)
+            text = pc.binary_join_element_wise(halves.take(first), halves.take(second), " ")
+            classes = (scores[first] + scores[second] > 0).astype(np.int8)
+            writer.write_table(pa.table([text, classes], schema=schema))
+    return str(folder / "x.parquet")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("write", "times"), [(write_parquet, 20), (write_csv, 4)])
-def test_a_fit_of_data_many_times_its_memory_keeps_to_it(group, tmp_path, monkeypatch, write, times):
-    limit = bytes_of("1100MB")
+@pytest.mark.parametrize(
+    ("write", "memory", "times", "score", "more"),
+    [
+        (write_parquet, "1100MB", 20, "r2", []),
+        (write_csv, "1100MB", 4, "r2", []),
+        (write_text, "1700MB", 1.2, "auc", ["--kind", "text=words"]),
+    ],
+    ids=["Parquet", "CSV", "text"],
+)
+def test_a_fit_of_data_many_times_its_memory_keeps_to_it(
+    group, tmp_path, monkeypatch, write, memory, times, score, more
+):
+    limit = bytes_of(memory)
     file = write(tmp_path, times * limit)
     assert Path(file).stat().st_size >= times * limit
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))
     fenced = group(limit)
-    options = ["--target", "y", "--memory", "1100MB", "--epochs", "2", "--batch-size", "256", "--json"]
+    options = ["--target", "y", "--memory", memory, "--epochs", "2", "--batch-size", "256", "--json", *more]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, "fit", file, *options, "--out", str(tmp_path / "run")],
         capture_output=True,
@@ -136,7 +171,9 @@ def test_a_fit_of_data_many_times_its_memory_keeps_to_it(group, tmp_path, monkey
     # The libraries' own pages may be counted for another process that has them, too.
     assert most["VmHWM"] < limit + 2**28
     record = json.loads((tmp_path / "run" / "record.json").read_text())
-    assert record["figures"]["validation"]["scores"]["r2"] > 0.9
+    assert record["figures"]["validation"]["scores"][score] > 0.9
+    (kept,) = (tmp_path / "cache").glob("*/training.target.bin")
+    assert sum(each.stat().st_size for each in kept.parent.iterdir()) > limit
 
 
 def test_a_bound_that_cannot_be_kept_is_refused_with_the_least_that_can(tmp_path, monkeypatch):

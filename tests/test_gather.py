@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from steepest.data import blocks, order, pieces
 from steepest.data.blocks import Blocks
 from steepest.data.gather import Converted, Mapped, Sparse, advise
 from steepest.data.gather import pages as pages_of
+from steepest.data.pairs import Pairs, pairs_of
 
 
 @pytest.fixture
@@ -63,6 +65,53 @@ def test_rows_come_alike_from_everywhere(mapped, small, shuffle, rows):
                 np.testing.assert_array_equal(mine, theirs, err_msg=name)
 
 
+def pairs(mapped, rows: int) -> tuple[Pairs, Pairs]:
+    """Return sparse rows in memory, and the same in mapped files, to be let go."""
+    matrix = scipy.sparse.random_array((rows, 50), density=0.1, rng=2, format="csr", dtype=np.float32)
+    inside = pairs_of(matrix, 4)
+    arrays = {name: mapped(getattr(inside, name)) for name in ("begins", "places", "values", "lists")}
+    return inside, dataclasses.replace(inside, **arrays, fleeting=True)
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+@pytest.mark.parametrize("rows", [1, 63, 64, 200])
+def test_pairs_come_alike_from_everywhere(mapped, small, shuffle, rows):
+    inside, outside = pairs(mapped, rows)
+    numbers = np.arange(rows, dtype=np.float32)
+    skips = range(3) if rows == 200 else [0]
+    for skip in skips:
+        one, other = (
+            list(Blocks((each, numbers), rows, 3, 1, shuffle, longest=7).epochs(0, 2, skip))
+            for each in (inside, outside)
+        )
+        assert len(one) > 10 or rows < 200
+        for window, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(window.rows, same.rows)
+            for mine, theirs in zip(window.arrays[0], same.arrays[0], strict=True):
+                assert mine.dtype == theirs.dtype
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_strips_are_let_go_once_each_epoch(mapped, small, monkeypatch):
+    outside, told = pairs(mapped, 200)[1], []
+    monkeypatch.setattr(pieces, "advise", lambda array, *what: told.append((array.ndim, what)))
+    list(Blocks((outside,), 200, 3).epochs(0, 2))
+    gone = np.zeros(len(outside.places))
+    for first, last, advice in (what for axes, what in told if axes == 2):
+        gone[first:last] += advice == mmap.MADV_DONTNEED
+    assert (gone[1:] == 4).all(), "places and values, each in two epochs"
+
+
+def test_some_fleeting_rows_are_those_rows(mapped, monkeypatch):
+    monkeypatch.setattr("steepest.data.pairs.ROWS_AT_ONCE", 8)
+    inside, outside = pairs(mapped, 200)
+    rows = np.arange(3, 200, 7)
+    one, other = inside.subset(rows), outside.subset(rows)
+    for name in ("begins", "places", "values", "lists"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert not other.mapped()
+
+
 def test_rows_that_all_weigh_one():
     array = np.arange(7, dtype=np.float32)
     for one, other in zip(gathered((array,), 7), gathered((array,), np.ones(7, np.float32)), strict=True):
@@ -108,6 +157,25 @@ def test_fleeting_pages_do_not_stay(tmp_path):
         for window in Blocks((Mapped(array, fleeting),), 50_000, batch_size=100).epochs(0, 1):
             assert not window.arrays[0].any()
         assert (resident(file) < 2**18) == fleeting
+
+
+def test_fleeting_strips_do_not_stay(mapped):
+    inside, _ = pairs(mapped, 1)
+    places = mapped(np.zeros((200_001, 16), np.uint32))
+    whole = dataclasses.replace(
+        inside,
+        begins=np.arange(1, 200_002),
+        places=places,
+        values=np.zeros((200_001, 16), np.float32),
+        lists=np.zeros(200_001, np.uint16),
+    )
+    for fleeting in (False, True):
+        rows = dataclasses.replace(whole, fleeting=fleeting)
+        for window in Blocks((rows,), 200_000, batch_size=500).epochs(0, 1):
+            assert not window.arrays[0].values.any()
+        rows.subset(np.arange(0, 200_000, 9))
+        # The first strip is looked at again and again, and Linux may map 2 MiB at once.
+        assert (resident(places.filename) < 2**22) == fleeting
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6), st.sampled_from([4096, 2**16]))

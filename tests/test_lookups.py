@@ -10,6 +10,7 @@ from scipy.sparse import random_array
 
 import steepest
 from interruptions import StopsAfter
+from steepest.data.pairs import bucket
 from steepest.descent.loop import Interrupted
 from steepest.descent.models import rows_of
 from steepest.errors import SteepestError
@@ -126,6 +127,23 @@ def test_only_the_rows_of_a_batch_are_touched():
     assert moved.tolist() == sorted(MATRIX[[0]].indices.tolist())
 
 
+def test_a_penalised_step_counts_the_rows_of_its_batch_once_each():
+    start = START | {"weights": np.linspace(0.5, 1, WIDTH, dtype=np.float32)}
+    few = {name: rows[:6] for name, rows in DATA.items()}
+    words = np.unique(few["words"].indices)
+    assert len(words) < bucket(len(words)), "there is padding"
+    asked = {"batch_size": 6, "epochs": 1, "tolerance": 0, "l2": 0.1}
+    result = steepest.minimize(looked_up, start, few, lookups={"words": "weights"}, **asked)
+    loss, gradient = jax.value_and_grad(
+        lambda each: dense(each, few | {"words": MATRIX[:6].toarray()}).mean()
+    )(start)
+    theta = start["weights"][words]
+    of_words = np.asarray(gradient["weights"])[words] + 0.2 * theta
+    norm = np.sqrt(np.square(of_words).sum() + float(gradient["bias"]) ** 2)
+    np.testing.assert_allclose(result.history["loss"][0], loss + 0.1 * np.square(theta).sum(), rtol=1e-5)
+    np.testing.assert_allclose(result.history["gradient_norm"][0], norm, rtol=1e-5)
+
+
 def embedded(parameters, batch):
     """Look up two places a row, of one table; a place beyond it stands for none."""
     found = rows_of(parameters["table"], batch["places"])
@@ -144,6 +162,24 @@ def test_places_in_columns_and_places_that_are_none(optimizer):
     np.testing.assert_allclose(lazy.parameters["table"], whole.parameters["table"], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "share"),
+    [
+        (steepest.Adam(0.05, beta_1=0.5, beta_2=0.8), 1e-4),
+        (steepest.AdamW(0.05, beta_1=0.5, beta_2=0.8, weight_decay=0.5), 0.01),
+    ],
+    ids=["adam", "adamw"],
+)
+def test_adam_goes_on_with_a_row_that_rests(optimizer, share):
+    places = np.array([0, 1] * 20 + [1] * 5 + [0] * 3)[:, None]  # the first 40 let corrections fade
+    data = {"places": places, "target": np.random.default_rng(4).normal(3, 1, 48).astype(np.float32)}
+    start = {"table": np.ones((2, 3), np.float32), "bias": np.float32(0)}
+    asked = {"optimizer": optimizer, "batch_size": 1, "epochs": 1, "tolerance": 0, "shuffle": False}
+    lazy = steepest.minimize(embedded, start, data, lookups={"places": "table"}, **asked)
+    whole = steepest.minimize(embedded, start, data, **asked)
+    np.testing.assert_allclose(lazy.parameters["table"], whole.parameters["table"], rtol=share)
+
+
 def test_two_data_look_up_one_table():
     def objective(parameters, batch):
         found = sum(rows_of(parameters["table"], batch[name]).sum(axis=1) for name in ("first", "second"))
@@ -158,6 +194,53 @@ def test_two_data_look_up_one_table():
     lazy = steepest.minimize(objective, start, data, lookups=lookups, **asked)
     whole = steepest.minimize(objective, start, data, **asked)
     np.testing.assert_allclose(lazy.parameters["table"], whole.parameters["table"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "l2", "tolerance"),
+    [
+        (steepest.SGD(0.02, momentum=0.9), 0.0, 1e-5),
+        (steepest.SGD(0.05), {"wide": 0.05, "deep": 0.01, "bias": 0.0}, 2e-3),
+    ],
+    ids=["momentum", "a penalty for each"],
+)
+def test_several_tables_of_several_shapes(optimizer, l2, tolerance):
+    def objective(parameters, batch):
+        wide = rows_of(parameters["wide"], batch["first"]).sum(axis=1)
+        deep = rows_of(parameters["deep"], batch["second"]).sum(axis=(1, 2))
+        return (wide + deep + parameters["bias"] - batch["target"]) ** 2
+
+    draw = np.random.default_rng(3)
+    data = {"first": draw.integers(0, 40, (96, 2)), "second": draw.integers(0, 15, (96, 1))}
+    data["target"] = draw.normal(size=96).astype(np.float32)
+    start = {
+        "wide": draw.normal(size=40).astype(np.float32),
+        "deep": draw.normal(size=(15, 3)).astype(np.float32),
+        "bias": np.float32(0),
+    }
+    asked = {"optimizer": optimizer, "l2": l2, "batch_size": 4, "epochs": 2, "tolerance": 0}
+    lookups = {"first": "wide", "second": "deep"}
+    lazy = steepest.minimize(objective, start, data, lookups=lookups, **asked)
+    whole = steepest.minimize(objective, start, data, **asked)
+    for name in start:
+        np.testing.assert_allclose(lazy.parameters[name], whole.parameters[name], atol=tolerance)
+    assert np.abs(lazy.parameters["wide"] - start["wide"]).max() > 0.1
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_penalties_move_rows_that_no_step_looked_up_no_further_than_the_rule_would(penalty):
+    start = START | {"weights": np.ones(WIDTH, np.float32)}
+    few = {name: rows[:16] for name, rows in DATA.items()}
+    absent = np.setdiff1d(np.arange(WIDTH), MATRIX[:16].indices)
+    rule = steepest.AdaGrad(0.01, initial_accumulator=1e-4, epsilon=1e-14)
+    asked = {"lookups": {"words": "weights"}, "optimizer": rule, "batch_size": 2, "tolerance": 0}
+    result = steepest.minimize(looked_up, start, few, epochs=1, **{penalty: 0.01}, **asked)
+    moved = 1 - np.asarray(result.parameters["weights"])[absent]
+    steps = len(result.history)
+    assert len(absent) > 5
+    assert steps == 8
+    assert (moved > 0).all()
+    assert (moved <= steps * 0.01 * 1.001).all(), "the rule's steps are at most as long as its rate"
 
 
 @pytest.mark.parametrize("windows", [1, 2, 3])
@@ -177,6 +260,14 @@ def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path
     for name, values in through.parameters.items():
         np.testing.assert_array_equal(again.parameters[name], values)
     np.testing.assert_array_equal(again.history["loss"], through.history["loss"])
+
+
+def test_other_sparse_data_do_not_go_on(tmp_path):
+    asked = {"batch_size": 16, "epochs": 2, "lookups": {"words": "weights"}, "checkpoint": tmp_path}
+    with pytest.raises(Interrupted):
+        steepest.minimize(looked_up, START, DATA, callbacks=[StopsAfter(1, Interrupted)], **asked)
+    with pytest.raises(SteepestError, match="of another descent"):
+        steepest.minimize(looked_up, START, DATA | {"words": 2 * MATRIX}, **asked)
 
 
 def test_patience_keeps_the_best_epoch():

@@ -91,6 +91,11 @@ def test_strips_are_as_long_as_rows_are(pairs, rows, most, length):
     assert length in LENGTHS or length == most
 
 
+def test_few_shapes_of_what_steps_look_up_are_compiled():
+    rows, _ = touched([np.arange(17)[None]], numbers_for(20))
+    assert rows.shape == (1, bucket(17)) == (1, 18)
+
+
 @given(
     st.lists(st.lists(st.integers(-1, 12), min_size=4, max_size=4), min_size=1, max_size=4),
     st.integers(1, 11),

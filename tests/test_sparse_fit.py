@@ -84,6 +84,7 @@ def test_importances_name_words_and_columns(runs):
     shuffled = runs["mlp"].record["importances"]["entries"]
     assert {entry["name"] for entry in shuffled} == {"body", "merchant", "tags", "links"}
     assert "body" in {entry["name"] for entry in shuffled[:2]}
+    assert all(entry["value"] for entry in shuffled), "a column that nobody shuffles costs exactly nothing"
 
 
 @pytest.mark.parametrize("model", ["linear", "mlp"])

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -466,3 +467,112 @@ def test_rows_in_memory_cannot_be_found_again_by_the_command_line(without_report
     assert "Call steepest.fit again" in told
     again, whole = fit(table, "stopped", epochs=3), fit(table, "whole", epochs=3)
     assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
+
+
+# Text ---------------------------------------------------------------------------------------------------
+
+
+def mails(count: int = ROWS) -> pd.DataFrame:
+    """Return rows of words and a merchant, of which some tell whether they are late."""
+    draws = np.random.default_rng(0)
+    weights = draws.normal(size=300)
+    words = [draws.integers(0, 300, draws.integers(1, 30)) for _ in range(count)]
+    merchants = draws.integers(0, 300, count)
+    late = [
+        weights[each].sum() + weights[merchant] > 0 for each, merchant in zip(words, merchants, strict=True)
+    ]
+    text = [" ".join(f"word{word}" for word in each) for each in words]
+    return pd.DataFrame({"text": text, "merchant": [f"m{each}" for each in merchants], "late": late})
+
+
+OF_MAILS = {"epochs": 2, "batch_size": 64, "learning_rate": 0.1, "minimum_count": 1, "optimizer": "adam"}
+
+
+@pytest.fixture
+def fetching(small, monkeypatch):
+    """Windows of several batches, so that few shapes are compiled; and a way to have rows fetched."""
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 2**17)
+
+    def fetch(fleeting: bool, cached: bool = True) -> None:
+        monkeypatch.setattr(preparation, "memory_budget", lambda _: 4 if fleeting else 2**40)
+        monkeypatch.setattr(preparation, "CACHED_FROM", 0 if cached else 2**40)
+
+    return fetch
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_text_is_fetched_piece_by_piece_as_it_comes_from_memory(fetching, monkeypatch, model):
+    mails(2_000).to_parquet("x.parquet", row_group_size=300)
+    found = {}
+    for name, fleeting, cached in (
+        ("memory", False, False),
+        ("mapped", False, True),
+        ("fleeting", True, True),
+    ):
+        fetching(fleeting, cached)
+        found[name] = fit("x.parquet", name, model=model, hidden=[4], **OF_MAILS)
+        monkeypatch.setattr(training, "_write_report", lambda *_: None)
+    assert found["memory"].plan.layout.lists == found["memory"].plan.layout.categories == 1
+    for name in ("mapped", "fleeting"):
+        one, other = (found[each].path / "model.safetensors" for each in ("memory", name))
+        assert one.read_bytes() == other.read_bytes(), name
+        assert found[name].record["figures"] == found["memory"].record["figures"], name
+        assert found[name].record["importances"] == found["memory"].record["importances"], name
+
+
+def test_all_parts_of_text_are_fetched(fetching):
+    mails(2_000).to_parquet("x.parquet")
+    fetching(fleeting=True)
+    prepared = prepare(data=("x.parquet",), **OF_MAILS)
+    for part in (prepared.training, prepared.validation):
+        assert all(each.fleeting for each in part.data.values())
+
+
+def test_what_a_sample_judges_of_text_that_is_fetched_is_what_it_judges_in_memory(
+    fetching, monkeypatch, without_report
+):
+    mails(2_000).to_parquet("x.parquet")
+    monkeypatch.setattr(prediction, "MOST_JUDGED", 100)
+    figures = []
+    for name in ("memory", "fleeting"):
+        fetching(name == "fleeting", name == "fleeting")
+        run = fit("x.parquet", name, model="mlp", hidden=[4], **OF_MAILS)
+        figures.append((run.record["figures"], run.record["importances"]))
+    assert "drawn from 400" in str(figures[0])
+    assert figures[0] == figures[1]
+
+
+KILLED = """
+import os, signal, sys
+import steepest
+from steepest import preparation
+from steepest.data import blocks, order, pieces
+
+order.WINDOW, order.BLOCK, pieces.BLOCK, blocks.WINDOW_BYTES = 512, 64, 64, 2**17
+preparation.CACHED_FROM, preparation.memory_budget = 0, lambda _: 4
+
+class Dies(steepest.Callback):
+    left = int(sys.argv[1])
+
+    def on_window_end(self, epoch, rows, loss):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+steepest.fit("x.parquet", "late", out=sys.argv[2], callbacks=[Dies()], checkpoint_every=0.0, overwrite=True,
+    epochs=2, batch_size=64, learning_rate=0.1, minimum_count=1, optimizer="adam", l2=1e-4)
+"""
+
+
+def test_a_killed_fit_of_text_that_is_fetched_goes_on_to_the_byte(without_report):
+    mails(2_000).to_parquet("x.parquet")
+
+    def start(windows: int, out: str) -> int:
+        return subprocess.run([sys.executable, "-c", KILLED, f"{windows}", out], check=False).returncode
+
+    assert start(0, "whole") == 0
+    assert start(6, "killed") == -signal.SIGKILL
+    assert list(Path("killed.unfinished").glob("checkpoints/checkpoint-*"))
+    assert start(0, "killed") == 0
+    one, other = (Path(name, "model.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert one == other

@@ -268,7 +268,9 @@ def lookups_of(lookups: Mapping[str, str] | None, start: Any, data: Any) -> tupl
 
 
 def _has_places(leaf: Any) -> bool:
-    return isinstance(leaf, Pairs) or hasattr(leaf, "tocsr") or np.asarray(leaf).dtype.kind in "iu"
+    if isinstance(leaf, Pairs) or hasattr(leaf, "tocsr"):
+        return True
+    return (leaf if is_gathered(leaf) else np.asarray(leaf)).dtype.kind in "iu"
 
 
 def with_pairs(data: Any, lookups: Mapping[str, str] | None) -> Any:

@@ -20,6 +20,11 @@ PIECES = 2
 WINDOWS = 6
 """Windows of rows alive at once: three to train on and three to judge by."""
 
+SPARSE = 4
+"""So often a window is in memory whose rows are sparse: as it was gathered; numbered anew, beside the rows
+of the table that its steps look up; as the numbers by which both are found; and once more in what was freed
+in pieces and has not gone back to the system."""
+
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -64,7 +69,9 @@ def memory_budget(asked: str | None) -> int:
     return bytes_of(asked) if asked else free_memory() // 4
 
 
-def least_memory(rows: int, row_bytes: int, kept_bytes: int, batch_size: int) -> int:
+def least_memory(
+    rows: int, row_bytes: int, kept_bytes: int, batch_size: int, sparse_bytes: int = 0, table: int = 0
+) -> int:
     """Return the bytes that a fit needs at least.
 
     Windows of features, and the rows that are shuffled together: those of two pieces of the order.
@@ -77,11 +84,32 @@ def least_memory(rows: int, row_bytes: int, kept_bytes: int, batch_size: int) ->
         Of a row's features, and of a row as it is kept.
     batch_size
         Rows of a step.
+    sparse_bytes
+        Of a row's sparse features.
+    table
+        What `table_memory` says of the table that they look up.
 
     Examples
     --------
     >>> least_memory(rows=10**8, row_bytes=120, kept_bytes=124, batch_size=256) / 2**20
     1016.0
     """
-    window = min(rows * row_bytes, max(WINDOW_BYTES, min(batch_size, rows) * row_bytes))
-    return BASE + WINDOWS * window + PIECES * min(rows, WINDOW) * kept_bytes
+    of_row = row_bytes + sparse_bytes
+    window = min(rows * of_row, max(WINDOW_BYTES, min(batch_size, rows) * of_row))
+    windows = WINDOWS * window * (SPARSE if sparse_bytes else 1)
+    return BASE + windows + PIECES * min(rows, WINDOW) * kept_bytes + table
+
+
+def table_memory(rows: int, columns: int) -> int:
+    """Return the bytes that a table of parameters takes at most, float32 ``[rows, columns]``.
+
+    It is drawn, started from, written, and looked into for its largest weights; and a descent by Adam has it,
+    two means of its gradients, and when each row was looked up, three times while it finds its rate: where it
+    starts, where it is, and what that is becoming.
+
+    Examples
+    --------
+    >>> table_memory(rows=2**20, columns=1) / 2**20
+    76.0
+    """
+    return 4 * rows * (4 * columns + 3 * (3 * columns + 2))

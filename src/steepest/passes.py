@@ -219,7 +219,7 @@ def forms(settings: Settings, learned: Learned) -> dict[str, Form]:
         if layout.lists:
             length, strips = learned.strips
             count = 1 + int(strips * rows)
-            shapes[f"{part}.strips"] = Form((rows,), np.dtype(np.int32))
+            shapes[f"{part}.begins"] = Form((rows + 1,), np.dtype(np.int64))
             shapes[f"{part}.list_places"] = Form((count, length), np.dtype(np.uint32))
             shapes[f"{part}.list_values"] = Form((count, length), np.dtype(np.float32))
             shapes[f"{part}.list_numbers"] = Form((count,), np.dtype(np.uint16))
@@ -253,9 +253,12 @@ def encode(
     for part in learned.rows if learned.plan.layout.lists else ():
         for name, values in _padding(learned.strips[0]).items():
             filling.append(f"{part}.{name}", values)
+        filling.append(f"{part}.begins", np.ones(1, np.int64))
     with closing(prefetch(_encoded(settings, table, held, learned, seen))) as pieces:
         for name, arrays in pieces:
             weighed |= name == TRAINING and "weights" in arrays and bool(arrays["weights"].any())
+            if "begins" in arrays:
+                arrays["begins"] += filling.filled[f"{name}.list_places"] - 1
             try:
                 for each, values in arrays.items():
                     filling.append(f"{name}.{each}", values)
@@ -317,9 +320,8 @@ def _chosen(arrays: Arrays, lists: Ragged, mask: Mask, learned: Learned) -> Arra
         of_pairs = np.repeat(mask, lists.lengths.sum(axis=1))
         lists = Ragged(lists.lengths[mask], lists.places[of_pairs], lists.values[of_pairs])
     pairs = in_strips(*lists, layout.sparse, learned.strips[0])
-    strips = np.diff(pairs.begins).astype(np.int32)
     kept = (each[1:] for each in (pairs.places, pairs.values, pairs.lists))  # the first is padding
-    return chosen | {"strips": strips, **dict(zip(OF_LISTS, kept, strict=True))}
+    return chosen | {"begins": pairs.begins[1:], **dict(zip(OF_LISTS, kept, strict=True))}
 
 
 def _padding(length: int) -> Arrays:

@@ -30,7 +30,7 @@ from steepest.data.spool import SpooledPasses, is_slow
 from steepest.dividing import Seen, Table, places
 from steepest.errors import SteepestError, nearest
 from steepest.feeding import digest
-from steepest.memory import least_memory, memory_budget
+from steepest.memory import least_memory, memory_budget, table_memory
 from steepest.merging import TRAINING, VALIDATION
 from steepest.passes import OF_LISTS, Known, Learned, encode, forms, growing, learn
 from steepest.prepared import Prepared, Rows, SharedRows, Together
@@ -117,8 +117,9 @@ def prepare(
     key = _key(settings, table, held, known)
     entry = cache.find(key) if key else None
     if entry is not None:
-        _require_memory(settings, budget, plan_from_json(entry.facts["plan"]), entry.forms())
-        return replace(_from_entry(entry, key, budget), places=find_places)
+        prepared = _from_entry(entry, key, budget)
+        _require_memory(settings, budget, prepared.task, prepared.plan, entry.forms())
+        return replace(prepared, places=find_places)
     with ExitStack() as stack:
         while True:
             rejects = Rejects()
@@ -214,7 +215,7 @@ def _encoded(
 ) -> Prepared:
     """Encode the rows: small ones in memory, large ones in the cache."""
     shapes = forms(settings, learned)
-    _require_memory(settings, budget, learned.plan, shapes)
+    _require_memory(settings, budget, learned.task, learned.plan, shapes)
     size = sum(form.size for form in shapes.values())
     facts = facts_of(settings, table, held, learned, rejects, named(settings))
     if size <= (min(CACHED_FROM, budget // 4) if key else budget // 4):
@@ -242,17 +243,27 @@ def _encoded(
     return prepared
 
 
-def _require_memory(settings: Settings, budget: int, plan: Plan, shapes: Mapping[str, cache.Form]) -> None:
+def _require_memory(
+    settings: Settings, budget: int, task: tasks.Task, plan: Plan, shapes: Mapping[str, cache.Form]
+) -> None:
     """Refuse a bound that was asked for and can't be kept."""
     if settings.memory is None:
         return
     rows = shapes[f"{TRAINING}.target"].shape[0]
-    kept = sum(form.size for name, form in shapes.items() if name.startswith(TRAINING)) // rows
+    kept = {
+        name.partition(".")[2]: form.size // rows
+        for name, form in shapes.items()
+        if name.startswith(TRAINING)
+    }
+    sparse = sum(kept.get(name, 0) for name in ("places", *OF_LISTS))
+    columns = task.outputs + (settings.embedding if settings.model == "mlp" else 0)
     batch_size = rows if settings.batch_size == "all" else int(settings.batch_size)
-    least = least_memory(rows, 4 * plan.width, kept, batch_size)
+    table = table_memory(plan.layout.sparse, columns)
+    least = least_memory(rows, 4 * plan.width, sum(kept.values()), batch_size, sparse, table)
     if budget < least:
         raise SteepestError(
-            f"--memory {settings.memory} is too little for {rows:,} rows of {plan.width:,} features.",
+            f"--memory {settings.memory} is too little for {rows:,} rows of "
+            f"{plan.width + plan.layout.sparse:,} features.",
             hint=f"The least that works is --memory {-(-least // 2**20)}MB.",
         )
 
@@ -288,7 +299,7 @@ def _prepared(
         packed = Packed(numbers, codes, places, plan.layout.empty(0).ragged)
         weights = f"{part}.weights"
         return Rows(
-            PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part), fleeting),
+            PackedRows(plan.layout, packed, _lists(plan.layout, arrays, part, fleeting), fleeting),
             _column(arrays[f"{part}.target"], fleeting),
             _column(arrays[weights], fleeting) if weights in arrays else None,
         )
@@ -297,16 +308,12 @@ def _prepared(
     return Prepared(task, plan, rows(TRAINING), held_out, facts, key, rejected)
 
 
-def _lists(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]], part: str) -> Pairs | None:
+def _lists(layout: Layout, arrays: Mapping[str, npt.NDArray[Any]], part: str, fleeting: bool) -> Pairs | None:
     """Return the pairs of a part's text and lists, if there are such columns."""
     if not layout.lists:
         return None
-    strips = arrays[f"{part}.strips"]
-    begins = np.ones(len(strips) + 1, np.int64)
-    np.cumsum(strips, out=begins[1:])
-    begins[1:] += 1
-    places, values, numbers = (arrays[f"{part}.{name}"] for name in OF_LISTS)
-    return Pairs(begins, places, values, numbers, layout.lists, layout.sparse)
+    begins, places, values, numbers = (arrays[f"{part}.{name}"] for name in ("begins", *OF_LISTS))
+    return Pairs(begins, places, values, numbers, layout.lists, layout.sparse, fleeting)
 
 
 def _column(array: npt.NDArray[Any], fleeting: bool) -> npt.NDArray[Any] | Mapped:

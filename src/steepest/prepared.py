@@ -45,7 +45,8 @@ class Rows(NamedTuple):
         if not self.features.layout.sparse:
             return dense
         lists = {} if self.features.lists is None else {"lists": self.features.lists}
-        return {**dense, "places": self.features.packed.places, **lists}
+        places = self.features.packed.places
+        return {**dense, "places": Mapped(places, self.features.fleeting), **lists}
 
 
 class SharedRows(NamedTuple):

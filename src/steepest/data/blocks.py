@@ -11,17 +11,18 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Gathered, Mapped, gather
+from steepest.data.gather import Gathered, Mapped, gather, is_fleeting
 from steepest.data.order import Rows, epoch_order, in_order, order_within_batches
-from steepest.data.padded import Batched
-from steepest.data.pieces import Piece, pieces
+from steepest.data.padded import Batched, Padded
+from steepest.data.pairs import Pairs, joined
+from steepest.data.pieces import Piece, Source, pieces
 
 WINDOW_BYTES = 2**25
 """Upper limit of a window's size, where one batch is not larger: 32 MiB."""
@@ -133,9 +134,13 @@ class Blocks:
             return order_within_batches(self.seed, epoch, self.rows, self.batch_size)
         return epoch_order(self.seed, epoch, self.rows) if self.shuffle else in_order(self.rows)
 
-    def sources(self) -> tuple[Array | Gathered, ...]:
-        """Return what is gathered row by row: the arrays, and the weights if there are any."""
-        arrays = tuple(array for array in self.arrays if not isinstance(array, Batched))
+    def sources(self) -> tuple[Source, ...]:
+        """Return what pieces give: arrays, the weights if there are any, and of pairs the fleeting ones."""
+        arrays = tuple(
+            each
+            for each in self.arrays
+            if not isinstance(each, Padded) and (not isinstance(each, Pairs) or each.fleeting)
+        )
         return arrays if isinstance(self.weights, int) else (*arrays, self.weights)
 
     def room(self, rows: int) -> tuple[Array, ...]:
@@ -153,6 +158,7 @@ class Blocks:
         """
         wanted = math.prod(shape)
         rows, filled = np.full(wanted, -1), 0
+        parts: list[list[tuple[Pairs, Rows]]] = []
         buffers[-1][:wanted] = 1
         while filled < wanted:
             if piece is None or not len(piece.rows):
@@ -162,18 +168,43 @@ class Blocks:
             some, piece = piece.cut(wanted - filled)
             end = filled + len(some.rows)
             rows[filled:end] = some.rows
-            for (source, numbers), buffer in zip(some.sources, buffers, strict=False):
-                gather(source, numbers, buffer[filled:end])
+            unfilled, fetched = iter(buffers), []
+            for source, numbers in some.sources:
+                if isinstance(source, Pairs):
+                    fetched.append(_held(source, numbers, len(some.rows) == wanted))
+                else:
+                    gather(source, numbers, next(unfilled)[filled:end])
+            parts.append(fetched)
             filled = end
         for buffer in buffers:
             buffer[filled:wanted] = buffer[0]
         buffers[-1][filled:wanted] = 0
         *arrays, weights = (buffer[:wanted].reshape(*shape, *buffer.shape[1:]) for buffer in buffers)
         rows, gathered = rows.reshape(shape), iter(arrays)
-        each = (
-            array.batches(rows) if isinstance(array, Batched) else next(gathered) for array in self.arrays
-        )
-        return Window(tuple(each), weights, rows), piece
+        together = (_together(each, wanted) for each in zip(*parts, strict=True))
+
+        def one(array: Array | Gathered | Batched) -> Any:
+            if not isinstance(array, Batched):
+                return next(gathered)
+            pairs, numbers = next(together) if is_fleeting(array) else (array, rows)
+            return pairs.batches(numbers.reshape(shape))
+
+        return Window(tuple(map(one, self.arrays)), weights, rows), piece
+
+
+def _held(pairs: Pairs, numbers: Rows, whole: bool) -> tuple[Pairs, Rows]:
+    """Return rows of a piece as they are, or in memory of their own, where the next piece is needed, too."""
+    return (pairs, numbers) if whole else (pairs.subset(numbers), np.arange(len(numbers)))
+
+
+def _together(parts: Sequence[tuple[Pairs, Rows]], wanted: int) -> tuple[Pairs, Rows]:
+    """Return what `_held` did of each piece as rows of one, with -1 for padding."""
+    if len(parts) == 1:
+        ((pairs, numbers),) = parts
+    else:
+        pairs = joined([each for each, _ in parts])
+        numbers = np.arange(len(pairs))
+    return pairs, np.pad(numbers, (0, wanted - len(numbers)), constant_values=-1)
 
 
 def _row_bytes(array: Array | Gathered | Batched) -> int:

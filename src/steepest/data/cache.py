@@ -28,7 +28,7 @@ from steepest.errors import SteepestError
 
 Array = npt.NDArray[Any]
 
-FORMAT = 1
+FORMAT = 2
 """Version of an entry's format."""
 
 PARTIAL = ".partial"

@@ -6,7 +6,7 @@ An array of NumPy is such rows as it is. Anything else that has a shape, a type 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -44,11 +44,24 @@ class Gathered(Protocol):
         """Return the arrays of mapped files that these rows are read from."""
 
 
-class Fleeting(Gathered, Protocol):
+Spans = Sequence[tuple[int, int]]
+"""Where runs of consecutive rows begin and end."""
+
+Fetch = Callable[[Array, Spans], Array]
+"""Reads runs of an array's rows into memory, one after the other."""
+
+
+class Fleeting(Protocol):
     """Rows of mapped files that are too large to stay in memory: see `steepest.data.pieces`."""
 
-    def fetched(self, fetch: Callable[[Array], Array]) -> Array | Gathered:
-        """Return the rows that are left when each array is replaced by some of its rows in memory."""
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def fetched(self, fetch: Fetch, spans: Spans) -> Any:
+        """Return the rows of these runs, one after the other, in memory."""
+
+    def mapped(self) -> tuple[Array, ...]:
+        """Return the arrays of mapped files that these rows are read from."""
 
 
 def is_gathered(rows: object) -> TypeGuard[Gathered]:
@@ -79,14 +92,14 @@ def gathered(source: Array | Gathered, rows: Rows) -> Array:
     return out
 
 
-def mapped(source: Array | Gathered) -> tuple[Array, ...]:
+def mapped(source: Array | Gathered | Fleeting) -> tuple[Array, ...]:
     """Return the arrays of mapped files that rows are read from; none where they are in memory."""
     if not isinstance(source, np.ndarray):
         return source.mapped()
     return (source,) if _mapping(source) is not None else ()
 
 
-def is_fleeting(source: Array | Gathered) -> TypeGuard[Fleeting]:
+def is_fleeting(source: object) -> TypeGuard[Fleeting]:
     """Tell whether these rows are let go once they were used, because there are too many."""
     return bool(getattr(source, "fleeting", False))
 
@@ -168,9 +181,9 @@ class Mapped:
         """Return the array."""
         return mapped(self.array)
 
-    def fetched(self, fetch: Callable[[Array], Array]) -> Array:
-        """Return some of the rows, in memory."""
-        return fetch(self.array)
+    def fetched(self, fetch: Fetch, spans: Spans) -> Array:
+        """Return the rows of these runs, in memory."""
+        return fetch(self.array, spans)
 
 
 @dataclass(frozen=True)

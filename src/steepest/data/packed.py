@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Array, advise, mapped
+from steepest.data.gather import Array, Fetch, Spans, advise, mapped
 from steepest.data.layout import Layout, Packed
 from steepest.data.order import Rows
 from steepest.data.pairs import Pairs, in_strips
@@ -147,11 +146,10 @@ class PackedRows:
         """Return the arrays of mapped files that the rows are read from."""
         return tuple(array for part in self._by_row for array in mapped(part))
 
-    def fetched(self, fetch: Callable[[Array], Array]) -> PackedRows:
-        """Return some of the rows, in memory."""
-        numbers, codes, places = map(fetch, self._by_row)
-        packed = self.packed._replace(numbers=numbers, codes=codes, places=places)
-        return PackedRows(self.layout, packed, self.lists)
+    def fetched(self, fetch: Fetch, spans: Spans) -> PackedRows:
+        """Return the dense features of the rows of these runs, in memory."""
+        numbers, codes = (fetch(part, spans) for part in (self.packed.numbers, self.packed.codes))
+        return PackedRows(self.layout, self.packed._replace(numbers=numbers, codes=codes))
 
 
 def packed_rows(layout: Layout, packed: Packed) -> PackedRows:

@@ -7,6 +7,7 @@ gathered by copying strips, and a compiled step sees arrays of fixed shapes, in 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Array, mapped
+from steepest.data.gather import Array, Fetch, Spans, advise, mapped
 from steepest.data.order import Rows
 
 NOWHERE = 2**32 - 1
@@ -22,6 +23,10 @@ NOWHERE = 2**32 - 1
 
 LENGTHS = (4, 8, 16)
 """Pairs of a strip, to choose from where rows differ in their number of pairs."""
+
+
+ROWS_AT_ONCE = 2**12
+"""Fleeting rows that are taken at a time before they are let go."""
 
 
 class Strips(NamedTuple):
@@ -49,7 +54,7 @@ class Pairs:
     Parameters
     ----------
     begins
-        int64 ``[rows + 1]``: a row's first strip, and that of the row after it. Strip 0 is all padding.
+        int64 ``[rows + 1]``: a row's first strip, and that of the row after it; strip 0 is all padding.
     places, values
         uint32 and float32 ``[strips, length]``.
     lists
@@ -58,6 +63,8 @@ class Pairs:
         Lists of a row.
     width
         The number of features: places are below it.
+    fleeting
+        Whether mapped rows are let go once they were used.
 
     Examples
     --------
@@ -73,6 +80,7 @@ class Pairs:
     lists: npt.NDArray[np.uint16]
     list_count: int
     width: int
+    fleeting: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -131,7 +139,17 @@ class Pairs:
         return Strips(*(each[0] for each in self.batches(rows[None])))
 
     def subset(self, rows: Rows) -> Pairs:
-        """Return some rows, in memory."""
+        """Return some rows, in memory; of fleeting ones the numbers rise."""
+        if not self.fleeting:
+            return self._some(rows)
+        parts = []
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            some = rows[first : first + ROWS_AT_ONCE]
+            parts.append(self._some(some))
+            self.advise(int(some[0]), int(some[-1]) + 1, mmap.MADV_DONTNEED)
+        return joined(parts)
+
+    def _some(self, rows: Rows) -> Pairs:
         counts = self.begins[rows + 1] - self.begins[rows]
         begins = np.ones(len(rows) + 1, np.int64)
         begins[1:] += np.cumsum(counts)
@@ -144,9 +162,10 @@ class Pairs:
         return replace(
             self,
             begins=begins,
-            places=self.places[source],
-            values=self.values[source],
-            lists=self.lists[source],
+            places=np.asarray(self.places[source]),
+            values=np.asarray(self.values[source]),
+            lists=np.asarray(self.lists[source]),
+            fleeting=False,
         )
 
     def shuffled(self, number: int, order: Rows) -> Pairs:
@@ -161,8 +180,42 @@ class Pairs:
 
     def mapped(self) -> tuple[Array, ...]:
         """Return the arrays of mapped files that the rows are read from."""
-        parts = (self.places, self.values, self.lists)
+        parts = (self.begins, self.places, self.values, self.lists)
         return tuple(array for part in parts for array in mapped(part))
+
+    def advise(self, first: int, last: int, advice: int) -> None:
+        """Tell the system of the rows ``first`` to ``last - 1``: see `steepest.data.gather.advise`."""
+        begin, end = int(self.begins[first]), int(self.begins[last])
+        advise(self.begins, first, last + 1, advice)
+        for strips in (self.places, self.values, self.lists):
+            advise(strips, begin, end, advice)
+
+    def fetched(self, fetch: Fetch, spans: Spans) -> Pairs:
+        """Return the rows of these runs, in memory."""
+        begins, of_strips, end = [np.ones(1, np.int64)], [(0, 1)], 1
+        for first, last in spans:
+            theirs = np.array(self.begins[first : last + 1])
+            advise(self.begins, first, last + 1, mmap.MADV_DONTNEED)
+            of_strips.append((int(theirs[0]), int(theirs[-1])))
+            begins.append(theirs[1:] - theirs[0] + end)
+            end += of_strips[-1][1] - of_strips[-1][0]
+        places, values, lists = (fetch(each, of_strips) for each in (self.places, self.values, self.lists))
+        begins_of_all = np.concatenate(begins)
+        return replace(self, begins=begins_of_all, places=places, values=values, lists=lists, fleeting=False)
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Return the rows of several one after the other, in memory; each has no strips but those of its rows."""
+    begins, end = [np.ones(1, np.int64)], 1
+    for each in parts:
+        begins.append(each.begins[1:] - 1 + end)
+        end = int(begins[-1][-1])
+    strips = (
+        np.concatenate([getattr(parts[0], name)[:1], *(getattr(each, name)[1:] for each in parts)])
+        for name in ("places", "values", "lists")
+    )
+    places, values, lists = strips
+    return replace(parts[0], begins=np.concatenate(begins), places=places, values=values, lists=lists)
 
 
 def bucket(count: int) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
 
-from steepest.data.gather import Array, Gathered, advise, is_fleeting, mapped
+from steepest.data.gather import Array, Gathered, Spans, advise, is_fleeting, mapped
 from steepest.data.order import BLOCK, Rows
+from steepest.data.pairs import Pairs
 from steepest.data.prefetch import prefetch
 
-Source = Array | Gathered
+Source = Array | Gathered | Pairs
 
 
 class Piece(NamedTuple):
@@ -65,15 +66,14 @@ def pieces(sources: tuple[Source, ...], order: Iterator[Rows], skip: int = 0) ->
 
 
 def _made(sources: tuple[Source, ...], order: Iterator[Rows], skip: int) -> Iterator[Piece]:
-    files = [array for source in sources for array in mapped(source)]
     rooms: Iterator[list[Array]] = itertools.cycle(([], []))
     current = next(order, None)
     if current is None:  # there are no rows
         return
-    _read_ahead(files, current)
+    _read_ahead(sources, current)
     for following in itertools.chain(order, [None]):
         if following is not None:
-            _read_ahead(files, following)
+            _read_ahead(sources, following)
         if skip < len(current):
             yield _piece(sources, current[skip:], next(rooms))
         skip = max(0, skip - len(current))
@@ -90,23 +90,26 @@ def _piece(sources: tuple[Source, ...], rows: Rows, room: list[Array]) -> Piece:
     fetched = place_of_block[rows // BLOCK] * BLOCK + rows % BLOCK
     rooms = itertools.count()
 
-    def fetch(array: Array) -> Array:
-        number, size = next(rooms), len(blocks) * BLOCK
+    def fetch(array: Array, spans: Spans) -> Array:
+        number, size = next(rooms), sum(last - first for first, last in spans)
         if number == len(room):
             room.append(np.empty((0, *array.shape[1:]), array.dtype))
         if len(room[number]) < size:
             room[number] = np.empty((size, *array.shape[1:]), array.dtype)
-        for place, block in enumerate(blocks.tolist()):
-            first, last = block * BLOCK, min((block + 1) * BLOCK, len(array))
-            room[number][place * BLOCK :][: last - first] = array[first:last]
+        end = 0
+        for first, last in spans:
+            begin, end = end, end + last - first
+            room[number][begin:end] = array[first:last]
             advise(array, first, last, mmap.MADV_DONTNEED)
         return room[number]
 
-    return Piece(rows, tuple(_from(source, rows, fetched, fetch) for source in sources))
+    def of(source: Source) -> tuple[Source, Rows]:
+        if not is_fleeting(source):
+            return source, rows
+        spans = [(block * BLOCK, min((block + 1) * BLOCK, source.shape[0])) for block in blocks.tolist()]
+        return source.fetched(fetch, spans), fetched
 
-
-def _from(source: Source, rows: Rows, fetched: Rows, fetch: Callable[[Array], Array]) -> tuple[Source, Rows]:
-    return (source.fetched(fetch), fetched) if is_fleeting(source) else (source, rows)
+    return Piece(rows, tuple(map(of, sources)))
 
 
 def _blocks(rows: Rows) -> Rows:
@@ -117,12 +120,17 @@ def _blocks(rows: Rows) -> Rows:
     return np.flatnonzero(present)
 
 
-def _read_ahead(files: list[Array], rows: Rows) -> None:
+def _read_ahead(sources: tuple[Source, ...], rows: Rows) -> None:
     """Tell the system of the blocks that these rows lie in, neighbouring ones together."""
+    files = [source for source in sources if mapped(source)]
     if not files:
         return
     blocks = _blocks(rows)
     for run in np.split(blocks, np.flatnonzero(np.diff(blocks) > 1) + 1):
-        for array in files:
-            first, last = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, len(array))
-            advise(array, first, last, mmap.MADV_WILLNEED)
+        for source in files:
+            first, last = int(run[0]) * BLOCK, min((int(run[-1]) + 1) * BLOCK, source.shape[0])
+            if isinstance(source, Pairs):
+                source.advise(first, last, mmap.MADV_WILLNEED)
+                continue
+            for array in mapped(source):
+                advise(array, first, last, mmap.MADV_WILLNEED)
