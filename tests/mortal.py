@@ -85,7 +85,7 @@ answer = -1
 def small() -> None:
     """Let a few rows be a large table: it is cached, and an epoch is several windows."""
     from steepest import preparation
-    from steepest.data import order, pieces
+    from steepest.data import blocks, order, pieces
 
     blocks.WINDOW_BYTES = 2**12
     order.WINDOW, order.BLOCK, pieces.BLOCK = 128, 16, 16
