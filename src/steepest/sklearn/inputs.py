@@ -39,7 +39,7 @@ class Numbers:
     Parameters
     ----------
     mean, deviation
-        Of each column, float64 ``[columns]``.
+        Of each column, float64 ``[columns]``. That of a constant is infinite, so that it counts for nothing.
     """
 
     mean: Floats
@@ -138,7 +138,7 @@ def learn_inputs(rows: Any, weights: Floats) -> Inputs:
         squares += shares[block] @ (rows[block] - mean) ** 2
     deviation = np.sqrt(squares)
     constant = deviation <= SAME * np.abs(rows).max(axis=0)
-    return Numbers(mean, np.where(constant, 1.0, deviation))
+    return Numbers(mean, np.where(constant, np.inf, deviation))
 
 
 def has_columns_of_its_own(frame: Any) -> bool:

@@ -63,7 +63,7 @@ class Classes:
             raise InvalidError("y was a column of classes before; now it is a matrix.")
         codes = np.searchsorted(self.labels, y).clip(max=len(self.labels) - 1)
         if (unknown := self.labels[codes] != y).any():
-            raise InvalidError(f"y holds the class {y[unknown][0]!r}, which is not among classes.")
+            raise InvalidError(f"y holds the class {y[unknown].tolist()[0]!r}, which is not among classes.")
         if self.kind == "classes":
             return codes.astype(np.int32)
         if self.kind == "binary":
@@ -166,7 +166,7 @@ def learn_classes(y: Array, loss: str | None, classes: Any = None) -> Classes:
         return Classes(np.arange(y.shape[1]), LABELS, loss or "binary_cross_entropy")
     labels = np.unique(y if classes is None else np.asarray(classes))
     if len(labels) < 2:
-        raise InvalidError(f"y has one class only, {labels[0]!r}; there is nothing to learn.")
+        raise InvalidError(f"y has one class only, {labels.tolist()[0]!r}; there is nothing to learn.")
     if len(labels) == 2:  # the cross-entropies of two classes are the same
         return Classes(labels, "binary", "hinge" if loss == "hinge" else "binary_cross_entropy")
     if loss in (None, "categorical_cross_entropy"):
