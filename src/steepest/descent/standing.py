@@ -151,7 +151,7 @@ def go_on(before: Standing, like: State, *, back_off: bool = False) -> Standing:
 
     def again(state: State) -> State:
         # A copy, because a descent with tables writes over its state.
-        copied = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), state)
+        copied: State = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), state)
         return copied._replace(status=jnp.full((), RUNNING, jnp.int32), still=jnp.zeros((), jnp.int32))
 
     after = Standing(

@@ -71,7 +71,7 @@ class Memory(NamedTuple):
 
 
 class Descended(NamedTuple):
-    """What a descent led to: the model's shape, its parameters (NumPy's arrays), the result, and the memory."""
+    """What a descent led to: the model's shape, its parameters (NumPy's arrays), result, and memory."""
 
     shape: Shape
     parameters: Any

@@ -1,249 +1,111 @@
-"""Front end: scikit-learn estimators that fit by `steepest.minimize`."""
+"""Front end: scikit-learn's estimators that fit by `steepest.minimize`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
-from steepest.data.split import RUN, check_fraction, rows_held_out
-from steepest.descent.losses import loss_by_name
-from steepest.prepared import Rows
-from steepest.settings import AUTO, NAMES, Settings, checked
-from steepest.sklearn import checking
-from steepest.sklearn.descending import Descended, descend, outputs
-from steepest.sklearn.faults import InvalidError, value_errors
-from steepest.sklearn.inputs import (
-    Columns,
-    Inputs,
-    Numbers,
-    Sparse,
-    has_columns_of_its_own,
-    learn_inputs,
-    merged,
-    subset,
-)
+from steepest.callbacks import Callback
+from steepest.settings import AUTO
+from steepest.sklearn.base import DescentEstimator
+from steepest.sklearn.faults import InvalidError
 from steepest.sklearn.targets import Classes, Numeric, learn_classes, learn_numbers
-from steepest.training import MOST_SEED, check
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 
-Given = tuple[Any, Array, Floats]
-"""Rows as they were given (an array, a sparse matrix or an Arrow table), their encoded target, their weights."""
-
-
-class DescentEstimator(BaseEstimator):  # type: ignore[misc]
-    """What both estimators share."""
-
-    _target: Any
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:  # noqa: N803
-        """Learn from rows.
-
-        Parameters
-        ----------
-        X
-            An array or a sparse matrix ``[rows, columns]``, or a pandas or Polars frame.
-        y
-            What is to be predicted, ``[rows]`` or ``[rows, outputs]``.
-        sample_weight
-            Weights of the rows, 0 or above.
-        validation_data
-            ``(X, y)`` or ``(X, y, sample_weight)`` to judge each epoch by.
-
-        Raises
-        ------
-        InvalidError
-            If the rows or the parameters can't be used, or a step is not finite.
-        """
-        return self._learn(X, y, sample_weight, validation_data, again=self.warm_start)
-
-    def _learn(
-        self,
-        X: Any,  # noqa: N803
-        y: Any,
-        sample_weight: Any,
-        validation_data: Any = None,
-        *,
-        again: bool,
-        onward: bool = False,
-        classes: Any = None,
-    ) -> Self:
-        """Descend anew; from the parameters that there are (``again``); or going on by an epoch (``onward``)."""
-        again = again and hasattr(self, "parameters_")
-        with value_errors():
-            settings = self._settings()
-            framed = isinstance(self._inputs, Columns) if again else has_columns_of_its_own(X)
-            rows = checking.checked_rows(self, X, framed=framed, reset=not again)
-            count = rows.num_rows if framed else rows.shape[0]
-            y = checking.checked_target(self, y, count)
-            weights = checking.row_weights(sample_weight, count)
-            target = self._target_of(y, weights, classes, again=again)
-            held_out = None
-            if validation_data is not None:
-                held_out = self._to_judge_by(target, validation_data, framed=framed)
-            training = rows, target.encode(y), self._weighted(target, y, weights)
-            went = self._descend(settings, target, training, held_out, again=again, onward=onward)
-        if not (again and onward):
-            self.n_iter_ = 0
-            self.loss_curve_, self.validation_curve_ = [], []
-        self._target = target
-        return self._keep(went)
-
-    def _settings(self) -> Settings:
-        """Return the parameters as the settings that they are."""
-        given = {name: _plain(value) for name, value in self.get_params(deep=False).items() if name in NAMES}
-        given |= {"model": "mlp" if given["hidden"] else "linear", "seed": self._seed()}
-        if not given["hidden"]:
-            del given["hidden"]
-        patience = given.pop("patience")
-        check_fraction(self.validation)
-        kept = {name: value for name, value in given.items() if value is not None and name != "class_weight"}
-        settings = Settings(**checked(kept | ({"patience": patience} if self.early_stopping else {}), _WHO))
-        check(settings)
-        return settings
-
-    def _seed(self) -> int:
-        if isinstance(self.random_state, int | np.integer):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(MOST_SEED // 2))
-
-    def _descend(
-        self,
-        settings: Settings,
-        target: Classes | Numeric,
-        training: Given,
-        held_out: Given | None,
-        *,
-        again: bool,
-        onward: bool,
-    ) -> Descended:
-        training = _chosen(training, training[2] > 0)
-        if held_out is None and self.early_stopping:
-            mask = _held_out(len(training[1]), self.validation, settings.seed)
-            held_out, training = _chosen(training, mask), _chosen(training, ~mask)
-        if settings.batch_size == "all" or len(training[1]) <= int(settings.batch_size):
-            training = merged(*training)
-        rows, encoded, weights = training
-        inputs = self._inputs if again else learn_inputs(rows, weights)
-        went = descend(
-            settings,
-            loss_by_name(target.loss),
-            lambda: target.bias(encoded, weights),
-            _encoded(inputs, training),
-            None if held_out is None else _encoded(inputs, held_out),
-            outputs=target.outputs,
-            start=self.parameters_ if again else None,
-            before=self._memory if again and onward else None,
-            until=(self._memory.standing.epoch if again else 0) + 1 if onward else None,
-            callbacks=self.callbacks,
-        )
-        self._inputs = inputs
-        return went
-
-    def _to_judge_by(self, target: Classes | Numeric, given: Any, *, framed: bool) -> Given:
-        """Return validation rows, checked and encoded."""
-        if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-            raise InvalidError("validation_data is (X, y) or (X, y, sample_weight).")
-        rows = checking.checked_rows(self, given[0], framed=framed, reset=False)
-        y = checking.checked_target(self, given[1], rows.num_rows if framed else rows.shape[0])
-        weights = checking.row_weights(given[2] if len(given) == 3 else None, len(y))
-        return rows, target.encode(y), self._weighted(target, y, weights)
-
-    def _target_of(self, y: Array, weights: Floats, classes: Any, *, again: bool) -> Classes | Numeric:
-        raise NotImplementedError
-
-    def _weighted(self, target: Any, y: Array, weights: Floats) -> Floats:  # noqa: ARG002
-        return weights
-
-    def _keep(self, went: Descended) -> Self:
-        """Keep what a descent led to."""
-        epochs = went.result.epochs
-        self.parameters_, self._shape, self._memory = went.parameters, went.shape, went.memory
-        self.learning_rate_ = went.memory.learning_rate
-        self.n_iter_ += len(epochs)
-        self.loss_curve_ += epochs["loss"].tolist()
-        if "validation_loss" in epochs:
-            self.validation_curve_ += epochs["validation_loss"].tolist()
-        return self
-
-    def _outputs(self, X: Any) -> Floats:  # noqa: N803
-        """Return the model's outputs for rows, ``[rows]`` or ``[rows, outputs]``."""
-        check_is_fitted(self)
-        with value_errors():
-            framed = isinstance(self._inputs, Columns)
-            rows = checking.checked_rows(self, X, framed=framed, reset=False)
-            if framed or self._shape.hidden:
-                return outputs(self._shape, self.parameters_, self._inputs.encode(rows))
-            weights, biases = self._linear()
-            found = np.asarray(rows @ weights.T + biases)
-            return found[:, 0] if self._target.outputs == 1 else found
-
-    def _linear(self) -> tuple[Floats, Floats]:
-        """Return weights ``[outputs, columns]`` of the columns as they were given, and biases ``[outputs]``."""
-        if not hasattr(self, "parameters_") or self._shape.hidden:
-            raise AttributeError(f"{type(self).__name__} has coefficients when a linear model was fitted.")
-        inputs, layer = self._inputs, self.parameters_["layer_1"]
-        bias = layer["bias"].astype(np.float64)
-        if isinstance(inputs, Sparse):
-            return self.parameters_["table"].T.astype(np.float64), bias
-        if not isinstance(inputs, Numbers):
-            raise AttributeError("The columns of a frame have no coefficients: some are several features.")
-        weights = layer["weights"].T.astype(np.float64) / inputs.deviation
-        return weights, bias - weights @ inputs.mean
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-_WHO = "The estimator sets"
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy's numbers, of which parameter grids are made, as Python's."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _chosen(given: Given, chosen: npt.NDArray[np.bool_]) -> Given:
-    rows, encoded, weights = given
-    return subset(rows, chosen), encoded[chosen], weights[chosen]
-
-
-def _encoded(inputs: Inputs, given: Given) -> Rows:
-    rows, encoded, weights = given
-    same = (weights == weights[0]).all()
-    return Rows(inputs.encode(rows), encoded, None if same else weights.astype(np.float32))
-
-
-def _held_out(rows: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Return which of so many rows are held out."""
-    starts = range(0, rows, RUN)
-    return np.concatenate(
-        [rows_held_out(run, min(RUN, rows - first), share, seed) for run, first in enumerate(starts)]
-    )
-
 
 class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc]
-    """DOC"""
+    """A classifier that is trained by gradient descent: a linear model, or a network of ``hidden`` layers.
 
-    def __init__(
+    Two classes, several, or several labels at once (``y`` is an indicator matrix). Columns of numbers are
+    standardised, so penalties are those of weights of standardised columns.
+
+    Parameters
+    ----------
+    hidden
+        Units of each hidden layer; none for a linear model.
+    activation, dropout
+        Of the hidden layers: ``"relu"``, ``"tanh"`` or ``"gelu"``, and the share of units that a step
+        leaves out.
+    embedding
+        Numbers that stand for each column of a sparse matrix (or word, or value of a large category) ahead of
+        the hidden layers.
+    loss
+        ``"binary_cross_entropy"``, ``"categorical_cross_entropy"`` or ``"hinge"``; ``None`` for the
+        cross-entropy that fits. With more than two classes, those of two learn each class against the rest.
+    optimizer, clip_norm
+        An update rule by its name (``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adagrad"``, ``"rmsprop"``,
+        ``"adam"``, ``"adamw"``, ``"lbfgs"``), and the norm of the largest gradient; ``None`` does not clip.
+    learning_rate
+        The highest rate of the schedule, or ``"auto"`` to find it: see `steepest.find_learning_rate`.
+    schedule
+        The course of the rate by its name, such as ``"constant"`` or ``"cosine"``.
+    batch_size
+        Rows of a step, or ``"all"``. Where each step sees all rows, equal ones are added up, so that neither
+        their order nor whether a row is repeated or weighs more makes a difference.
+    epochs
+        The most epochs; ``None`` is 10, or as many as 5,000 steps take, but at most 500.
+    tolerance
+        The descent ends when the loss has changed by at most this share of itself five times running.
+    l1, l2
+        Penalties ``Σ l1·|θ| + Σ l2·θ²`` on the weights, never on the biases, beside the mean loss of the
+        rows.
+    class_weight
+        ``"balanced"``, which gives all classes the same weight together, or label -> weight.
+    early_stopping
+        Whether the descent ends once the validation loss has not improved for ``patience`` epochs running,
+        and the best epoch's parameters are kept.
+    patience
+        See there.
+    validation
+        The share of the rows that early stopping holds out, if ``fit`` is given none.
+    warm_start
+        Whether ``fit`` begins with the parameters of the last one.
+    random_state
+        The seed of every random draw; ``None`` draws one from NumPy's global state.
+    callbacks
+        `steepest.Callback`: told what happens.
+
+    Attributes
+    ----------
+    classes_
+        The labels, ascending; of an indicator matrix, the numbers of its columns.
+    coef_, intercept_
+        Of a linear model of numbers, in terms of the columns as they were given: ``[outputs, columns]`` and
+        ``[outputs]``, where two classes have one output.
+    loss_curve_, validation_curve_
+        The mean loss of each epoch, on the rows that it visited and on those held out.
+    n_iter_
+        Epochs.
+    learning_rate_
+        The highest rate of the schedule.
+    parameters_
+        The model's parameters, as NumPy's arrays.
+    n_features_in_, feature_names_in_
+        The columns.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = DescentClassifier(learning_rate=0.05, epochs=100, l2=1e-3).fit(X, y)
+    >>> classifier.score(X, y) > 0.95, classifier.coef_.shape
+    (True, (3, 4))
+    """
+
+    classes_: Array
+
+    def __init__(  # noqa: PLR0913 - a parameter each, as scikit-learn wants it
         self,
         *,
-        hidden: tuple[int, ...] = (),
+        hidden: Sequence[int] = (),
         activation: str = "relu",
         dropout: float = 0.0,
         embedding: int = 8,
@@ -263,7 +125,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         validation: float = 0.2,
         warm_start: bool = False,
         random_state: Any = 0,
-        callbacks: Any = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.hidden = hidden
         self.activation = activation
@@ -288,17 +150,48 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         self.callbacks = callbacks
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:  # noqa: N803
-        """Go on for one epoch over some rows."""
+        """Go on for one epoch over some rows; after `fit`, from where it ended.
+
+        The schedule, the optimizer's memory, the order of rows and what early stopping has seen go on from
+        call to call: as many calls with the same rows are `fit` with as many epochs and ``tolerance=0``.
+        The schedule is that of ``epochs`` epochs over the first rows, from which columns are learned and a
+        rate is found, too. Early stopping holds out some of each call's rows; once it has stopped the
+        descent, calls change nothing.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            See `fit`.
+        classes
+            All labels; the first call needs them.
+
+        Raises
+        ------
+        InvalidError
+            As `fit` does, and for rows that the first ones don't go with.
+        """
         if classes is None and not hasattr(self, "classes_") and np.ndim(y) == 1:
             raise InvalidError("The first call of partial_fit needs classes: all that there are.")
         return self._learn(X, y, sample_weight, again=True, onward=True, classes=classes)
 
     def decision_function(self, X: Any) -> Floats:  # noqa: N803
-        """Return the model's outputs."""
+        """Return the model's outputs: of two classes ``[rows]``, above 0 for the second; else one for each.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64.
+
+        Raises
+        ------
+        InvalidError
+            If the columns are not those of the fit. Those of a frame with a column plan may come in any
+            order.
+        """
         return self._outputs(X)
 
     def predict(self, X: Any) -> Array:  # noqa: N803
-        """Return the class of each row."""
+        """Return the class of each row; for an indicator matrix, one."""
         found: Array = self._outputs(X)
         return self._target.chosen(found)  # type: ignore[no-any-return]
 
@@ -307,7 +200,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
 
     @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Floats:  # noqa: N803
-        """Return the probability of each class, ``[rows, classes]``."""
+        """Return the probability of each class or label, ``[rows, classes]``; hinge loss has none."""
         outputs = self._outputs(X)
         return self._target.probabilities(outputs)  # type: ignore[no-any-return]
 
@@ -321,7 +214,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         """Biases of a linear model."""
         return self._linear()[1]
 
-    def _target_of(self, y: Array, weights: Floats, classes: Any, *, again: bool) -> Classes:
+    def _target_of(self, y: Array, weights: Floats, classes: Any, *, again: bool) -> Classes:  # noqa: ARG002
         check_classification_targets(y)
         if again:
             if classes is not None and not np.array_equal(self.classes_, np.unique(np.asarray(classes))):
@@ -341,12 +234,41 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
 
 
 class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
-    """DOC"""
+    """A regressor that is trained by gradient descent: a linear model, or a network of ``hidden`` layers.
 
-    def __init__(
+    One output or several. The target is standardised for all losses but Poisson's, so the loss and the
+    penalties are in its deviations.
+
+    Parameters
+    ----------
+    loss
+        ``"mean_squared_error"``, ``"mean_absolute_error"``, ``"huber"``, ``"quantile"`` (the median) or
+        ``"poisson"``. With several outputs, their losses are added up.
+    hidden, activation, dropout, embedding, optimizer, clip_norm, learning_rate, schedule, batch_size
+        See `DescentClassifier`.
+    epochs, tolerance, l1, l2, early_stopping, patience, validation, warm_start, random_state, callbacks
+        See there, too.
+
+    Attributes
+    ----------
+    coef_, intercept_
+        Of a linear model of numbers, in terms of the columns and the target as they were given (Poisson's: of
+        the logarithm of the mean); with several outputs ``[outputs, columns]`` and ``[outputs]``.
+    loss_curve_, validation_curve_, n_iter_, learning_rate_, parameters_, n_features_in_, feature_names_in_
+        See `DescentClassifier`.
+
+    Examples
+    --------
+    >>> X = np.arange(20.0)[:, None]
+    >>> regressor = DescentRegressor(optimizer="lbfgs", batch_size="all").fit(X, 3 * X[:, 0] + 1)
+    >>> regressor.coef_.round(3), round(float(regressor.intercept_), 3)
+    (array([3.]), 1.0)
+    """
+
+    def __init__(  # noqa: PLR0913 - a parameter each, as scikit-learn wants it
         self,
         *,
-        hidden: tuple[int, ...] = (),
+        hidden: Sequence[int] = (),
         activation: str = "relu",
         dropout: float = 0.0,
         embedding: int = 8,
@@ -365,7 +287,7 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
         validation: float = 0.2,
         warm_start: bool = False,
         random_state: Any = 0,
-        callbacks: Any = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.hidden = hidden
         self.activation = activation
@@ -389,7 +311,7 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
         self.callbacks = callbacks
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
-        """Go on for one epoch over some rows."""
+        """Go on for one epoch over some rows: see `DescentClassifier.partial_fit`."""
         return self._learn(X, y, sample_weight, again=True, onward=True)
 
     def predict(self, X: Any) -> Floats:  # noqa: N803
@@ -401,7 +323,7 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
     def coef_(self) -> Floats:
         """Weights of a linear model, in the unit of ``y``."""
         weights = self._linear()[0] * self._target.deviation[:, None]
-        return weights[0] if self._target.single else weights
+        return np.asarray(weights[0] if self._target.single else weights)
 
     @property
     def intercept_(self) -> Any:

@@ -1,12 +1,13 @@
 """What an estimator is given as ``X``, and how it becomes the rows of a descent.
 
-Arrays of numbers are standardised, sparse matrices are taken as they are, and frames with columns of other kinds
-have a column plan of their own. Each is learned once, at the first fit, and kept as plain data.
+Arrays of numbers are standardised, sparse matrices are taken as they are, and frames with columns of other
+kinds have a column plan of their own. Each is learned once, at the first fit, and kept as plain data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ ROWS_AT_ONCE = 1 << 14
 """Rows that are standardised at a time: few enough to stay in the cache."""
 
 SAME = 1e-7
-"""A column whose deviation is at most this share of its greatest value is a constant: float32 knows no better."""
+"""A column whose deviation is at most this share of its greatest value is a constant, as float32 sees it."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def learn_inputs(rows: Any, weights: Floats) -> Inputs:
 
 
 def has_columns_of_its_own(frame: Any) -> bool:
-    """Tell whether this is a frame that needs a column plan: not all of its columns are numbers, and present."""
+    """Tell whether this is a frame that needs a column plan: it has not only numbers, or lacks some."""
     if type(frame).__module__.startswith("polars.") and hasattr(frame, "schema"):
         numeric = all(dtype.is_numeric() for dtype in frame.schema.values())
         return not numeric or any(frame[name].null_count() for name in frame.columns)
@@ -207,11 +208,11 @@ def merged(rows: Any, target: npt.NDArray[Any], weights: Floats) -> tuple[Any, n
     if issparse(rows):
         rows = rows.copy()
         rows.sum_duplicates()
-        begins = rows.indptr
-        for row, (first, end) in enumerate(zip(begins[:-1], begins[1:], strict=True)):
+        for row, (first, end) in enumerate(pairwise(rows.indptr)):
             keys[row] += rows.indices[first:end].tobytes() + b":" + rows.data[first:end].tobytes()
     else:
         for row, values in enumerate(np.ascontiguousarray(rows)):
             keys[row] += values.tobytes()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    return rows[first], target[first], np.bincount(which, weights, len(first))
+    added: Floats = np.bincount(which, weights, len(first)).astype(np.float64)
+    return rows[first], target[first], added

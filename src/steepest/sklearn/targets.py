@@ -32,8 +32,8 @@ class Classes:
     labels
         The classes, ascending; the columns' numbers of an indicator matrix.
     kind
-        ``"binary"`` (one output), ``"classes"`` (an output for each, of which one is right), ``"labels"`` (an
-        output for each column of an indicator matrix), or ``"one against the rest"`` (an output for each class).
+        ``"binary"`` (one output), ``"classes"`` (an output for each, of which one is right), ``"labels"``
+        (one for each column of an indicator matrix), or ``"one against the rest"`` (one for each class).
     loss
         The loss's name.
     """
@@ -62,7 +62,8 @@ class Classes:
         if y.ndim != 1:
             raise InvalidError("y was a column of classes before; now it is a matrix.")
         codes = np.searchsorted(self.labels, y).clip(max=len(self.labels) - 1)
-        if (unknown := self.labels[codes] != y).any():
+        unknown = self.labels[codes] != y
+        if unknown.any():
             raise InvalidError(f"y holds the class {y[unknown].tolist()[0]!r}, which is not among classes.")
         if self.kind == "classes":
             return codes.astype(np.int32)
@@ -81,7 +82,7 @@ class Classes:
         shares = shares.clip(LEAST_SHARE, 1 - LEAST_SHARE)
         if self.kind == "classes":
             logs: Floats = np.log(shares)
-            return logs - logs.mean()
+            return np.asarray(logs - logs.mean())
         return np.asarray(np.log(shares / (1 - shares)))
 
     def probabilities(self, outputs: Floats) -> Floats:
@@ -106,8 +107,8 @@ class Classes:
         Parameters
         ----------
         wanted
-            ``"balanced"``, which gives the classes equal weight together; label -> weight, where others weigh 1;
-            or ``None``.
+            ``"balanced"``, which gives all classes the same weight together; label -> weight, where others
+            weigh 1; or ``None``.
         y, weights
             The labels and row weights ``[rows]``.
         """
