@@ -243,7 +243,7 @@ def test_importing_steepest_does_not_import_the_estimators() -> None:
         ({"hidden": ("a",)}, "whole number"),
         ({"batch_size": 0}, "batch size is a whole number from 1"),
         ({"learning_rate": -1.0}, "learning rate is a number above zero"),
-        ({"validation": 1.5, "early_stopping": True}, "not between 0 and 1"),
+        ({"validation": 1.5, "early_stopping": True}, "share of the rows, between 0 and 1"),
         ({"random_state": -1}, "seed is a whole number from 0"),
         ({"class_weight": "balance"}, "class_weight is 'balanced'"),
         ({"class_weight": {7: 1.0}}, "names 7, which is no class"),
@@ -274,5 +274,9 @@ def test_rows_that_make_no_sense() -> None:
         DescentRegressor(loss="poisson").fit(IRIS, SPECIES - 1.0)
     with pytest.raises(InvalidError, match="validation_data is"):
         model.fit(IRIS, SPECIES, validation_data=IRIS)
+    with pytest.raises(InvalidError, match="Column 3 of X holds numbers too large"):
+        model.fit(IRIS * [1, 1, 1, 1e200], SPECIES)
+    with pytest.raises(InvalidError, match="y holds numbers too large"):
+        DescentRegressor().fit(IRIS, SPECIES * 1e200)
     with pytest.raises(InvalidError, match="diverged"):
         DescentRegressor(optimizer="sgd", learning_rate=1e30, epochs=5).fit(DIABETES, PROGRESS)

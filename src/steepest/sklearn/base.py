@@ -154,7 +154,8 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
         if held_out is None and self.early_stopping:
             mask = _held_out(len(training[1]), self.validation, settings.seed)
             held_out, training = _chosen(training, mask), _chosen(training, ~mask)
-        if settings.batch_size == "all" or len(training[1]) <= int(settings.batch_size):
+        whole = settings.batch_size == "all" or len(training[1]) <= int(settings.batch_size)
+        if whole and not onward:  # calls with as many rows are of one shape, and compiled once
             training = merged(*training)
         rows, encoded, weights = training
         inputs = self._inputs if again else learn_inputs(rows, weights)

@@ -119,6 +119,11 @@ def learn_inputs(rows: Any, weights: Floats) -> Inputs:
     weights
         Above zero, ``[rows]``.
 
+    Raises
+    ------
+    SteepestError
+        If numbers are too large, or a table has nothing to learn from.
+
     Examples
     --------
     >>> learn_inputs(np.array([[1.0], [3.0]]), np.ones(2))
@@ -133,10 +138,14 @@ def learn_inputs(rows: Any, weights: Floats) -> Inputs:
     shares = weights / weights.sum()
     mean, squares = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     blocks = [slice(first, first + ROWS_AT_ONCE) for first in range(0, len(rows), ROWS_AT_ONCE)]
-    for block in blocks:
-        mean += shares[block] @ rows[block].astype(np.float64)
-    for block in blocks:
-        squares += shares[block] @ (rows[block] - mean) ** 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block in blocks:
+            mean += shares[block] @ rows[block].astype(np.float64)
+        for block in blocks:
+            squares += shares[block] @ (rows[block] - mean) ** 2
+    if not np.isfinite(squares).all():
+        column = int(np.flatnonzero(~np.isfinite(squares))[0])
+        raise InvalidError(f"Column {column} of X holds numbers too large to compute with.", hint="Scale it.")
     deviation = np.sqrt(squares)
     constant = deviation <= SAME * np.abs(rows).max(axis=0)
     return Numbers(mean, np.where(constant, np.inf, deviation))

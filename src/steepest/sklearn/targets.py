@@ -246,7 +246,7 @@ def learn_numbers(y: Array, weights: Floats, loss: str) -> Numeric:
     Raises
     ------
     InvalidError
-        If the loss is none of numbers.
+        If the loss is none of numbers, or these are too large.
 
     Examples
     --------
@@ -259,7 +259,10 @@ def learn_numbers(y: Array, weights: Floats, loss: str) -> Numeric:
     if LOSS_KINDS[loss] == "number":
         shares = weights / weights.sum()
         center = shares @ columns
-        deviation = np.sqrt(shares @ (columns - center) ** 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = np.sqrt(shares @ (columns - center) ** 2)
+        if not np.isfinite(deviation).all():
+            raise InvalidError("y holds numbers too large to compute with.", hint="Give it in another unit.")
         deviation = np.where(deviation > 0, deviation, 1.0)
     return Numeric(center, deviation, loss, y.ndim == 1)
 
