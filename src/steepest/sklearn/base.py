@@ -6,6 +6,7 @@ module owns the order of events and what an estimator keeps.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -154,9 +155,9 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
         if held_out is None and self.early_stopping:
             mask = _held_out(len(training[1]), self.validation, settings.seed)
             held_out, training = _chosen(training, mask), _chosen(training, ~mask)
-        whole = settings.batch_size == "all" or len(training[1]) <= int(settings.batch_size)
-        if whole and not onward:  # calls with as many rows are of one shape, and compiled once
-            training = merged(*training)
+        count = len(training[1])
+        if settings.batch_size == "all" or count <= int(settings.batch_size):
+            settings, training = replace(settings, batch_size="all"), merged(*training)
         rows, encoded, weights = training
         inputs = self._inputs if again else learn_inputs(rows, weights)
         went = descend(
@@ -166,6 +167,7 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
             _encoded(inputs, training),
             None if held_out is None else _encoded(inputs, held_out),
             outputs=target.outputs,
+            count=count,
             start=self.parameters_ if again else None,
             before=self._memory if again and onward else None,
             until=(self._memory.standing.epoch if again else 0) + 1 if onward else None,

@@ -99,6 +99,7 @@ def descend(
     validation: Rows | None = None,
     *,
     outputs: int,
+    count: int,
     start: Any = None,
     before: Memory | None = None,
     until: int | None = None,
@@ -116,6 +117,8 @@ def descend(
         Gives the outputs that a model begins with.
     training, validation
         The rows, and those that each epoch is judged by.
+    count
+        How many rows there were to learn from, before equal ones were added up.
     start
         Parameters to begin with; ``None`` draws them.
     before
@@ -130,8 +133,8 @@ def descend(
     SteepestError
         If a step is not finite, or the settings don't go together.
     """
-    rows, layout = len(training.target), training.features.layout
-    planned = (before.rows, before.epochs) if before else (rows, epochs_for(settings, rows))
+    layout = training.features.layout
+    planned = (before.rows, before.epochs) if before else (count, epochs_for(settings, count))
     shape = shape_of(settings, layout, settings.hidden if settings.model == "mlp" else (), outputs)
     if start is None:
         start = begin(shape, bias(), settings.seed)

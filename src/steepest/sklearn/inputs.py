@@ -19,7 +19,7 @@ from steepest.data.columns import Plan
 from steepest.data.layout import Layout, Packed, Run, layout_of
 from steepest.data.learning import Learner
 from steepest.data.packed import PackedRows, packed_rows
-from steepest.data.pairs import pairs_of
+from steepest.data.pairs import bucket, pairs_of
 from steepest.data.source import open_source
 from steepest.errors import nearest
 from steepest.sklearn.faults import InvalidError
@@ -31,6 +31,10 @@ ROWS_AT_ONCE = 1 << 14
 
 SAME = 1e-7
 """A column whose deviation is at most this share of its greatest value is a constant, as float32 sees it."""
+
+
+FEWEST, FEW = 8, 64
+"""Different rows of a step that sees all are filled up to so many, and below the second to powers of two."""
 
 
 @dataclass(frozen=True)
@@ -203,13 +207,14 @@ def merged(rows: Any, target: npt.NDArray[Any], weights: Floats) -> tuple[Any, n
     """Add up the weights of equal rows, in an order that depends on what rows there are only.
 
     Where each step sees all rows, a descent then is the same, to the last bit, in whatever order they come
-    and whether one is repeated or weighs more. A table is left as it is.
+    and whether one is repeated or weighs more. Rows that weigh nothing fill them up to one of few numbers of
+    rows, for each of which a program is compiled. A table is left as it is.
 
     Examples
     --------
-    >>> merged(np.array([[2.0], [1.0], [2.0]]), np.array([1.0, 0.0, 1.0]), np.ones(3))
-    (array([[1.],
-           [2.]]), array([0., 1.]), array([1., 2.]))
+    >>> rows, target, weights = merged(np.array([[2.0], [1.0], [2.0]]), np.array([1.0, 0.0, 1.0]), np.ones(3))
+    >>> rows[:2].tolist(), target[:2].tolist(), weights.tolist()
+    ([[1.0], [2.0]], [0.0, 1.0], [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     """
     if isinstance(rows, pa.Table):
         return rows, target, weights
@@ -223,5 +228,9 @@ def merged(rows: Any, target: npt.NDArray[Any], weights: Floats) -> tuple[Any, n
         for row, values in enumerate(np.ascontiguousarray(rows)):
             keys[row] += values.tobytes()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    added: Floats = np.bincount(which, weights, len(first)).astype(np.float64)
-    return rows[first], target[first], added
+    room = max(FEWEST, bucket(len(first)))
+    room = room if room > FEW else 1 << (room - 1).bit_length()
+    added = np.zeros(room)
+    added[: len(first)] = np.bincount(which, weights, len(first))
+    chosen = np.pad(first, (0, room - len(first)), mode="edge")
+    return rows[chosen], target[chosen], added
