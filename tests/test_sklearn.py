@@ -274,6 +274,10 @@ def test_rows_that_make_no_sense() -> None:
         DescentRegressor(loss="poisson").fit(IRIS, SPECIES - 1.0)
     with pytest.raises(InvalidError, match="validation_data is"):
         model.fit(IRIS, SPECIES, validation_data=IRIS)
+    with pytest.raises(InvalidError, match="multiclass-multioutput"):
+        model.fit(IRIS, np.stack([SPECIES, SPECIES], axis=1))
+    with pytest.raises(InvalidError, match="No row weighs anything"):
+        DescentClassifier(class_weight={0: 0, 1: 0, 2: 0}).fit(IRIS, SPECIES)
     with pytest.raises(InvalidError, match="Column 3 of X holds numbers too large"):
         model.fit(IRIS * [1, 1, 1, 1e200], SPECIES)
     with pytest.raises(InvalidError, match="y holds numbers too large"):

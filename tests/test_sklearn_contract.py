@@ -20,7 +20,12 @@ def test_the_contract(estimator, check) -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [DescentClassifier(), DescentRegressor(), DescentClassifier(hidden=(8,)), DescentRegressor(hidden=(8,))]
+    [
+        DescentClassifier(),
+        DescentRegressor(),
+        DescentClassifier(hidden=(8,), learning_rate=0.01),
+        DescentRegressor(hidden=(8,), learning_rate=0.01),
+    ]
 )
 def test_the_contract_as_it_comes(estimator, check) -> None:
     check(estimator)

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 
 import steepest
 from steepest.descent import schedules
-from steepest.sklearn import DescentClassifier, DescentRegressor
+from steepest.sklearn import DescentClassifier, DescentRegressor, InvalidError
 
 CANCER, BENIGN = load_breast_cancer(return_X_y=True)
 IRIS, SPECIES = load_iris(return_X_y=True)
@@ -99,6 +99,22 @@ def test_a_rate_that_was_found_is_kept() -> None:
     found = model.learning_rate_
     assert found == DescentClassifier(epochs=20).fit(IRIS, SPECIES).learning_rate_
     assert model.partial_fit(IRIS[:40], SPECIES[:40]).learning_rate_ == found
+
+
+def test_going_on_with_other_parameters() -> None:
+    model = DescentClassifier(learning_rate=0.1, hidden=(4,), epochs=2, warm_start=True).fit(IRIS, SPECIES)
+    with pytest.raises(InvalidError, match="layers that were fitted are of other sizes"):
+        model.set_params(hidden=(5,)).fit(IRIS, SPECIES)
+    with pytest.raises(InvalidError, match="another optimizer"):
+        model.set_params(hidden=(4,), optimizer="adagrad").partial_fit(IRIS, SPECIES)
+    before = copy.deepcopy(model.set_params(optimizer="adam"))
+    slow, fast = copy.deepcopy(before).set_params(learning_rate=1e-9), copy.deepcopy(before)
+    first = before.parameters_["layer_1"]["weights"]
+    assert np.allclose(slow.partial_fit(IRIS, SPECIES).parameters_["layer_1"]["weights"], first, atol=1e-6)
+    moved = fast.partial_fit(IRIS, SPECIES).parameters_["layer_1"]["weights"]
+    assert not np.allclose(moved, first, atol=1e-2)
+    with pytest.raises(InvalidError, match="two rows at least"):
+        DescentClassifier(early_stopping=True).partial_fit(IRIS[:1], SPECIES[:1], classes=[0, 1, 2])
 
 
 def test_a_warm_start_begins_where_the_last_fit_ended() -> None:

@@ -151,9 +151,16 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
         again: bool,
         onward: bool,
     ) -> Descended:
-        training = _chosen(training, training[2] > 0)
+        some = training[2] > 0
+        if not some.any():
+            raise InvalidError(
+                "No row weighs anything.", hint="Give a class that there is a weight above zero."
+            )
+        training = _chosen(training, some)
         if held_out is None and self.early_stopping:
             mask = _held_out(len(training[1]), self.validation, settings.seed)
+            if not mask.any():
+                raise InvalidError("Early stopping needs two rows at least: one is held out.")
             held_out, training = _chosen(training, mask), _chosen(training, ~mask)
         count = len(training[1])
         if settings.batch_size == "all" or count <= int(settings.batch_size):

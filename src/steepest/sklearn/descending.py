@@ -136,8 +136,13 @@ def descend(
     layout = training.features.layout
     planned = (before.rows, before.epochs) if before else (count, epochs_for(settings, count))
     shape = shape_of(settings, layout, settings.hidden if settings.model == "mlp" else (), outputs)
+    first = begin(shape, bias(), settings.seed)
     if start is None:
-        start = begin(shape, bias(), settings.seed)
+        start = first
+    elif jax.tree.map(np.shape, start) != jax.tree.map(np.shape, first):
+        raise SteepestError(
+            "The layers that were fitted are of other sizes.", hint="Leave hidden and embedding as they were."
+        )
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     asked: dict[str, Any] = {
         "batch_size": settings.batch_size,
@@ -151,8 +156,10 @@ def descend(
     }
     make = partial(optimizer_of, rows=planned[0], epochs=planned[1], sparse=layout.sparse > 0)
     objective = RowLoss(shape, loss)
-    rate = before.learning_rate if before else settings.learning_rate
-    if rate == AUTO:
+    rate = settings.learning_rate
+    if rate == AUTO and before:
+        rate = before.learning_rate
+    elif rate == AUTO:
         how = asked | {"epochs": planned[1], "tolerance": settings.tolerance, "optimizer": make(settings)}
         rate = _found(settings.optimizer, partial(find_learning_rate, objective, start, training.data, **how))
     result = minimize(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from steepest.callbacks import Callback
 from steepest.settings import AUTO
@@ -19,6 +19,9 @@ from steepest.sklearn.targets import Classes, Numeric, learn_classes, learn_numb
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
+
+LABELS_OF_ROWS = "multilabel-indicator"
+"""What scikit-learn calls an indicator matrix."""
 
 
 class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc]
@@ -170,7 +173,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         InvalidError
             As `fit` does, and for rows that the first ones don't go with.
         """
-        if classes is None and not hasattr(self, "classes_") and np.ndim(y) == 1:
+        if classes is None and not hasattr(self, "parameters_") and np.ndim(y) == 1:
             raise InvalidError("The first call of partial_fit needs classes: all that there are.")
         return self._learn(X, y, sample_weight, again=True, onward=True, classes=classes)
 
@@ -192,8 +195,9 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """Return the class of each row; for an indicator matrix, one."""
-        found: Array = self._outputs(X)
-        return self._target.chosen(found)  # type: ignore[no-any-return]
+        outputs = self._outputs(X)
+        chosen: Array = self._target.chosen(outputs)
+        return chosen
 
     def _has_probabilities(self) -> bool:
         return self.loss != "hinge"
@@ -202,7 +206,8 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
     def predict_proba(self, X: Any) -> Floats:  # noqa: N803
         """Return the probability of each class or label, ``[rows, classes]``; hinge loss has none."""
         outputs = self._outputs(X)
-        return self._target.probabilities(outputs)  # type: ignore[no-any-return]
+        probabilities: Floats = self._target.probabilities(outputs)
+        return probabilities
 
     @property
     def coef_(self) -> Floats:
@@ -216,10 +221,13 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
 
     def _target_of(self, y: Array, weights: Floats, classes: Any, *, again: bool) -> Classes:  # noqa: ARG002
         check_classification_targets(y)
+        if y.ndim == 2 and type_of_target(y) != LABELS_OF_ROWS:
+            raise InvalidError(f"y is {type_of_target(y)}; of several columns each must hold 0 and 1 only.")
         if again:
             if classes is not None and not np.array_equal(self.classes_, np.unique(np.asarray(classes))):
                 raise InvalidError("classes are not those of the first call of partial_fit.")
-            return self._target  # type: ignore[no-any-return]
+            known: Classes = self._target
+            return known
         target = learn_classes(y, self.loss, classes)
         self.classes_ = target.labels
         return target
@@ -317,7 +325,8 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Floats:  # noqa: N803
         """Return what is predicted for each row, shaped like ``y``."""
         outputs = self._outputs(X)
-        return self._target.predictions(outputs)  # type: ignore[no-any-return]
+        predictions: Floats = self._target.predictions(outputs)
+        return predictions
 
     @property
     def coef_(self) -> Floats:
@@ -333,7 +342,8 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
 
     def _target_of(self, y: Array, weights: Floats, classes: Any, *, again: bool) -> Numeric:  # noqa: ARG002
         if again:
-            return self._target  # type: ignore[no-any-return]
+            known: Numeric = self._target
+            return known
         return learn_numbers(y[weights > 0], weights[weights > 0], self.loss)
 
     def __sklearn_tags__(self) -> Any:
