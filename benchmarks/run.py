@@ -24,7 +24,7 @@ from measure import Report, machine, versions
 NAMES = (
     *("listing", "compile", "keras_fit", "keras_sizes", "logistic", "process", "flights"),
     *("streaming", "sweep", "auto", "rates", "watching", "together", "spark"),
-    *("text", "mails", "vocabulary"),
+    *("text", "mails", "vocabulary", "estimators"),
 )
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results.json", FOLDER / "README.md"

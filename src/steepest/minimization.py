@@ -44,7 +44,8 @@ from steepest.descent.loop import Descent, Interrupted, Outcome, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.pace import Pace
 from steepest.descent.ranks import alone
-from steepest.descent.standing import MOST_SETBACKS, Standing
+from steepest.descent.schedules import Schedule, later
+from steepest.descent.standing import MOST_SETBACKS, Standing, go_on
 from steepest.descent.stopping import Best, Patience
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError
@@ -89,6 +90,7 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     checkpoint_every: float = 60.0,
     snapshots: int = 0,
     lookups: Mapping[str, str] | None = None,
+    standing: Standing | None = None,
 ) -> Result:
     """Minimise an objective by gradient descent: batch, mini-batch or stochastic.
 
@@ -169,6 +171,12 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         table is none; ``table.at[places].get(mode="fill", fill_value=0)`` makes zeros of it. Update rules are
         in their lazy form (see `steepest.descent.tables`), and a penalty in the loss of a step is that of the
         rows it looks up.
+    standing
+        Where another descent with the same parameters and optimizer ended, ``Result.standing``: this one
+        goes on from there, over whatever data it is given, with the rule's memory, the place in the
+        schedule and in the order of epochs, and what patience has seen. ``epochs`` count from the first
+        descent's beginning, as does the optimizer's schedule. Whether the loss has converged is judged
+        anew. Not with a checkpoint.
 
     Returns
     -------
@@ -223,12 +231,12 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
         facts |= {"on_divergence": on_divergence, "curvature": curvature}
         checkpoints = Checkpoints(Path(checkpoint), facts, checkpoint_every)
     begin = _beginning(program, state, stopping, back_off=on_divergence == BACK_OFF)
-    standing = _resume(checkpoints, begin, feed.pace)
+    standing, schedule = _place(standing, checkpoints, begin, feed.pace, rule.schedule)
     kept.offer(standing)
     notify, rows = notifier(callbacks), 0 if data is None else row_count(data)
     notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
     descent = Descent(
-        program, constants, rule.schedule, feed.pace, held_out.validation, stopping, notify=notify,
+        program, constants, schedule, feed.pace, held_out.validation, stopping, notify=notify,
         checkpoint=kept.offer, fetch=feed.fetch,
     )  # fmt: skip
     asked = Asked(
@@ -261,6 +269,19 @@ def _beginning(
     """Return where a descent stands before its first step."""
     begin = Standing(state, best=Best(parameters=program.position(state)) if stopping else Best())
     return replace(begin, good=begin if back_off else None)
+
+
+def _place(
+    before: Standing | None, checkpoints: Checkpoints | None, begin: Standing, pace: Pace, schedule: Schedule
+) -> tuple[Standing, Schedule]:
+    """Return where the descent goes on from, and its schedule from there."""
+    if before is None:
+        return _resume(checkpoints, begin, pace), schedule
+    if checkpoints:
+        raise SteepestError("A checkpoint and a standing both say where to go on from.", hint="Give one.")
+    standing = go_on(before, begin.state, back_off=begin.good is not None)
+    # Earlier epochs may have had more steps than these, or fewer.
+    return standing, later(schedule, int(standing.state.step) - standing.epoch * pace.steps_per_epoch)
 
 
 def _facts(

@@ -134,7 +134,7 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
     """Return what a fit minimises; see `train`."""
     hidden = settings.hidden if settings.model == "mlp" else ()
     task, loss, rows = prepared.task, tasks.loss_of(prepared.task), prepared.descended.training
-    shape = _shape(settings, prepared.plan.layout, hidden, task.outputs)
+    shape = shape_of(settings, prepared.plan.layout, hidden, task.outputs)
     model = shape.build(tasks.output_bias(task))
     drawn = _drawn(shape, tuple(np.atleast_1d(tasks.output_bias(task)).tolist()), settings.seed)
     if start is None:
@@ -153,13 +153,13 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
 
     penalised = jax.tree.map(lambda leaf: float(leaf.ndim > 1), start)  # weights, not biases
     descent = {
-        "optimizer": _optimizer(settings, len(rows.target), epochs, prepared.plan.layout.sparse > 0),
+        "optimizer": optimizer_of(settings, len(rows.target), epochs, prepared.plan.layout.sparse > 0),
         "batch_size": settings.batch_size,
         "epochs": epochs,
         "tolerance": settings.tolerance,
         "seed": settings.seed,
         "weights": rows.weights,
-        "lookups": _lookups(settings, rows.data),
+        "lookups": lookups_in(settings, rows.data),
         "l1": jax.tree.map(lambda counted: settings.l1 * counted, penalised),
         "l2": jax.tree.map(lambda counted: settings.l2 * counted, penalised),
     }
@@ -167,7 +167,8 @@ def problem(settings: Settings, prepared: Prepared, epochs: int, start: Any = No
     return Problem(shape, model, objective, start, rows.data, descent, metric)
 
 
-def _shape(settings: Settings, layout: Layout, hidden: tuple[int, ...], outputs: int) -> Shape:
+def shape_of(settings: Settings, layout: Layout, hidden: tuple[int, ...], outputs: int) -> Shape:
+    """Return the shape of the model that the settings ask for, on rows of this layout."""
     shape = Shape(layout.width, hidden, outputs, settings.activation, settings.dropout)
     if not layout.sparse:
         return shape
@@ -175,7 +176,7 @@ def _shape(settings: Settings, layout: Layout, hidden: tuple[int, ...], outputs:
     return replace(shape, features=layout.sparse, columns=columns, embedding=embedding)
 
 
-def _lookups(settings: Settings, data: dict[str, Any]) -> dict[str, str] | None:
+def lookups_in(settings: Settings, data: dict[str, Any]) -> dict[str, str] | None:
     """Return which data are places in the model's table; a line search moves the table as a whole."""
     if settings.optimizer == LINE_SEARCH:
         return None
@@ -220,7 +221,7 @@ def search_rate(settings: Settings, prepared: Prepared, epochs: int, start: Any 
     return find_learning_rate(asked.objective, asked.start, asked.data, **asked.descent)
 
 
-def _optimizer(settings: Settings, rows: int, epochs: int, sparse: bool) -> Optimizer:
+def optimizer_of(settings: Settings, rows: int, epochs: int, sparse: bool) -> Optimizer:
     """Return the update rule with its schedule; where the rate is to be found, of the rule's own rate."""
     make = optimizer_by_name(settings.optimizer)
     if sparse and settings.optimizer == "adagrad":

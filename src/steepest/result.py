@@ -13,9 +13,10 @@ import numpy as np
 
 from steepest.arguments import Objective, Parameters
 from steepest.descent.failure import Failure
+from steepest.descent.history import Steps
 from steepest.descent.loop import Outcome
 from steepest.descent.optimizers import Optimizer
-from steepest.descent.standing import Setback
+from steepest.descent.standing import Setback, Standing
 from steepest.snapshots import Path
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Result:
     _outcome: Outcome = field(repr=False)
     _asked: Asked = field(repr=False)
 
+    @property
+    def standing(self) -> Standing:
+        """Where the descent ended, for another one to go on from: see `steepest.minimize`."""
+        return self._outcome.standing
+
     @cached_property
     def history(self) -> pd.DataFrame:
         """A row for each step: step and epoch (from 1), loss, gradient_norm, learning_rate.
@@ -118,7 +124,11 @@ class Result:
         import pandas as pd
 
         written = self._outcome.standing.history
-        steps = pd.DataFrame({"step": np.arange(1, self.steps + 1)} | written.steps(0, self.steps)._asdict())
+        first = written.let_go
+        if self.steps == first:
+            return pd.DataFrame({name: [] for name in ("step", *Steps._fields)})
+        figures = written.steps(first, self.steps)._asdict()
+        steps = pd.DataFrame({"step": np.arange(first + 1, self.steps + 1)} | figures)
         return steps.merge(pd.DataFrame(written.looks), "left", "step") if written.looks else steps
 
     @cached_property

@@ -376,8 +376,8 @@ def combine(path: str | None, given: dict[str, Any]) -> Settings:
         named = {name: value for name, value in named.items() if name in given or name not in ONLY_SPARK}
     settings = replace(Settings(), **named)
     _check_place(settings)
-    if settings.kinds or settings.cross or settings.on == ON_SPARK:
-        _ = settings.wishes  # which raises where they can't be had
+    if ":" not in settings.model or settings.kinds or settings.cross or settings.on == ON_SPARK:
+        _ = settings.wishes  # which raises where they can't be had; of Keras models it imports the builder
     if not settings.data:
         raise SteepestError(
             "No data was named.", hint="Name one or more files: steepest fit DATA --target COLUMN."

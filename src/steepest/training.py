@@ -314,7 +314,11 @@ def _takes_rate(settings: Settings, prepared: Prepared) -> bool:
 
 def epochs_of(settings: Settings, prepared: Prepared) -> int:
     """Return the most epochs that the descent may take."""
-    rows = len(prepared.descended.training.target)
+    return epochs_for(settings, len(prepared.descended.training.target))
+
+
+def epochs_for(settings: Settings, rows: int) -> int:
+    """Return the most epochs that a descent over so many rows may take."""
     steps = 1 if settings.batch_size == "all" else -(-rows // int(settings.batch_size))
     return settings.epochs or min(MOST_EPOCHS, max(EPOCHS, -(-FEWEST_STEPS // steps)))
 

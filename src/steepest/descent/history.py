@@ -33,6 +33,8 @@ class History:
         Epochs' figures to begin with.
     looks
         What was seen at some steps (``step``, from 1) to begin with: see `steepest.descent.watching`.
+    let_go
+        How many steps came before the first one that is kept.
 
     Examples
     --------
@@ -44,17 +46,22 @@ class History:
     """
 
     def __init__(
-        self, steps: Sequence[Steps] = (), epochs: Sequence[Figures] = (), looks: Sequence[Figures] = ()
+        self,
+        steps: Sequence[Steps] = (),
+        epochs: Sequence[Figures] = (),
+        looks: Sequence[Figures] = (),
+        *,
+        let_go: int = 0,
     ) -> None:
-        self.epochs, self.looks = list(epochs), list(looks)
+        self.epochs, self.looks, self.let_go = list(epochs), list(looks), let_go
         self._parts: list[Steps] = []
         self._ends: list[int] = []
         for part in steps:
             self.add(part)
 
     def __len__(self) -> int:
-        """Return the number of steps."""
-        return self._ends[-1] if self._ends else 0
+        """Return the number of steps, those that were let go among them."""
+        return self._ends[-1] if self._ends else self.let_go
 
     def add(self, steps: Steps) -> None:
         """Write steps down."""
@@ -63,14 +70,16 @@ class History:
             self._ends.append(len(self) + len(steps.loss))
 
     def steps(self, first: int, last: int) -> Steps:
-        """Return the steps ``first`` to ``last - 1``, counted from 0; there must be a step at all."""
+        """Return the steps ``first`` to ``last - 1``, counted from 0; at least one step must be kept."""
         begin = min(bisect_right(self._ends, first), len(self._ends) - 1)
         end = max(bisect_left(self._ends, last), begin) + 1
-        skipped = self._ends[begin - 1] if begin else 0
+        skipped = self._ends[begin - 1] if begin else self.let_go
         columns = zip(*self._parts[begin:end], strict=True)
         return Steps(*(np.concatenate(column)[first - skipped : last - skipped] for column in columns))
 
     def until(self, steps: int, epochs: int) -> History:
         """Return the history of the first so many steps and epochs."""
-        first = [self.steps(0, steps)] if steps else []
-        return History(first, self.epochs[:epochs], [seen for seen in self.looks if seen["step"] <= steps])
+        first = [self.steps(self.let_go, steps)] if steps > self.let_go else []
+        looks = [seen for seen in self.looks if seen["step"] <= steps]
+        until = [figures for figures in self.epochs if figures["epoch"] <= epochs]
+        return History(first, until, looks, let_go=self.let_go)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +72,17 @@ def _positive(**values: float) -> None:
     for name, value in values.items():
         if not (math.isfinite(value) and value > 0):
             raise SteepestError(f"{name} must be a number above zero, not {value}.")
+
+
+def later(schedule: Schedule, steps: int) -> Schedule:
+    """Return the schedule as it is so many steps later.
+
+    Examples
+    --------
+    >>> later(step(1.0, every=2, factor=0.5), 1)(np.arange(4)).tolist()
+    [1.0, 0.5, 0.5, 0.25]
+    """
+    return replace(schedule, rates=lambda t: schedule.rates(t + steps)) if steps else schedule
 
 
 def constant(learning_rate: float) -> Schedule:

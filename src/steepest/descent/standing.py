@@ -7,10 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from steepest.descent.history import History
 from steepest.descent.schedules import PlateauState
-from steepest.descent.state import State
+from steepest.descent.state import RUNNING, State
 from steepest.descent.stopping import Best, Watched
+from steepest.errors import SteepestError
 
 SMALLER = 3.0
 """What the learning rate is divided by each time that a descent backs off."""
@@ -119,3 +124,43 @@ class Standing:
             setbacks=(*self.setbacks, setback),
         )
         return replace(after, good=after)
+
+
+def go_on(before: Standing, like: State, *, back_off: bool = False) -> Standing:
+    """Return where a descent stands that begins where another one ended; its history is its own.
+
+    Parameters
+    ----------
+    before
+        Where the other one stood after its last epoch.
+    like
+        A state with the same parameters and the same memory of the rule.
+    back_off
+        Whether it may go back from a step that is not finite.
+
+    Raises
+    ------
+    SteepestError
+        If the other one's state is not like that.
+    """
+    if jax.tree.map(np.shape, before.state) != jax.tree.map(np.shape, like):
+        raise SteepestError(
+            "The descent to go on from had other parameters, or another optimizer.",
+            hint="Leave the standing out to begin anew.",
+        )
+
+    def again(state: State) -> State:
+        # A copy, because a descent with tables writes over its state.
+        copied: State = jax.tree.map(lambda each: jnp.array(each, dtype=each.dtype, copy=True), state)
+        return copied._replace(status=jnp.full((), RUNNING, jnp.int32), still=jnp.zeros((), jnp.int32))
+
+    after = Standing(
+        again(before.state),
+        epoch=before.epoch,
+        plateau=before.plateau,
+        best=before.best,
+        recorded=before.recorded,
+        history=History(let_go=before.recorded),
+        setbacks=before.setbacks,
+    )
+    return replace(after, good=after if back_off else None)
