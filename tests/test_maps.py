@@ -315,7 +315,7 @@ def test_the_minimum_is_that_of_scikit_learn(tmp_path):
     np.testing.assert_allclose(predicted, theirs.predict_proba(x / deviation)[:, 1], atol=2e-3)
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp"])
+@pytest.mark.parametrize("model", ["linear", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_a_fit_is_the_same_from_memory_and_from_files(model, tmp_path, monkeypatch):
     monkeypatch.setattr("steepest.preparation.CACHED_FROM", 0)
     monkeypatch.setenv("STEEPEST_CACHE", str(tmp_path / "cache"))

@@ -227,6 +227,7 @@ def test_a_frame_is_fitted_with_its_vectors_and_without_what_is_dropped(session,
     assert named == {**options, "workers": 2, "out": str(tmp_path / "run")}
 
 
+@pytest.mark.slow
 def test_a_keras_model_judged_by_a_file_and_going_on_are_those_of_one_process(
     session, builders, table, capsys
 ):

@@ -145,7 +145,7 @@ def test_an_interrupted_fit_goes_on_to_the_byte(mails, runs, tmp_path, monkeypat
     np.testing.assert_array_equal(run.parameters["table"], runs["mlp"].parameters["table"])
 
 
-@pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adagrad", marks=pytest.mark.slow), "adam"])
 def test_more_epochs_lead_where_all_at_once_would(mails, tmp_path, optimizer):
     asked = {**ASKED, "optimizer": optimizer, "l2": 1e-4}
     first, whole = (

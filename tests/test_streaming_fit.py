@@ -500,7 +500,7 @@ def fetching(small, monkeypatch):
     return fetch
 
 
-@pytest.mark.parametrize("model", ["linear", "mlp"])
+@pytest.mark.parametrize("model", ["linear", pytest.param("mlp", marks=pytest.mark.slow)])
 def test_text_is_fetched_piece_by_piece_as_it_comes_from_memory(fetching, monkeypatch, model):
     mails(2_000).to_parquet("x.parquet", row_group_size=300)
     found = {}
@@ -528,6 +528,7 @@ def test_all_parts_of_text_are_fetched(fetching):
         assert all(each.fleeting for each in part.data.values())
 
 
+@pytest.mark.slow
 def test_what_a_sample_judges_of_text_that_is_fetched_is_what_it_judges_in_memory(
     fetching, monkeypatch, without_report
 ):
