@@ -23,8 +23,9 @@ def contestants(features: int, hidden: tuple[int, ...]) -> dict[str, Any]:
     import jax
 
     from steepest import Adam, losses, models
-    from steepest.descent.epoch import Batches, Constants, Program, try_window
+    from steepest.descent.epoch import try_window
     from steepest.descent.state import start
+    from steepest.descent.step import Batches, Constants, Program
     from steepest.descent.sweep import sweep
 
     model, loss, rule = models.multilayer(features, hidden), losses.binary_cross_entropy(), Adam()

@@ -39,9 +39,10 @@ def measure(group: Any | None, hidden: int) -> dict[str, float]:
     from jax.sharding import PartitionSpec
 
     import steepest
-    from steepest.descent.epoch import Batches, Constants, Program, try_window
+    from steepest.descent.epoch import try_window
     from steepest.descent.ranks import RANKS
     from steepest.descent.state import start
+    from steepest.descent.step import Batches, Constants, Program
 
     size = group.size if group else 1
     draws = np.random.Generator(np.random.Philox(group.rank if group else 0))

@@ -16,9 +16,9 @@ import pytest
 
 import steepest
 from steepest.descent import schedules
-from steepest.descent.epoch import Batches, Constants, Program, take_step
 from steepest.descent.optimizers import OPTIMIZERS, as_optimizer, optimizer_by_name
 from steepest.descent.state import start
+from steepest.descent.step import Batches, Constants, Program, take_step
 from steepest.errors import SteepestError
 
 EPS = 1e-15

@@ -10,8 +10,8 @@ import pytest
 from steepest import SGD, Adam, Momentum, losses, models
 from steepest.arguments import as_objective
 from steepest.descent import epoch
-from steepest.descent.epoch import Batches, Constants, Program
 from steepest.descent.state import NOT_FINITE, start
+from steepest.descent.step import Batches, Constants, Program
 from steepest.descent.sweep import _run, sweep
 
 FEATURES, ROWS, BATCH = 6, 96, 8

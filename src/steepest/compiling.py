@@ -12,10 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 from steepest.arguments import Lookup, Objective, Parameters, strengths, uniform
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program
 from steepest.descent.optimizers import LINE_SEARCH, Optimizer
 from steepest.descent.pace import Pace
 from steepest.descent.room import make_room
+from steepest.descent.step import Constants, Program
 from steepest.descent.tables import Form, Idle, form_of, lazily, split
 from steepest.errors import SteepestError
 

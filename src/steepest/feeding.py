@@ -31,8 +31,8 @@ from steepest.data.padded import taken
 from steepest.data.pairs import Pairs, Strips, numbers_for, touched
 from steepest.data.prefetch import prefetch
 from steepest.data.shared import Shared, SharedBlocks
-from steepest.descent.epoch import Batches
 from steepest.descent.pace import Pace
+from steepest.descent.step import Batches
 from steepest.descent.validation import Validation
 from steepest.errors import SteepestError
 from steepest.process_group import ProcessGroup

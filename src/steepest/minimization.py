@@ -39,13 +39,13 @@ from steepest.callbacks import Callback, notifier
 from steepest.checkpoints import Checkpoints
 from steepest.compiling import compile_parts
 from steepest.descent import state as states
-from steepest.descent.epoch import Constants, Program
 from steepest.descent.loop import Descent, Interrupted, Outcome, descend
 from steepest.descent.optimizers import Optimizer, as_optimizer
 from steepest.descent.pace import Pace
 from steepest.descent.ranks import alone
 from steepest.descent.schedules import Schedule, later
 from steepest.descent.standing import MOST_SETBACKS, Standing, go_on
+from steepest.descent.step import Constants, Program
 from steepest.descent.stopping import Best, Patience
 from steepest.diagnosis.watching import curvature_by_epoch
 from steepest.errors import SteepestError

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from steepest.data.blocks import Window
-from steepest.descent.epoch import Batches, Constants, Program, try_window
+from steepest.descent.epoch import try_window
 from steepest.descent.ranks import RANKS, alone
 from steepest.descent.state import State
+from steepest.descent.step import Batches, Constants, Program
 
 Array = npt.NDArray[Any]
 
@@ -37,7 +38,7 @@ class ProcessGroup:
     mesh
         Their devices, one of each, on the axis `steepest.descent.ranks.RANKS`.
     local_steps
-        See `steepest.descent.epoch.Program`.
+        See `steepest.descent.step.Program`.
     seen
         Is called whenever the others have answered.
     """

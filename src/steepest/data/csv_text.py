@@ -24,6 +24,7 @@ from steepest.data.text import (
     TextPart,
     blocks,
     first_block,
+    kept_of,
     last_line_end,
     line_error,
     lines_in,
@@ -88,7 +89,7 @@ def open_csv(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> T
         If it has no header, or its beginning cannot be read.
     """
     header = read_header(file)
-    kept = [name for name in header.names if name not in drop and (wanted is None or name in wanted)]
+    kept = kept_of(header.names, wanted, drop)
 
     def csv_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
         with file.stream() as stream:

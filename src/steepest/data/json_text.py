@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,9 @@ from steepest.data.text import (
     Fault,
     Parsed,
     TextPart,
-    blocks,
+    blocks_of_lines,
     first_block,
-    last_line_end,
+    kept_of,
     line_error,
     lines_in,
     misfit,
@@ -73,20 +73,16 @@ def open_json(file: File, wanted: Sequence[str] | None, drop: Sequence[str]) -> 
         If there are no rows or no columns.
     """
 
-    def json_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
-        with file.stream() as stream:
-            yield from blocks(file, stream, size, 1, lambda data, _: last_line_end(data))
-
     def parse(part: TextPart, block: Block, kinds: Mapping[str, str]) -> Parsed:
         return parse_json(part, block, kinds, all_columns=wanted is None)
 
-    part = TextPart(file, "JSON lines", (), pa.schema([]), {}, json_blocks, parse, LIKELY)
+    part = TextPart(file, "JSON lines", (), pa.schema([]), {}, blocks_of_lines, parse, LIKELY)
     first = first_block(part)
     if first is None:
         raise SteepestError(f"{file.name} is empty: it has no rows.", hint="Name another file.")
     names = _names(first, file)
     require_distinct(names, file.name)
-    kept = [name for name in names if name not in drop and (wanted is None or name in wanted)]
+    kept = kept_of(names, wanted, drop)
     part = replace(part, names=names, schema=pa.schema([(name, pa.null()) for name in kept]))
     rows = parse_json(part, first, {}, all_columns=False).rows
     return replace(part, schema=rows.schema, votes={name: _votes(rows[name]) for name in kept})

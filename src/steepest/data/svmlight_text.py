@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +22,9 @@ from steepest.data.text import (
     Fault,
     Parsed,
     TextPart,
-    blocks,
+    blocks_of_lines,
     first_block,
-    last_line_end,
+    kept_of,
     line_error,
     lines_in,
     votes,
@@ -60,19 +60,15 @@ def open_svmlight(file: File, wanted: Sequence[str] | None, drop: Sequence[str])
         If there are no rows that can be used.
     """
 
-    def svmlight_blocks(_: TextPart, size: int) -> Generator[Block, None, None]:
-        with file.stream() as stream:
-            yield from blocks(file, stream, size, 1, lambda data, _: last_line_end(data))
-
     def parse(part: TextPart, block: Block, _: Mapping[str, str]) -> Parsed:
         return parse_svmlight(part, block)
 
-    part = TextPart(file, "svmlight", (), pa.schema([]), {}, svmlight_blocks, parse, ())
+    part = TextPart(file, "svmlight", (), pa.schema([]), {}, blocks_of_lines, parse, ())
     first = first_block(part, _first_row)
     if first is None:
         raise SteepestError(f"{file.name} is empty: it has no rows.", hint="Name another file.")
     names = (LABEL, GROUP, FEATURES) if _GROUP in _first_row(first.data) else (LABEL, FEATURES)
-    kept = [name for name in names if name not in drop and (wanted is None or name in wanted)]
+    kept = kept_of(names, wanted, drop)
     part = replace(part, names=names, schema=pa.schema([(name, pa.null()) for name in kept]))
     rows, _, faults = parse_svmlight(part, first)
     if not rows.num_rows:

@@ -132,6 +132,17 @@ def blocks(
         held = data[end:]
 
 
+def blocks_of_lines(part: TextPart, size: int) -> Generator[Block, None, None]:
+    """Yield a file without a header in blocks, where a record is a line."""
+    with part.file.stream() as stream:
+        yield from blocks(part.file, stream, size, 1, lambda data, _: last_line_end(data))
+
+
+def kept_of(names: Sequence[str], wanted: Sequence[str] | None, drop: Sequence[str]) -> list[str]:
+    """Return which columns are read: those that are wanted, or by default all, but for those of `drop`."""
+    return [name for name in names if name not in drop and (wanted is None or name in wanted)]
+
+
 def lines_in(data: bytes) -> int:
     r"""Return how many ends of lines there are: ``\n``, ``\r\n`` or ``\r``.
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import Batches, Constants, Program, at_rows, move, shares_of
 from steepest.descent.state import State
+from steepest.descent.step import Batches, Constants, Program, at_rows, move, shares_of
 from steepest.descent.watching import ALL, layers_of
 
 MOST_ROWS = 2**12

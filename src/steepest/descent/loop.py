@@ -16,16 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import (
-    PATIENCE,
-    Batches,
-    Constants,
-    Program,
-    Record,
-    run_window,
-    run_window_in_place,
-    try_window,
-)
+from steepest.descent.epoch import run_window, run_window_in_place, try_window
 from steepest.descent.failure import Failure, cause_of
 from steepest.descent.history import Figures, Floats, Steps
 from steepest.descent.pace import Pace, ending, steps_taken
@@ -33,6 +24,7 @@ from steepest.descent.ranks import alone
 from steepest.descent.schedules import Schedule, watch
 from steepest.descent.standing import Standing, Totals
 from steepest.descent.state import LOSS_CONVERGED, State
+from steepest.descent.step import PATIENCE, Batches, Constants, Program, Record
 from steepest.descent.stopping import Patience, unchanged
 from steepest.descent.tables import settled
 from steepest.descent.validation import Measured, Validation, figures_of, measure

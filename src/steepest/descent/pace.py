@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steepest.descent.epoch import PATIENCE
 from steepest.descent.standing import Standing
 from steepest.descent.state import GRADIENT_CONVERGED, RUNNING
+from steepest.descent.step import PATIENCE
 from steepest.descent.stopping import Patience
 
 

@@ -16,7 +16,7 @@ RANKS = "ranks"
 
 
 def over_ranks(mesh: Mesh | None, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, whose last argument is `steepest.descent.epoch.Batches`, on all devices.
+    """Call a function, whose last argument is `steepest.descent.step.Batches`, on all devices.
 
     Each device has its part of the batches' rows, and all of the other arguments. What the function returns
     must be the same on each.

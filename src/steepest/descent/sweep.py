@@ -1,6 +1,6 @@
 """A sweep: descents from one start that differ in their learning rates, as one vectorised program.
 
-The steps are those of `steepest.descent.epoch`, with `jax.vmap` over the variants; batches are shared. What a
+The steps are those of `steepest.descent.step`, with `jax.vmap` over the variants; batches are shared. What a
 variant does after a step that was not finite is worth nothing and disturbs no other one.
 """
 
@@ -15,15 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from steepest.descent.epoch import (
-    Batches,
-    Constants,
-    Program,
-    shares_of,
-    take_step,
-    take_sure_step,
-)
 from steepest.descent.state import State
+from steepest.descent.step import Batches, Constants, Program, shares_of, take_step, take_sure_step
 
 Floats = npt.NDArray[np.floating[Any]]
 

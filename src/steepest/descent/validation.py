@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from steepest.descent.epoch import Batches, Constants, Program, evaluate
+from steepest.descent.epoch import evaluate
 from steepest.descent.history import Figures
+from steepest.descent.step import Batches, Constants, Program
 
 
 @dataclass(frozen=True)

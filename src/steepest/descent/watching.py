@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from steepest.descent.epoch import Batches, Constants, Program, at_rows, move, shares_of, totals_of
 from steepest.descent.ranks import over_ranks
 from steepest.descent.state import State
+from steepest.descent.step import Batches, Constants, Program, at_rows, move, shares_of, totals_of
 
 EVERY = 1024
 """Steps between two looks: on the smallest networks a look takes as long as some ten steps."""

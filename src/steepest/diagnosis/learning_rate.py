@@ -34,9 +34,9 @@ from steepest.arguments import (
 )
 from steepest.compiling import as_it_is, compile_parts
 from steepest.descent import state as states
-from steepest.descent.epoch import Batches, Constants, Program, penalty, weighted_mean
 from steepest.descent.optimizers import LINE_SEARCH, Optimizer, as_optimizer
 from steepest.descent.schedules import Schedule
+from steepest.descent.step import Batches, Constants, Program, penalty, weighted_mean
 from steepest.descent.sweep import sweep
 from steepest.diagnosis.curvature import largest_curvature, stability
 from steepest.diagnosis.one_by_one import Trial, search_one_by_one

@@ -19,8 +19,9 @@ import numpy as np
 
 from steepest.arguments import Objective
 from steepest.data.padded import taken
-from steepest.descent.epoch import Batches, Constants, Program, run_window_in_place
+from steepest.descent.epoch import run_window_in_place
 from steepest.descent.state import RUNNING, State
+from steepest.descent.step import Batches, Constants, Program
 from steepest.descent.tables import Part, settled
 from steepest.diagnosis.rates import Floats, Grid, RateSearch, horizon, search
 from steepest.feeding import Feed

@@ -25,9 +25,9 @@ import pandas as pd
 
 from steepest.callbacks import Callback, notifier
 from steepest.data.columns import Plan
-from steepest.descent.epoch import PATIENCE
 from steepest.descent.failure import Failure
 from steepest.descent.loop import StopDescent
+from steepest.descent.step import PATIENCE
 from steepest.descent.stopping import Best, Patience, unchanged
 from steepest.diagnosis.examination import Descended
 from steepest.diagnosis.rates import RateSearch
