@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import mmap
+
 import numpy as np
+import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steepest.data import blocks as block_module
+from steepest.data import order, pieces
 from steepest.data.blocks import Blocks
-from steepest.data.padded import Padded, Placed, taken
-from steepest.data.pairs import in_strips
+from steepest.data.padded import Padded, Placed, longest, taken
+from steepest.data.pairs import in_strips, pairs_of
 
 WIDTHS = (5, 9)
 """Places of two lists, the second after the first."""
@@ -33,7 +40,8 @@ def listed(draw):
 
 def both(pairs, number):
     first = number * WIDTHS[0]
-    return [Padded(pairs, number, part, first, WIDTHS[number]) for part in ("places", "values")]
+    most = longest(pairs, number)
+    return [Padded(pairs, number, part, first, WIDTHS[number], most) for part in ("places", "values")]
 
 
 @given(listed(), st.integers(0, 1), st.data())
@@ -72,7 +80,11 @@ def test_the_greatest_length_is_of_the_list_alone():
     lengths = np.array([[1, 7], [2, 0], [0, 3]])
     count = lengths.sum()
     pairs = in_strips(lengths, np.zeros(count, np.int32), np.ones(count, np.float32), 1, length=2)
-    assert [Padded(pairs, number, "places", 0, 1).shape for number in (0, 1)] == [(3, 2), (3, 8)]
+    assert [longest(pairs, number) for number in (0, 1)] == [1, 4]
+    assert [Padded(pairs, number, "places", 0, 1, longest(pairs, number)).shape for number in (0, 1)] == [
+        (3, 2),
+        (3, 8),
+    ]
 
 
 def test_places_of_a_category_count_from_its_first():
@@ -80,3 +92,47 @@ def test_places_of_a_category_count_from_its_first():
     first, second = Placed(places, 0, 0, 10), Placed(places, 1, 10, 10)
     assert taken(first, np.array([2, 0, 1])).tolist() == [[10], [2], [5]]
     assert taken(second, np.array([2, 0, 1])).tolist() == [[10], [4], [0]]
+
+
+def views(pairs, places, fleeting):
+    """Return what a model with a list and a category takes of rows."""
+    most = longest(pairs, 0)
+    lists = [Padded(pairs, 0, part, 0, 50, most) for part in ("places", "values")]
+    return (*lists, Placed(places, 0, 50, 9, fleeting))
+
+
+@pytest.mark.parametrize("shuffle", [True, False, "batch"])
+def test_rows_that_are_let_go_are_those_in_memory(tmp_path, monkeypatch, shuffle):
+    for module in (order, pieces):
+        monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(order, "WINDOW", 64)
+    monkeypatch.setattr(block_module, "WINDOW_BYTES", 4000)
+    told = []
+    monkeypatch.setattr(pieces, "advise", lambda array, *what: told.append((id(array), *what)))
+    matrix = scipy.sparse.random_array((200, 50), density=0.1, rng=2, format="csr", dtype=np.float32)
+    inside = pairs_of(matrix, 4)
+    places = np.random.default_rng(0).integers(50, 60, (200, 1)).astype(np.int32)
+    arrays = {name: stored(tmp_path, getattr(inside, name)) for name in ("places", "values", "lists")}
+    outside = dataclasses.replace(inside, **arrays, fleeting=True)
+    held, let_go = (
+        Blocks(views(*rows), 200, 7, 1, shuffle=shuffle, padded=False)
+        for rows in ((inside, places, False), (outside, stored(tmp_path, places), True))
+    )
+    windows = zip(held.epochs(0, 1), let_go.epochs(0, 1), strict=True)
+    for mine, theirs in windows:
+        for one, other in zip(mine.arrays, theirs.arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+    once = sorted(told)
+    told.clear()
+    for _ in Blocks((outside, let_go.arrays[2]), 200, 7, 1, shuffle=shuffle, padded=False).epochs(0, 1):
+        pass
+    assert sorted(told) == once, "both halves of a list are read together"
+    gone = {array for array, *_, advice in once if advice == mmap.MADV_DONTNEED}
+    assert gone == {*map(id, arrays.values()), id(let_go.arrays[2].places)}
+
+
+def stored(folder, array):
+    """Return an array as it is in a mapped file."""
+    file = folder / f"{len(list(folder.iterdir()))}.bin"
+    array.tofile(file)
+    return np.memmap(file, array.dtype, "r", shape=array.shape)

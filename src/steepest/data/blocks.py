@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from steepest.data.gather import Gathered, Mapped, gather, is_fleeting
+from steepest.data.gather import Gathered, Mapped, gather
 from steepest.data.order import Rows, epoch_order, in_order, order_within_batches
-from steepest.data.padded import Batched, Padded
+from steepest.data.padded import Batched
 from steepest.data.pairs import Pairs, joined
 from steepest.data.pieces import Piece, Source, pieces
 
@@ -135,13 +135,15 @@ class Blocks:
         return epoch_order(self.seed, epoch, self.rows) if self.shuffle else in_order(self.rows)
 
     def sources(self) -> tuple[Source, ...]:
-        """Return what pieces give: arrays, the weights if there are any, and of pairs the fleeting ones."""
-        arrays = tuple(
-            each
-            for each in self.arrays
-            if not isinstance(each, Padded) and (not isinstance(each, Pairs) or each.fleeting)
-        )
-        return arrays if isinstance(self.weights, int) else (*arrays, self.weights)
+        """Return what pieces give: arrays, pairs that are fleeting, and the weights if there are any."""
+        arrays = tuple(each for each in self.arrays if not isinstance(each, Batched))
+        fleeting = tuple(self.fleeting_pairs().values())
+        return (*arrays, *fleeting) if isinstance(self.weights, int) else (*arrays, *fleeting, self.weights)
+
+    def fleeting_pairs(self) -> dict[int, Pairs]:
+        """Return pairs that are fetched, each once, whatever shows parts of them: identity -> pairs."""
+        batched = (each.pairs for each in self.arrays if isinstance(each, Batched))
+        return {id(pairs): pairs for pairs in batched if pairs.fleeting}
 
     def room(self, rows: int) -> tuple[Array, ...]:
         """Return room for so many rows of each array that is gathered row by row, and for their weights."""
@@ -181,13 +183,14 @@ class Blocks:
         buffers[-1][filled:wanted] = 0
         *arrays, weights = (buffer[:wanted].reshape(*shape, *buffer.shape[1:]) for buffer in buffers)
         rows, gathered = rows.reshape(shape), iter(arrays)
-        together = (_together(each, wanted) for each in zip(*parts, strict=True))
+        held = (_together(each, wanted) for each in zip(*parts, strict=True))
+        together = dict(zip(self.fleeting_pairs(), held, strict=True))
 
         def one(array: Array | Gathered | Batched) -> Any:
             if not isinstance(array, Batched):
                 return next(gathered)
-            pairs, numbers = next(together) if is_fleeting(array) else (array, rows)
-            return pairs.batches(numbers.reshape(shape))
+            pairs, numbers = together.get(id(array.pairs), (array.pairs, rows))
+            return array.of(pairs).batches(numbers.reshape(shape))
 
         return Window(tuple(map(one, self.arrays)), weights, rows), piece
 

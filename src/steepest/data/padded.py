@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from steepest.data.gather import Array, Gathered, gathered, mapped
+from steepest.data.gather import Array, Fetch, Gathered, Spans, gathered, mapped
 from steepest.data.order import Rows
 from steepest.data.pairs import NOWHERE, Pairs
 
 ROWS_AT_ONCE = 2**16
 """Rows whose strips are counted at a time."""
+
+
+def longest(pairs: Pairs, number: int) -> int:
+    """Return the most strips that a row has in one of its lists, at least 1."""
+    most = 1
+    for first in range(0, len(pairs), ROWS_AT_ONCE):
+        begins = pairs.begins[first : first + ROWS_AT_ONCE + 1]
+        theirs = pairs.lists[begins[0] : begins[-1]] == number
+        before = np.append(0, np.cumsum(theirs))[begins - begins[0]]
+        most = max(most, int(np.diff(before).max()))
+    return most
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class Placed:
         Which category.
     first, width
         Its first place, and the number of its places; ``width`` stands for none.
+    fleeting
+        Whether mapped rows are let go once they were used.
 
     Examples
     --------
@@ -40,6 +52,7 @@ class Placed:
     number: int
     first: int
     width: int
+    fleeting: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,6 +75,10 @@ class Placed:
         """Return the array if it is mapped."""
         return mapped(self.places)
 
+    def fetched(self, fetch: Fetch, spans: Spans) -> Placed:
+        """Return the rows of these runs, in memory."""
+        return replace(self, places=fetch(self.places, spans), fleeting=False)
+
 
 @dataclass(frozen=True)
 class Padded:
@@ -79,13 +96,15 @@ class Padded:
         Places, int32, or values, float32; what is filled up is the place ``width``, and the value 0.
     first, width
         The list's first place, which becomes 0, and the number of its places.
+    longest
+        The most strips that a row has in this list: see `longest`.
 
     Examples
     --------
     >>> from scipy.sparse import csr_array
     >>> from steepest.data.pairs import pairs_of
     >>> rows = pairs_of(csr_array([[0.0, 2.0, 3.0], [0.0, 0.0, 0.0]]))
-    >>> Padded(rows, 0, "places", first=0, width=3).batch(np.array([1, 0])).tolist()
+    >>> Padded(rows, 0, "places", first=0, width=3, longest=1).batch(np.array([1, 0])).tolist()
     [[3, 3], [1, 2]]
     """
 
@@ -94,17 +113,16 @@ class Padded:
     part: Literal["places", "values"]
     first: int
     width: int
+    longest: int
 
-    @functools.cached_property
+    def of(self, pairs: Pairs) -> Padded:
+        """Return the same of other rows, such as some that were fetched."""
+        return replace(self, pairs=pairs)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows, and the greatest length."""
-        most = 1
-        for first in range(0, len(self.pairs), ROWS_AT_ONCE):
-            begins = self.pairs.begins[first : first + ROWS_AT_ONCE + 1]
-            theirs = self.pairs.lists[begins[0] : begins[-1]] == self.number
-            before = np.append(0, np.cumsum(theirs))[begins - begins[0]]
-            most = max(most, int(np.diff(before).max()))
-        return len(self.pairs), most * int(self.pairs.places.shape[1])
+        return len(self.pairs), self.longest * int(self.pairs.places.shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -133,7 +151,7 @@ class Padded:
         owners, source = owners[theirs], source[theirs]
         counts = np.bincount(owners, minlength=len(rows))
         within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-        most = min(1 << (int(counts.max(initial=1)) - 1).bit_length(), self.shape[1] // length)
+        most = min(1 << (int(counts.max(initial=1)) - 1).bit_length(), self.longest)
         filling = self.width if self.part == "places" else 0
         out = np.full((len(rows), most, length), filling, self.dtype)
         out[owners, within] = self._taken(source)

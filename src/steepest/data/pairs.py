@@ -93,6 +93,15 @@ class Pairs:
         return np.dtype(np.float32)
 
     @property
+    def pairs(self) -> Pairs:
+        """The rows themselves: see `steepest.data.padded.Padded`, which shows some of them otherwise."""
+        return self
+
+    def of(self, pairs: Pairs) -> Pairs:
+        """Return the same of other rows."""
+        return pairs
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row in a window, on average."""
         return -(-len(self.places) * (int(self.places.shape[1]) * 8 + 4) // max(1, len(self)))

@@ -15,7 +15,7 @@ from steepest.data.columns import Plan
 from steepest.data.gather import Array
 from steepest.data.order import Rows
 from steepest.data.packed import PackedRows
-from steepest.data.padded import Padded, Placed, taken
+from steepest.data.padded import Padded, Placed, longest, taken
 from steepest.errors import SteepestError, nearest
 from steepest.importance import groups_of
 
@@ -155,10 +155,12 @@ class SparseColumn:
     def leaves(self, rows: PackedRows) -> list[Placed | Padded]:
         """Return what of rows its inputs take."""
         if not self.is_list:
-            return [Placed(rows.packed.places, self.number, self.first, self.width)]
+            return [Placed(rows.packed.places, self.number, self.first, self.width, rows.fleeting)]
         assert rows.lists is not None  # noqa: S101 - the plan has such a column
+        most = longest(rows.lists, self.number)
         return [
-            Padded(rows.lists, self.number, part, self.first, self.width) for part in ("places", "values")
+            Padded(rows.lists, self.number, part, self.first, self.width, most)
+            for part in ("places", "values")
         ]
 
 
