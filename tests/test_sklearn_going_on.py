@@ -130,7 +130,7 @@ def test_a_warm_start_begins_where_the_last_fit_ended() -> None:
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
     X, X_test, y, y_test = train_test_split(CANCER, BENIGN, random_state=0)
-    options = {"learning_rate": 0.1, "hidden": (32,), "epochs": 200}
+    options = {"learning_rate": 0.1, "hidden": (32,), "epochs": 200, "l2": 0.0}
     model = DescentClassifier(early_stopping=True, patience=3, **options)
     model.fit(X, y, validation_data=(X_test, y_test))
     curve = model.validation_curve_

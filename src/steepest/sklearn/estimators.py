@@ -59,7 +59,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         The descent ends when the loss has changed by at most this share of itself five times running.
     l1, l2
         Penalties ``Σ l1·|θ| + Σ l2·θ²`` on the weights, never on the biases, beside the mean loss of the
-        rows.
+        rows. The small one of the default keeps the weights of classes that can be told apart small.
     class_weight
         ``"balanced"``, which gives all classes the same weight together, or label -> weight.
     early_stopping
@@ -84,7 +84,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         Of a linear model of numbers, in terms of the columns as they were given: ``[outputs, columns]`` and
         ``[outputs]``, where two classes have one output.
     loss_curve_, validation_curve_
-        The mean loss of each epoch, on the rows that it visited and on those held out.
+        The mean loss of each epoch, penalties included, on the rows that it visited and on those held out.
     n_iter_
         Epochs.
     learning_rate_
@@ -121,7 +121,7 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         epochs: int | None = None,
         tolerance: float = 1e-6,
         l1: float = 0.0,
-        l2: float = 0.0,
+        l2: float = 1e-4,
         class_weight: str | Mapping[Any, float] | None = None,
         early_stopping: bool = False,
         patience: int = 10,
@@ -268,7 +268,7 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
     Examples
     --------
     >>> X = np.arange(20.0)[:, None]
-    >>> regressor = DescentRegressor(optimizer="lbfgs", batch_size="all").fit(X, 3 * X[:, 0] + 1)
+    >>> regressor = DescentRegressor(optimizer="lbfgs", batch_size="all", l2=0.0).fit(X, 3 * X[:, 0] + 1)
     >>> regressor.coef_.round(3), round(float(regressor.intercept_), 3)
     (array([3.]), 1.0)
     """
@@ -289,7 +289,7 @@ class DescentRegressor(RegressorMixin, DescentEstimator):  # type: ignore[misc]
         epochs: int | None = None,
         tolerance: float = 1e-6,
         l1: float = 0.0,
-        l2: float = 0.0,
+        l2: float = 1e-4,
         early_stopping: bool = False,
         patience: int = 10,
         validation: float = 0.2,
