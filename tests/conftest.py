@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["KERAS_BACKEND"] = "jax"
+
+# Of what is compiled, tests and the processes that they start need much the same; it goes when the tests end.
+COMPILED = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="steepest-compiled-")
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 import jax
 import numpy as np

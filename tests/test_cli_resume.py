@@ -12,12 +12,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from safetensors.numpy import load_file
 
 from expecting import fails
@@ -71,25 +69,8 @@ def go_to(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    """Keep compiled programs, of which most tests need the same."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            yield
-
-
 @pytest.fixture(scope="module")
-def made(_compiled_once, tmp_path_factory) -> Path:
+def made(tmp_path_factory) -> Path:
     """A folder with rows and the runs that nobody interrupted, of three and of five epochs."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:

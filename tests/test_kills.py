@@ -104,13 +104,9 @@ def surroundings(place) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def start(place, surroundings) -> Iterator[Start]:
     """``start(folder, words, moment)`` runs ``steepest`` in a folder and kills it at a moment, if not 0."""
-    programs = {  # are compiled once for all
-        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     with subprocess.Popen(
         [sys.executable, MORTAL, "--serve"],
-        env=surroundings | programs,
+        env=surroundings,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
