@@ -33,8 +33,8 @@ def to_file(run: Run | str | Path, out: str | Path) -> dict[str, str]:
     run
         The run.
     out
-        The file: ``.onnx`` (see `to_onnx`), ``.keras`` (see `to_keras`) or ``.safetensors``, the parameters, whose
-        metadata tell how predictions are computed of them.
+        The file: ``.onnx`` (see `to_onnx`), ``.keras`` (see `to_keras`) or ``.safetensors``, the parameters,
+        whose metadata tell how predictions are computed of them.
 
     Returns
     -------
@@ -44,8 +44,8 @@ def to_file(run: Run | str | Path, out: str | Path) -> dict[str, str]:
     Raises
     ------
     SteepestError
-        If the ending names no format, the model can't be had in it, a package is missing, or the file can't be
-        written.
+        If the ending names no format, the model can't be had in it, a package is missing, or the file can't
+        be written.
     """
     from steepest.export.files import write
 
@@ -55,17 +55,19 @@ def to_file(run: Run | str | Path, out: str | Path) -> dict[str, str]:
 def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
     """Return a linear or multilayer model with its column plan as ONNX.
 
-    The inputs are the columns that the run learned from, by their names, ``[rows, 1]``. Numbers and booleans are
-    ``double``, where NaN is missing; categories are ``string``, whole numbers among them written as their
+    The inputs are the columns that the run learned from, by their names, ``[rows, 1]``. Numbers and booleans
+    are ``double``, where NaN is missing; categories are ``string``, whole numbers among them written as their
     digits, and the empty text is missing; times are ``int64``, microseconds since 1970 by the clock, or since
-    midnight, where the smallest number (NumPy's NaT) is missing. The outputs are ``prediction`` ``[rows]`` and, of
-    classes, ``probabilities`` ``[rows, classes]``: what ``steepest predict`` says, in single precision.
+    midnight, where the smallest number (NumPy's NaT) is missing. The outputs are ``prediction`` ``[rows]``
+    and, of classes, ``probabilities`` ``[rows, classes]``: what ``steepest predict`` says, in single
+    precision.
 
     ONNX has no operators for words, lists, maps, crosses and hashed values. If the plan has such columns, the
-    inputs are the encoded features instead: see `onnx_inputs`. The metadata ``not_included`` name these columns.
+    inputs are the encoded features instead: see `onnx_inputs`. The metadata ``not_included`` name these
+    columns.
 
-    Infinite numbers, and those too large to compute with, which ``steepest predict`` refuses, make NaN of what is
-    predicted.
+    Infinite numbers, and those too large to compute with, which ``steepest predict`` refuses, make NaN of
+    what is predicted.
 
     Parameters
     ----------
@@ -80,7 +82,7 @@ def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
     opened = _opened(run)
     from steepest.export.description import own_shape
 
-    hint = "Export .keras; keras.Model.export(FILE, format='onnx') writes it as ONNX (on JAX by the package jax2onnx)."
+    hint = "Export .keras; Keras' own model.export(FILE, format='onnx') takes it from there."
     shape = own_shape(opened, "ONNX", hint)
     try:
         from steepest.export.onnx import onnx_model
@@ -95,9 +97,9 @@ def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
 def to_keras(run: Run | str | Path) -> keras.Model:
     """Return the model as a Keras model; that of a Keras run as it was built, with its weights.
 
-    A linear or multilayer model has dense layers, dropout included, and the link, so that it returns what ``steepest
-    predict`` says, ``[rows, 1]`` (of two classes the probability of the last) or ``[rows, classes]``. Its inputs
-    are encoded features: see `keras_inputs`. It is not compiled.
+    A linear or multilayer model has dense layers, dropout included, and the link, so that it returns what
+    ``steepest predict`` says, ``[rows, 1]`` (of two classes the probability of the last) or
+    ``[rows, classes]``. Its inputs are the encoded features: see `keras_inputs`. It is not compiled.
 
     Parameters
     ----------
@@ -109,6 +111,7 @@ def to_keras(run: Run | str | Path) -> keras.Model:
     SteepestError
         If Keras is missing, or does not run on JAX.
     """
+    import steepest.keras  # noqa: F401 - which sets Keras' backend
     from steepest.export.keras import keras_model
 
     return keras_model(_opened(run))
@@ -118,8 +121,9 @@ def to_sklearn(run: Run | str | Path) -> DescentClassifier | DescentRegressor:
     """Return the model as an estimator of scikit-learn that is fitted, and fits as the run did.
 
     It takes frames with the columns of the run's table but for the target, and predicts as the run does. Its
-    parameters are the run's settings, so that a clone of it fits anew. It has ``coef_`` if the model is linear and all columns that
-    were learned from hold numbers or booleans, none of them missing. It can't go on by ``partial_fit``.
+    parameters are the run's settings, so that a clone of it fits anew. It has ``coef_`` if the model is
+    linear and all columns that were learned from hold numbers or booleans, none of them missing. It can't go
+    on by ``partial_fit``.
 
     Parameters
     ----------
@@ -153,8 +157,7 @@ def onnx_inputs(run: Run | str | Path, data: Any) -> Arrays:
     SteepestError
         If a column is missing or holds what it did not in training.
     """
-    from steepest.export.columns import beyond
-    from steepest.export.inputs import column_arrays, feature_arrays
+    from steepest.export.inputs import beyond, column_arrays, feature_arrays
 
     plan = _opened(run).plan
     return feature_arrays(plan, data) if beyond(plan) else column_arrays(plan, data)
@@ -166,9 +169,10 @@ def keras_inputs(run: Run | str | Path, data: Any) -> npt.NDArray[np.float32] | 
     Returns
     -------
     numpy.ndarray or dict
-        float32 ``[rows, features]``, named by ``run.plan.feature_names``. If there are sparse features, by input:
-        those as ``"features"``, and for each sparse column the places of its features, ``"body.places"`` int32
-        ``[rows, length]``, and of text, lists and maps their values, ``"body.values"`` float32.
+        float32 ``[rows, features]``, named by ``run.plan.feature_names``. If there are sparse features, by
+        input: those as ``"features"``, and for each sparse column the places of its features,
+        ``"body.places"`` int32 ``[rows, length]``, and of text, lists and maps their values,
+        ``"body.values"`` float32.
 
     Parameters and errors are those of `onnx_inputs`.
     """

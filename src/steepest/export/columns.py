@@ -7,23 +7,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from steepest.data.column import Column
-from steepest.data.columns import Plan
 from steepest.data.encode import DAYS_PER_YEAR
-from steepest.data.maps import MAPS
-from steepest.data.sparse import TEXTS
 from steepest.data.summary import DAY
 from steepest.export.graph import Graph
 from steepest.export.inputs import MICROSECONDS, column_input
-
-BEYOND = {
-    "hashed": "its values are hashed",
-    "cross": "its values are combinations of those of other columns",
-    "list": "it holds lists",
-    "pairs": "it holds numbers by name",
-    **dict.fromkeys(TEXTS, "it is cut into words"),
-    **dict.fromkeys(MAPS, "it holds numbers by name"),
-}
-"""Kind or type of a column -> why ONNX' operators can't make its features, as the end of a sentence."""
 
 CYCLE = 146_097
 """Days of 400 years, after which the calendar repeats."""
@@ -33,18 +20,6 @@ MARCH = 719_468
 
 Parts = Iterable[str]
 """float32 ``[rows, features]``, side by side."""
-
-
-def beyond(plan: Plan) -> dict[str, str]:
-    """Return the columns whose features ONNX' operators can't make, and why.
-
-    Examples
-    --------
-    >>> beyond(Plan((Column("seller", "hashed", "string"), Column("age", "number", "integer")), dropped=()))
-    {'seller': 'its values are hashed'}
-    """
-    whys = {column.name: BEYOND.get(column.kind) or BEYOND.get(column.type) for column in plan.columns}
-    return {name: why for name, why in whys.items() if why}
 
 
 def features(graph: Graph, column: Column) -> list[str]:

@@ -24,7 +24,7 @@ def write(run: Run, out: Path) -> dict[str, str]:
 
 def _onnx(run: Run, path: Path) -> dict[str, str]:
     from steepest.export import to_onnx
-    from steepest.export.columns import beyond
+    from steepest.export.inputs import beyond
 
     path.write_bytes(to_onnx(run).SerializeToString())
     return beyond(run.plan)

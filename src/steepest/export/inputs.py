@@ -14,10 +14,12 @@ from steepest.data.column import Column
 from steepest.data.columns import Plan
 from steepest.data.encode import matching
 from steepest.data.listing import texts_of
+from steepest.data.maps import MAPS
 from steepest.data.packed import PackedRows, packed_rows
 from steepest.data.padded import Padded, Placed, taken
 from steepest.data.rows import RowSource, settled
 from steepest.data.source import open_source
+from steepest.data.sparse import TEXTS
 from steepest.data.summary import numbers_of, plain_values
 from steepest.importance import groups_of
 
@@ -29,6 +31,16 @@ MICROSECONDS = 10**6
 
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a time that is missing: what NumPy's NaT is as a number."""
+
+BEYOND = {
+    "hashed": "its values are hashed",
+    "cross": "its values are combinations of those of other columns",
+    "list": "it holds lists",
+    "pairs": "it holds numbers by name",
+    **dict.fromkeys(TEXTS, "it is cut into words"),
+    **dict.fromkeys(MAPS, "it holds numbers by name"),
+}
+"""Kind or type of a column -> why ONNX' operators can't make its features, as the end of a sentence."""
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -92,6 +104,18 @@ def column_input(column: Column) -> ColumnInput:
         return ColumnInput("int64", "microseconds since 1970, by the clock", NO_TIME, _microseconds)
     meaning = "1 for true, 0 for false" if column.type == "boolean" else "a number"
     return ColumnInput("double", meaning, float("nan"), _doubles)
+
+
+def beyond(plan: Plan) -> dict[str, str]:
+    """Return the columns whose features ONNX' operators can't make, and why.
+
+    Examples
+    --------
+    >>> beyond(Plan((Column("seller", "hashed", "string"), Column("age", "number", "integer")), dropped=()))
+    {'seller': 'its values are hashed'}
+    """
+    whys = {column.name: BEYOND.get(column.kind) or BEYOND.get(column.type) for column in plan.columns}
+    return {name: why for name, why in whys.items() if why}
 
 
 class SparseInput(NamedTuple):
@@ -170,7 +194,7 @@ def column_arrays(plan: Plan, data: Any) -> Arrays:
 
 
 def feature_arrays(plan: Plan, data: Any) -> Arrays:
-    """Return the features of rows: ``features`` ``[rows, width]``, and what `SparseInput` makes of the others.
+    """Return the features of rows: ``features`` ``[rows, width]``, and what `SparseInput` makes of others.
 
     Parameters and errors are those of `column_arrays`.
     """

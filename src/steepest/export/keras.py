@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 
 from steepest.export.description import LINKS
 from steepest.export.inputs import FEATURES
-from steepest.keras import keras
 from steepest.keras.sparse import SparseColumn, SparseEmbedding, sparse_columns
 from steepest.keras.stored import restored
 from steepest.run import Run, Shape
@@ -38,8 +38,9 @@ def keras_model(run: Run) -> keras.Model:
         outputs = keras.layers.Dense(shape.outputs, name="layer_1")(outputs)
     takes = {each.name: each for each in inputs} if tables else inputs[0]
     model = keras.Model(takes, _predicted(run.task, outputs), name="steepest")
+    table: Any = run.parameters.get("table")
     for layer, column, numbers in tables:
-        layer.table.assign(run.parameters["table"][column.first : column.first + column.width, numbers])
+        layer.table.assign(table[column.first : column.first + column.width, numbers])
     _set_layers(model, run, shape)
     return model
 

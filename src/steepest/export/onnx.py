@@ -1,4 +1,4 @@
-"""A linear or multilayer model as ONNX: with the column plan where operators allow, else from its features."""
+"""A linear or multilayer model as ONNX: with the column plan where operators allow, else of its features."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import onnx
 import steepest
 from steepest.data.columns import Plan
 from steepest.errors import SteepestError
-from steepest.export.columns import beyond, features, place
+from steepest.export.columns import features, place
 from steepest.export.description import described
 from steepest.export.graph import ROWS, Graph, Value
-from steepest.export.inputs import FEATURES, SparseInput, column_input, sparse_inputs
+from steepest.export.inputs import FEATURES, SparseInput, beyond, column_input, sparse_inputs
 from steepest.run import Run, Shape
 from steepest.tasks import Task
 

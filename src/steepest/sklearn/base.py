@@ -171,6 +171,7 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
             settings, training = replace(settings, batch_size="all"), merged(*training)
         rows, encoded, weights = training
         inputs = self._inputs if again else learn_inputs(rows, weights)
+        before = self._memory if again and onward else None
         went = descend(
             settings,
             loss_by_name(target.loss),
@@ -180,8 +181,8 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
             outputs=target.outputs,
             count=count,
             start=self.parameters_ if again else None,
-            before=self._memory if again and onward else None,
-            until=(self._memory.standing.epoch if again else 0) + 1 if onward else None,
+            before=before,
+            until=(before.standing.epoch if before else 0) + 1 if onward else None,
             callbacks=self.callbacks,
         )
         self._inputs = inputs
