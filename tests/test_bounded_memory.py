@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from exporting import fitted
 
 import steepest
+from exporting import fitted
 from steepest.errors import SteepestError
 from steepest.memory import BASE, bytes_of, least_memory
 

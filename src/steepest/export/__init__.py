@@ -111,7 +111,6 @@ def to_keras(run: Run | str | Path) -> keras.Model:
     SteepestError
         If Keras is missing, or does not run on JAX.
     """
-    import steepest.keras  # noqa: F401 - which sets Keras' backend
     from steepest.export.keras import keras_model
 
     return keras_model(_opened(run))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
 from steepest.export.description import LINKS
 from steepest.export.inputs import FEATURES
+from steepest.keras import keras
 from steepest.keras.sparse import SparseColumn, SparseEmbedding, sparse_columns
 from steepest.keras.stored import restored
 from steepest.run import Run, Shape
 from steepest.tasks import Task
 
 
-def keras_model(run: Run) -> keras.Model:
+def keras_model(run: Run) -> Any:
     """Return the model: see `steepest.export.to_keras`."""
     if run.shape is None:
         return restored(run.form["keras"], run.parameters, run.plan)
@@ -69,7 +69,7 @@ def _predicted(task: Task, outputs: Any) -> Any:
     return keras.layers.Activation(LINKS[task.kind])(outputs)
 
 
-def _set_layers(model: keras.Model, run: Run, shape: Shape) -> None:
+def _set_layers(model: Any, run: Run, shape: Shape) -> None:
     for number in range(1, len(shape.hidden) + 2):
         layer = run.parameters[f"layer_{number}"]
         # Where there is nothing dense, the last layer adds its bias to a sum.
