@@ -152,6 +152,12 @@ def test_names_of_columns_and_outputs_do_not_get_mixed_up(tmp_path):
     np.testing.assert_allclose(found["prediction_"], predicted(run, table)["prediction"], atol=1e-5)
 
 
+def test_a_column_without_a_name_is_refused(tmp_path):
+    run = fitted(tmp_path, pd.DataFrame({"": np.arange(400.0) ** 2, "y": np.arange(400.0)}), "y")
+    with pytest.raises(export.SteepestError, match="A column has no name"):
+        export.to_onnx(run)
+
+
 def test_an_empty_text_may_be_a_value_of_its_own(tmp_path):
     values = ["", "late", None, "early"] * 100
     table = pd.DataFrame({"note": values, "y": [str(value) for value in values]})

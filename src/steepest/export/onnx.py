@@ -70,6 +70,10 @@ Places = list[tuple[SparseInput, str, str | None]]
 
 def _of_columns(graph: Graph, plan: Plan) -> tuple[str | None, Places]:
     """Add what makes features of the columns: dense ones ``[rows, width]``, and the places of others."""
+    if "" in plan.reads:
+        raise SteepestError(
+            "A column has no name, and inputs of ONNX have one.", hint="Name it, and fit again."
+        )
     for column in plan.columns:
         graph.input(column.name, column_input(column).type, [ROWS, 1])
     parts = [each for column in plan.columns for each in features(graph, column)]
