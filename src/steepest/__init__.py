@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from steepest import export as export
     from steepest import plot as plot
     from steepest.callbacks import Callback as Callback
     from steepest.data.pairs import Strips as Strips
@@ -54,6 +55,7 @@ _WHERE = {
     "RowSource": "data.rows",
     "Stretch": "data.rows",
     "open_source": "data.source",
+    "export": "export",
     "losses": "descent.losses",
     "models": "descent.models",
     "plot": "plot",
@@ -85,7 +87,7 @@ _WHERE = {
     "minimize": "minimization",
 }
 
-_MODULES = ("losses", "models", "plot", "schedules")
+_MODULES = ("export", "losses", "models", "plot", "schedules")
 
 __all__ = [*_WHERE]  # noqa: PLE0604 - the names stand above
 

@@ -106,11 +106,23 @@ class Run:
         return self._part("findings.json", list)
 
     @cached_property
+    def form(self) -> dict[str, Any]:
+        """What ``model.json`` says: how to build the model without its parameters, and the task."""
+        return self._part("model.json", dict)
+
+    @cached_property
     def task(self) -> Task:
         """What was learned."""
         from steepest.tasks import task_from_json
 
         return self._part("model.json", lambda stored: task_from_json(stored["task"]))
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """The shape of a linear or multilayer model; ``None`` for a Keras model."""
+        if "keras" in self.form:
+            return None
+        return self._part("model.json", lambda stored: shape_from_json(stored["shape"]))
 
     @cached_property
     def plan(self) -> Plan:
@@ -182,8 +194,12 @@ def _model_from_json(stored: Mapping[str, Any], task: Task, plan: Plan) -> Model
         from steepest.keras.stored import model_from_json
 
         return model_from_json(stored["keras"], task, plan)
-    shape = stored["shape"]
-    return Shape(**{**shape, "hidden": tuple(shape["hidden"])}).build()
+    return shape_from_json(stored["shape"]).build()
+
+
+def shape_from_json(stored: Mapping[str, Any]) -> Shape:
+    """Return a shape from what ``dataclasses.asdict`` made of it."""
+    return Shape(**{**stored, "hidden": tuple(stored["hidden"])})
 
 
 def _shape_of(leaf: Any) -> tuple[int, ...]:

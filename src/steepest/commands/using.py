@@ -1,4 +1,4 @@
-"""Using a run: predict, evaluate, diagnose and show. Heavy parts load within the commands."""
+"""Using a run: predict, export, evaluate, diagnose and show. Heavy parts load within the commands."""
 
 from __future__ import annotations
 
@@ -46,6 +46,29 @@ def predict(
     print(f"{rows:,} predictions -> {out}")
     if json_:
         print_json({"run": str(run), "rows": rows, "out": str(out)})
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    out: Annotated[
+        Path, typer.Option(help="The file to write: .onnx, .keras or .safetensors by its ending.")
+    ],
+    json_: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write a run's model as a file of another system."""
+    from steepest import terminal
+    from steepest.export import to_file
+
+    not_included = to_file(run, out)
+    if not_included:
+        terminal.say("ONNX has no operators for some columns; the inputs are the encoded features instead.")
+        for name, why in not_included.items():
+            terminal.say(f"Not included: column {name!r}, because {why}.")
+    print(f"{run} -> {out}")
+    if json_:
+        print_json({"run": str(run), "out": str(out), "not_included": not_included})
 
 
 @app.command()

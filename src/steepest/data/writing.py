@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -40,18 +40,30 @@ def write_tables(tables: Iterable[pa.Table], path: Path) -> int:
     check_ending(path)
     pieces = iter(tables)
     first = next(pieces)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     rows = 0
+    with aside(path) as partial, WRITERS[path.suffix.lower()](str(partial), first.schema) as writer:
+        for table in chain([first], pieces):
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the name of ``path`` when all went well.
+
+    Raises
+    ------
+    SteepestError
+        If it can't be written.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial{path.suffix.lower()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with WRITERS[path.suffix.lower()](str(aside), first.schema) as writer:
-            for table in chain([first], pieces):
-                writer.write_table(table)
-                rows += table.num_rows
-        aside.replace(path)
+        yield partial
+        partial.replace(path)
     except OSError as error:
         raise SteepestError(f"{path} can't be written: {error.strerror or error}.") from error
     finally:
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return rows
+            partial.unlink(missing_ok=True)

@@ -65,11 +65,7 @@ def _linked(task: Task, outputs: jax.Array, logits: bool) -> jax.Array:
 
 def model_from_json(form: dict[str, Any], task: Task, plan: Plan) -> Model:
     """Return the model that a run stored, without its parameters."""
-    others = json.dumps(form["config"]).replace('"steepest>', "")
-    if ">" in others:  # classes of one's own are registered where they are defined
-        import_builder(form["builder"])
-    model = keras.saving.deserialize_keras_object(copy.deepcopy(form["config"]))  # Keras empties it
-    output_shape(model, plan)
+    model = _built(form, plan)
     start = nested(arrays_of(model))
 
     def apply(parameters: Any, features: jax.Array, key: jax.Array | None = None) -> jax.Array:  # noqa: ARG001
@@ -80,6 +76,27 @@ def model_from_json(form: dict[str, Any], task: Task, plan: Plan) -> Model:
         return NamedRows(model, leaves_of(plan, rows), rows.shape) if plan.layout.sparse else rows
 
     return Model(lambda _: jax.tree.map(jnp.asarray, start), apply, takes)
+
+
+def restored(form: dict[str, Any], parameters: Parameters, plan: Plan) -> keras.Model:
+    """Return the Keras model that a run stored, with its parameters."""
+    model = _built(form, plan)
+    values = variables_of(parameters)
+    for variables, theirs in zip(
+        (model.trainable_variables, model.non_trainable_variables), values, strict=True
+    ):
+        for variable, value in zip(variables, theirs, strict=True):
+            variable.assign(value)
+    return model
+
+
+def _built(form: dict[str, Any], plan: Plan) -> keras.Model:
+    others = json.dumps(form["config"]).replace('"steepest>', "")
+    if ">" in others:  # classes of one's own are registered where they are defined
+        import_builder(form["builder"])
+    model = keras.saving.deserialize_keras_object(copy.deepcopy(form["config"]))  # Keras empties it
+    output_shape(model, plan)
+    return model
 
 
 def import_builder(name: str) -> ModuleType:

@@ -26,7 +26,6 @@ from steepest.sklearn.faults import InvalidError, value_errors
 from steepest.sklearn.inputs import (
     Columns,
     Inputs,
-    Numbers,
     Sparse,
     has_columns_of_its_own,
     learn_inputs,
@@ -60,7 +59,7 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
     _target: Any
     _inputs: Inputs
     _shape: Shape
-    _memory: Memory
+    _memory: Memory | None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> Self:  # noqa: N803
         """Learn from rows, anew; with ``warm_start`` from the parameters that the last fit ended with.
@@ -99,6 +98,11 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Descend anew, from the parameters that there are (``again``), or on by an epoch (``onward``)."""
         again = again and hasattr(self, "parameters_")
+        if again and onward and self._memory is None:
+            raise InvalidError(
+                "This estimator was made of a run, and has nothing of its descent to go on from.",
+                hint="Go on by steepest fit --from RUN, or fit with warm_start=True.",
+            )
         with value_errors():
             settings = self._settings()
             framed = isinstance(self._inputs, Columns) if again else has_columns_of_its_own(X)
@@ -167,6 +171,7 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
             settings, training = replace(settings, batch_size="all"), merged(*training)
         rows, encoded, weights = training
         inputs = self._inputs if again else learn_inputs(rows, weights)
+        before = self._memory if again and onward else None
         went = descend(
             settings,
             loss_by_name(target.loss),
@@ -176,8 +181,8 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
             outputs=target.outputs,
             count=count,
             start=self.parameters_ if again else None,
-            before=self._memory if again and onward else None,
-            until=(self._memory.standing.epoch if again else 0) + 1 if onward else None,
+            before=before,
+            until=(before.standing.epoch if before else 0) + 1 if onward else None,
             callbacks=self.callbacks,
         )
         self._inputs = inputs
@@ -229,8 +234,8 @@ class DescentEstimator(BaseEstimator):  # type: ignore[misc]
         bias = layer["bias"].astype(np.float64)
         if isinstance(inputs, Sparse):
             return self.parameters_["table"].T.astype(np.float64), bias
-        if not isinstance(inputs, Numbers):
-            raise AttributeError("The columns of a frame have no coefficients.")  # noqa: TRY004 - hasattr
+        if isinstance(inputs, Columns):
+            return inputs.linear(self.feature_names_in_.tolist(), layer["weights"].T, bias)
         weights = layer["weights"].T.astype(np.float64) / inputs.deviation
         return weights, bias - weights @ inputs.mean
 

@@ -82,7 +82,8 @@ class DescentClassifier(ClassifierMixin, DescentEstimator):  # type: ignore[misc
         The labels, ascending; of an indicator matrix, the numbers of its columns.
     coef_, intercept_
         Of a linear model of numbers, in terms of the columns as they were given: ``[outputs, columns]`` and
-        ``[outputs]``, where two classes have one output.
+        ``[outputs]``, where two classes have one output. Of a frame with a column plan, where all columns
+        that are learned from are numbers or booleans, and none is missing.
     loss_curve_, validation_curve_
         The mean loss of each epoch, penalties included, on the rows that it visited and on those held out.
     n_iter_

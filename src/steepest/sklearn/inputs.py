@@ -109,6 +109,32 @@ class Columns:
         packed: Packed = self.plan.pack(rows)
         return packed_rows(self.layout, packed)
 
+    def linear(self, names: list[str], weights: Floats, biases: Floats) -> tuple[Floats, Floats]:
+        """Return a linear model's weights ``[outputs, columns]`` of the columns as given, and its biases.
+
+        Parameters
+        ----------
+        names
+            The columns of the frame; those that are not learned from have weights of 0.
+        weights, biases
+            Of the features, ``[outputs, features]`` and ``[outputs]``.
+
+        Raises
+        ------
+        AttributeError
+            If a column is not one number.
+        """
+        columns = self.plan.columns
+        if any(each.kind not in ("number", "boolean") or each.missing for each in columns):
+            raise AttributeError("Columns have coefficients where all are numbers, and none is missing.")
+        found, biases = np.zeros((len(weights), len(names))), np.array(biases, np.float64)
+        for column, theirs in zip(columns, weights.T.astype(np.float64), strict=True):
+            numeric = column.kind == "number"  # booleans are not standardised
+            mean, deviation = (column.mean, column.deviation) if numeric else (0.0, 1.0)
+            found[:, names.index(column.name)] = theirs / deviation
+            biases -= theirs * mean / deviation
+        return found, biases
+
 
 Inputs = Numbers | Sparse | Columns
 
