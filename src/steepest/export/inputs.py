@@ -16,7 +16,7 @@ from steepest.data.encode import matching
 from steepest.data.listing import texts_of
 from steepest.data.maps import MAPS
 from steepest.data.packed import PackedRows, packed_rows
-from steepest.data.padded import Padded, Placed, taken
+from steepest.data.padded import Padded, Placed, longest, taken
 from steepest.data.rows import RowSource, settled
 from steepest.data.source import open_source
 from steepest.data.sparse import TEXTS
@@ -152,8 +152,9 @@ class SparseInput(NamedTuple):
             placed = Placed(rows.packed.places, self.number, self.first, self.width)
             return {self.names[0]: taken(placed, numbers)}
         assert rows.lists is not None  # noqa: S101 - the plan has such a column
+        most = longest(rows.lists, self.number)
         places, values = (
-            taken(Padded(rows.lists, self.number, part, self.first, self.width), numbers)
+            taken(Padded(rows.lists, self.number, part, self.first, self.width, most), numbers)
             for part in ("places", "values")
         )
         return dict(zip(self.names, (places, values), strict=True))
