@@ -192,6 +192,7 @@ def _explore(table: Table, seed: int, seen: Seen) -> Exploration:
             "files": list(table.source.names),
             "rows": counted.rows + rejects.count,
             "left_out": [each for each in left_out if each["rows"]],
+            "lags": [*table.lags.named] if table.lags else [],
         },
         "sample": {"rows": rows.num_rows, "of": sample.rows, "seed": seed},
     }
