@@ -26,7 +26,13 @@ DAY = 48
 LAGS = {"demand": [days * DAY for days in range(1, 8)]}
 """The same half hour on each of the last seven days."""
 
-SETTINGS: dict[str, Any] = {"lags": LAGS, "drop": ["date"], "loss": "mean_squared_error", "overwrite": True}
+SETTINGS: dict[str, Any] = {
+    "lags": LAGS,
+    "drop": ["date"],
+    "weights": "weight",
+    "loss": "mean_squared_error",
+    "overwrite": True,
+}
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "linear": {},
@@ -44,7 +50,7 @@ def demand() -> pd.DataFrame:
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """Return what is known of each half hour before it comes, and the demand that it had."""
+    """Return what is known of each half hour before it comes, the demand that it had, and what it weighs."""
     date = pd.to_datetime(found["date"])
     return pd.DataFrame(
         {
@@ -52,6 +58,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
             "weekday": date.dt.day_name(),
             "half_hour": date.dt.strftime("%Hh%M"),
             "demand": found["value"].astype(float),
+            "weight": (np.arange(len(found)) >= 7 * DAY).astype(int),  # the first week has no past
         }
     )
 
@@ -62,27 +69,26 @@ def rmse(errors: pd.Series[float]) -> float:
 
 
 def fitted(name: str, rows: pd.DataFrame, share: float, folder: Path, **more: Any) -> dict[str, Any]:
-    """Fit a candidate, print its errors, and return the figures of the last rows, which are held out."""
+    """Fit a candidate, print its error, and return the figures of the last rows, which are held out."""
     path = folder / "demand.csv"
     rows.to_csv(path, index=False)
     asked = {**SETTINGS, **CANDIDATES[name], **more}
     run = steepest.fit(path, "demand", validation=f"last:{share:.6f}", out=str(folder / "run"), **asked)
-    figures: dict[str, Any] = run.record["figures"]
-    training, held = figures["training"]["scores"]["rmse"], figures["validation"]["scores"]["rmse"]
-    print(f"{name:36} {training:10.0f} {held:10.0f}", flush=True)
-    return figures["validation"]
+    figures: dict[str, Any] = run.record["figures"]["validation"]
+    print(f"{name:36} {figures['scores']['rmse']:7.0f}", flush=True)
+    return figures
 
 
 def choose(earlier: pd.DataFrame, folder: Path, **more: Any) -> str:
     """Return the candidate that forecasts the last fifth of the earlier rows best, from those before them."""
-    print(f"{'the earlier rows':36} {'training':>10} {'last fifth':>10}")
+    print("The last fifth of the earlier rows:")
     errors = {name: fitted(name, earlier, 0.2, folder, **more)["scores"]["rmse"] for name in CANDIDATES}
     return min(errors, key=lambda name: errors[name])
 
 
 def judge(rows: pd.DataFrame, held: int, chosen: str, folder: Path, **more: Any) -> pd.DataFrame:
     """Fit the chosen model on all but the last rows; return these with its forecasts and the naive ones."""
-    print(f"\n{'all rows':36} {'training':>10} {'held out':>10}")
+    print("\nThe rows held out:")
     figures = fitted(chosen, rows, held / len(rows), folder, **more)
     print(f"{figures['rows']} rows held out; baseline: {figures['baseline']['what']}")
     run, path = str(folder / "run"), str(folder / "demand.csv")
