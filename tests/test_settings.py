@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from steepest import cli
 from steepest.commands import training
-from steepest.commands.words import columns_of, kinds_of
+from steepest.commands.words import columns_of, kinds_of, lags_of
 from steepest.errors import SteepestError
 from steepest.recording import command
 from steepest.settings import KINDS, NAMES, Settings, combine, read_settings, to_toml
@@ -36,7 +36,7 @@ SETTINGS = st.builds(
     batch_size=st.just("all") | st.integers(1, 4096),
     epochs=st.none() | st.integers(1, 100),
     l1=NUMBERS,
-    validation=NUMBERS | WORDS.map("{}.csv".format),
+    validation=NUMBERS | st.just("last:0.1") | WORDS.map("{}.csv".format),
     split_by=st.none() | WORDS,
     drop=st.lists(WORDS, max_size=3).map(tuple),
     select=st.none() | st.just("auto") | st.integers(1, 100),
@@ -44,6 +44,9 @@ SETTINGS = st.builds(
     cross=st.lists(
         st.lists(NAMES_OF_COLUMNS, min_size=2, max_size=3, unique=True).map(tuple), max_size=2, unique=True
     ).map(tuple),
+    lags=st.dictionaries(
+        NAMES_OF_COLUMNS, st.lists(st.integers(1, 500), min_size=1, max_size=3, unique=True).map(tuple)
+    ),
     hash_bits=st.integers(10, 28),
     minimum_count=st.none() | st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
@@ -74,6 +77,7 @@ AS_SETTING = {
     "drop": lambda read: tuple(read or ()),
     "kinds": lambda read: kinds_of(read or []),
     "cross": lambda read: tuple(map(columns_of, read or [])),
+    "lags": lambda read: lags_of(read or []),
 }
 
 
@@ -99,7 +103,7 @@ def test_settings_that_are_none_are_left_out():
     assert set(NAMES) - set(written) == {
         "loss", "clip_norm", "epochs", "split_by", "weights", "class_weight", "out",
         "patience", "memory", "from_", "select", "validation_column", "workers", "master", "shared",
-        "kinds", "minimum_count",
+        "kinds", "lags", "minimum_count",
     }  # fmt: skip
 
 
@@ -123,6 +127,8 @@ def test_what_is_given_overrides_the_file(tmp_path):
         ("cross = [['a', 1]]", "but each of these is text"),
         ("kinds = 'a=hashed'", "sets kinds = 'a=hashed', but it takes a table of names"),
         ("kinds.a = 3", "but each of these is text"),
+        ("lags.a = 3", "sets lags = {'a': 3}, but each of these is a list of numbers of rows"),
+        ("lags.a = ['3']", "but each of these is a whole number"),
         ("data = 'a.csv'", "sets data = 'a.csv', but it takes a list"),
         ("hidden = [1.5]", "sets hidden = [1.5], but each of these is a whole number"),
         ("hidden = [true]", "sets hidden = [True], but each of these is a whole number"),

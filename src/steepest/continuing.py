@@ -95,7 +95,7 @@ def earlier(settings: Settings, run: Run | None = None) -> Earlier | None:
             hint="Go on from it on this machine with the model that it has, or begin anew without --from.",
         )
     before = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
-    for name in ("target", "loss", "select"):
+    for name in ("target", "loss", "select", "lags"):
         was, now = getattr(before, name), getattr(settings, name)
         if was != now:
             raise SteepestError(

@@ -11,11 +11,20 @@ import pyarrow.compute as pc
 
 from steepest.data.column_types import type_of
 from steepest.data.encode import infinite_values
+from steepest.data.lags import LaggedSource, Lags
 from steepest.data.prefetch import prefetch
 from steepest.data.rejected import Rejects
 from steepest.data.rows import RowSource, Stretch, piece, subset
 from steepest.data.shared import Group
-from steepest.data.split import RUN, Groups, Mask, numbered_rows_held_out, rows_held_out
+from steepest.data.split import (
+    RUN,
+    Groups,
+    Mask,
+    check_fraction,
+    last_rows_held_out,
+    numbered_rows_held_out,
+    rows_held_out,
+)
 from steepest.data.summary import numbers_of, plain_values
 from steepest.errors import SteepestError
 from steepest.merging import Count, firsts_of, told
@@ -42,12 +51,20 @@ class Table:
         What is added to messages: `` in FILE``.
     whole
         Whether these are all rows, and no other process has more of them.
+    lags
+        What is wanted of rows whose order is that of time; ``None`` where their order is of no account.
     """
 
     source: RowSource
     target: str
     of: str = ""
     whole: bool = True
+    lags: Lags | None = None
+
+    @property
+    def lagged(self) -> RowSource:
+        """The source, with lags as further columns."""
+        return self.source if self.lags is None else LaggedSource(self.source, self.lags)
 
     def parts(
         self,
@@ -66,7 +83,7 @@ class Table:
             If none has one, or one is infinite.
         """
         count = count or Count()
-        stretches = prefetch(self.source.stretches(columns))
+        stretches = prefetch(self.lagged.stretches(columns))
         try:
             for stretch in stretches:
                 if rejects is not None:
@@ -96,14 +113,43 @@ class Table:
             raise infinite_values(self.target, column, part.locate)
 
 
+def check_split(settings: Settings) -> None:
+    """Refuse several ways to hold rows out at once, and shares that are none.
+
+    Raises
+    ------
+    SteepestError
+        With what to leave out.
+    """
+    if settings.validation_column and (settings.split_by or isinstance(settings.validation, str)):
+        raise SteepestError(
+            "--validation-column says which rows are held out; so would --split-by or a --validation file.",
+            hint="Give one of them.",
+        )
+    if settings.split_by and settings.validation_file:
+        raise SteepestError("--split-by has nothing to split where --validation names a file.")
+    if settings.split_by and settings.in_order:
+        raise SteepestError(
+            "--split-by draws groups from anywhere in the table; with lags, or --validation last:SHARE, the "
+            "last rows are held out.",
+            hint="Leave --split-by out, or mark the rows to hold out: --validation-column COLUMN.",
+        )
+    if settings.share:
+        check_fraction(settings.share)
+
+
 def divider(settings: Settings, table: Table, seen: Seen, group: Group | None = None) -> Divide:
-    """Return what holds rows out; whole groups need a pass of their own that counts them."""
-    fraction, seed, name = settings.validation, settings.seed, settings.split_by
+    """Return what holds rows out; whole groups and the last rows are counted in a pass of their own."""
+    fraction, seed, name = settings.share, settings.seed, settings.split_by
     if settings.validation_column:
         column = settings.validation_column
         return lambda parts: ((part, held_out_by(column, part)) for part in parts)
-    if isinstance(fraction, str) or not fraction:
+    if not fraction:
         return lambda parts: ((part, np.zeros(part.rows.num_rows, np.bool_)) for part in parts)
+    if settings.in_order:
+        counted = table.parts("counting rows", seen, columns=[table.target])
+        rows = sum(part.rows.num_rows for part in counted)
+        return lambda parts: _by_order(parts, fraction, rows)
     if name is None:
         if group is None:
             return lambda parts: _by_rows(parts, fraction, seed)
@@ -146,6 +192,15 @@ def _by_numbers(
     for part in parts:
         rows = part.rows.num_rows
         yield part, numbered_rows_held_out(first, rows, of, fraction, seed)
+        first += rows
+
+
+def _by_order(parts: Iterator[Stretch], fraction: float, of: int) -> Iterator[tuple[Stretch, Mask]]:
+    """Hold out the last of so many rows."""
+    first = 0
+    for part in parts:
+        rows = part.rows.num_rows
+        yield part, last_rows_held_out(first, rows, of, fraction)
         first += rows
 
 

@@ -46,6 +46,7 @@ def evaluate(
     *,
     baseline: ArrayLike,
     labels: Sequence[str] = (),
+    naive: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, Any]:
     """Score predictions with the figures that fit the task, beside a baseline.
 
@@ -63,6 +64,9 @@ def evaluate(
         class (classes), or the mean (counts, number).
     labels
         The names of the classes in the order of their codes, for the confusion matrix; by default the codes.
+    naive
+        Counts and number: forecasts that need no model, [rows] each, by what a person calls them. The best of
+        these is the baseline then.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def evaluate(
             true, predicted, usual, [*map(str, labels)] or [*map(str, range(usual.size))]
         )
     else:
-        result = _evaluate_numbers(true, predicted, float(usual), counts=kind == "counts")
+        result = _evaluate_numbers(true, predicted, float(usual), naive or {}, counts=kind == "counts")
     return {"kind": kind, "rows": len(true), **result}
 
 
@@ -286,10 +290,23 @@ def _class_scores(codes: Integers, probabilities: Floats) -> dict[str, float | N
     }
 
 
-def _evaluate_numbers(truth: Floats, prediction: Floats, mean: float, *, counts: bool) -> dict[str, Any]:
+def _evaluate_numbers(
+    truth: Floats, prediction: Floats, mean: float, naive: Mapping[str, ArrayLike], *, counts: bool
+) -> dict[str, Any]:
     notes = []
     if truth.min() == truth.max():
         notes.append("The target has one value only among the rows evaluated: R² is undefined.")
+    usual = f"always predicting the mean of the training rows ({mean:.4g})"
+    baselines: list[dict[str, Any]] = [
+        {"what": what, "scores": _number_scores(truth, _checked(each, "a forecast"), counts=counts)}
+        for what, each in (naive or {usual: np.full(len(truth), mean)}).items()
+    ]
+    baseline = min(baselines, key=lambda each: each["scores"]["rmse"])
+    if len(baselines) > 1:
+        others = (
+            f"{each['what']}: {each['scores']['rmse']:.4g}" for each in baselines if each is not baseline
+        )
+        notes.append(f"Root mean squared errors of other naive forecasts: {'; '.join(others)}.")
     without_deviance = int(np.sum(prediction <= 0))
     if counts and without_deviance:
         notes.append(
@@ -297,10 +314,7 @@ def _evaluate_numbers(truth: Floats, prediction: Floats, mean: float, *, counts:
         )
     return {
         "scores": _number_scores(truth, prediction, counts=counts),
-        "baseline": {
-            "what": f"always predicting the mean of the training rows ({mean:.4g})",
-            "scores": _number_scores(truth, np.full(len(truth), mean), counts=counts),
-        },
+        "baseline": baseline,
         "curves": {
             "residuals": curves.residuals(truth, prediction),
             "predicted_against_true": curves.predicted_against_true(truth, prediction),

@@ -20,11 +20,10 @@ from steepest.data.layout import Packed
 from steepest.data.naming import held_of, names_of, values_of
 from steepest.data.packed import packed_rows
 from steepest.data.rows import RowSource, Stretch, settled
-from steepest.data.source import open_source
 from steepest.data.sparse import ONE_A_ROW
 from steepest.errors import SteepestError, nearest
 from steepest.importance import groups_of
-from steepest.prediction import outputs_of, prediction_table
+from steepest.prediction import open_rows, outputs_of, prediction_table
 from steepest.run import Run, open_model
 from steepest.tasks import Task
 
@@ -180,7 +179,7 @@ def explain(
         raise SteepestError("Rows are numbered from 0.", hint="Ask for one or more, such as 0,5,10 or 0-9.")
     explainer = _Explainer(opened, label)
     names = os.fspath(data) if isinstance(data, os.PathLike) else data
-    source = open_source(names, columns=opened.plan.reads, max_rejected=0.0)
+    source = open_rows(opened, names)
     return settled(source, lambda settled: _explained(explainer, settled, wanted))
 
 

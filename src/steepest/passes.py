@@ -137,6 +137,8 @@ def learn(
     missing = {
         column.name: summaries[column.name].missing for column in plan.columns if column.name in summaries
     }
+    if table.lags and settings.lags and not known:
+        plan = replace(plan, lags=table.lags.only(plan.reads))
     strips = _strips(pass_.training.pairs(), plan, pass_.rows[TRAINING])
     return Learned(task, plan, divide, rows, firsts, missing, pass_.counts, selection, strips)
 

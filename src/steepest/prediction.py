@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,11 @@ import jax
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steepest import tasks
+from steepest.data.columns import Plan
+from steepest.data.lags import LaggedSource
 from steepest.data.order import generator
 from steepest.data.packed import PackedRows, packed_rows
 from steepest.data.rows import RowSource, settled
@@ -87,8 +90,20 @@ def _drawn(rows: int, of: int | None) -> list[str]:
     return [] if of is None else [f"These figures are of {rows:,} rows, drawn from {of:,}."]
 
 
-def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[str, Any]:
-    """Return the figures that fit the task; ``target`` is encoded as by `steepest.tasks.encode_target`."""
+def figures_of(
+    task: Task, outputs: Floats, target: npt.NDArray[Any], naive: Mapping[str, Floats] | None = None
+) -> dict[str, Any]:
+    """Return the figures that fit the task.
+
+    Parameters
+    ----------
+    task, outputs
+        What was learned, and the model's outputs.
+    target
+        See `steepest.tasks.encode_target`.
+    naive
+        See `naive_forecasts`.
+    """
     baseline = task.baseline[-1] if task.kind == "binary" else task.baseline
     return evaluate(
         task.kind,
@@ -96,7 +111,62 @@ def figures_of(task: Task, outputs: Floats, target: npt.NDArray[Any]) -> dict[st
         tasks.predictions(task, outputs),
         baseline=baseline if task.kind in ("binary", "classes") else task.baseline[0],
         labels=[str(label) for label in task.labels],
+        naive=naive,
     )
+
+
+def naive_forecasts(task: Task, plan: Plan, features: PackedRows) -> dict[str, Floats]:
+    """Return what the target's lags alone forecast, in its own unit, by what a person calls it.
+
+    Where a lag is missing it is the mean of the training rows' lags. Targets that are classes have none.
+    """
+    lags = {} if plan.lags is None or task.labels else plan.lags.named
+    used = [
+        column
+        for column in plan.columns
+        if column.name in lags and lags[column.name].column == task.target and column.kind == "number"
+    ]
+    if not used:
+        return {}
+    places = [plan.groups[column.name].start for column in used]
+    most = max(1, CHUNK // (4 * plan.width))
+    parts = [features[first : first + most][:, places] for first in range(0, len(features), most)]
+    values = np.concatenate(parts).astype(np.float64)
+    return {
+        f"predicting the {column.name}": values[:, number] * column.deviation + column.mean
+        for number, column in enumerate(used)
+    }
+
+
+def open_rows(run: Run, data: Any, *more: str) -> RowSource:
+    """Open the rows that a run's model is used on: the columns of its plan, lags among them, and more.
+
+    Parameters
+    ----------
+    run
+        The run.
+    data
+        Whatever `steepest.open_source` takes; not a row of it may be unusable.
+    more
+        Names of further columns.
+
+    Raises
+    ------
+    SteepestError
+        If they can't be read, or a column is missing.
+    """
+    names, lags = list(dict.fromkeys([*more, *run.plan.reads])), run.plan.lags
+    if lags is None:
+        return open_source(data, columns=names, max_rejected=0.0)
+    return LaggedSource(open_source(data, columns=lags.reads(names), max_rejected=0.0), lags)
+
+
+def without_past(plan: Plan, rows: pa.Table) -> int:
+    """Return how many rows lack a value to which their lags look back."""
+    if plan.lags is None:
+        return 0
+    lacking = [pc.is_null(rows[name]).to_numpy() for name in plan.lags.named]
+    return int(np.count_nonzero(np.any(lacking, axis=0))) if lacking else 0
 
 
 def predict(run: Run, rows: pa.Table, locate: Callable[[int], str] | None = None) -> Floats:
@@ -105,8 +175,17 @@ def predict(run: Run, rows: pa.Table, locate: Callable[[int], str] | None = None
     return tasks.predictions(run.task, outputs_of(run.model, run.parameters, features))
 
 
-def predictions(run: Run, source: RowSource) -> Iterator[pa.Table]:
+def predictions(
+    run: Run, source: RowSource, lacking: Callable[[int], None] = lambda _: None
+) -> Iterator[pa.Table]:
     """Yield a row for each row of a source, in the same order: see `prediction_table`.
+
+    Parameters
+    ----------
+    run, source
+        The run, and rows opened by `open_rows`.
+    lacking
+        Is told of the rows of each table how many lack a value to which their lags look back.
 
     Raises
     ------
@@ -115,6 +194,7 @@ def predictions(run: Run, source: RowSource) -> Iterator[pa.Table]:
     """
     for stretch in source.stretches():
         if stretch.rows.num_rows:
+            lacking(without_past(run.plan, stretch.rows))
             yield prediction_table(run.task, predict(run, stretch.rows, stretch.locate))
 
 
@@ -149,26 +229,31 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
     SteepestError
         If the files can't be read, or have no such target.
     """
-    task, columns = run.task, run.plan.reads
-    source = open_source(list(patterns), columns=[task.target, *columns], max_rejected=0.0)
-    count, sample = settled(source, lambda settled: _sampled(run, settled))
-    outputs, targets = sample.parts()
-    figures = figures_of(task, outputs, targets)
+    task = run.task
+    source = open_rows(run, list(patterns), task.target)
+    count, sample, names, lacking = settled(source, lambda settled: _sampled(run, settled))
+    outputs, targets, *naive = sample.parts()
+    figures = figures_of(task, outputs, targets, dict(zip(names, naive, strict=True)))
+    if lacking:
+        figures["notes"].append(f"{lacking:,} rows lack a value to which lags look back.")
     if sample.rows > MOST_JUDGED:
         figures["notes"].append(f"These figures are of {len(targets):,} rows, drawn from {sample.rows:,}.")
     missing = {"reason": f"the target {task.target!r} is missing", "rows": count.unlabelled}
     return figures | {"left_out": [missing] if count.unlabelled else []}
 
 
-def _sampled(run: Run, source: RowSource) -> tuple[Count, _Sample]:
-    """Return outputs and targets of rows drawn from a source, and what was seen of it."""
+def _sampled(run: Run, source: RowSource) -> tuple[Count, _Sample, list[str], int]:
+    """Return outputs, targets and naive forecasts of rows drawn from a source, and what was seen of it."""
     task = run.task
-    count, sample = Count(), _Sample()
+    count, sample, lacking = Count(), _Sample(), 0
+    naive: dict[str, Floats] = {}
     for part in Table(source, task.target).parts("judging", lambda *_: None, count=count):
         target = tasks.encode_target(task, part.rows[task.target], part.locate)
         features = packed_rows(run.plan.layout, run.plan.pack(part.rows, part.locate))
-        sample.add(outputs_of(run.model, run.parameters, features), target)
-    return count, sample
+        lacking += without_past(run.plan, part.rows)
+        naive = naive_forecasts(task, run.plan, features)
+        sample.add(outputs_of(run.model, run.parameters, features), target, *naive.values())
+    return count, sample, [*naive], lacking
 
 
 class _Sample:

@@ -18,16 +18,16 @@ from steepest import tasks
 from steepest.data import cache
 from steepest.data.columns import Plan, plan_from_json
 from steepest.data.gather import Mapped
+from steepest.data.lags import lags_in, unlagged
 from steepest.data.layout import Layout, Packed
 from steepest.data.packed import PackedRows
 from steepest.data.pairs import Pairs
 from steepest.data.rejected import FILE, Rejects
-from steepest.data.rows import MEMORY, SPARK, Reconsidered
+from steepest.data.rows import MEMORY, SPARK, Reconsidered, RowSource
 from steepest.data.shared import Shared
 from steepest.data.source import open_source
-from steepest.data.split import check_fraction
 from steepest.data.spool import SpooledPasses, is_slow
-from steepest.dividing import Seen, Table, places
+from steepest.dividing import Seen, Table, check_split, places
 from steepest.errors import SteepestError, nearest
 from steepest.feeding import digest
 from steepest.memory import least_memory, memory_budget, table_memory
@@ -44,6 +44,7 @@ CACHED_FROM = 2**26
 DECIDES = (
     "target",
     "drop",
+    "lags",
     "select",
     "split_by",
     "validation",
@@ -94,24 +95,16 @@ def prepare(
         If the files, the columns or the target can't be used.
     """
     roles = named(settings)
-    if settings.validation_column and (settings.split_by or isinstance(settings.validation, str)):
-        raise SteepestError(
-            "--validation-column says which rows are held out; so would --split-by or a --validation file.",
-            hint="Give one of them.",
-        )
-    if settings.validation and not isinstance(settings.validation, str):
-        check_fraction(settings.validation)
+    check_split(settings)
     if data is None:
         require_files(settings)
     table = _open(settings, list(settings.data) if data is None else data, roles)
-    held = None
-    if isinstance(settings.validation, str):
-        if settings.split_by:
-            raise SteepestError("--split-by has nothing to split where --validation names a file.")
-        rows = [settings.validation] if held_out is None else held_out
-        held = _open(settings, rows, roles, f" in {settings.validation}")
+    aside, held = set_aside(settings, roles), None
+    if settings.validation_file:
+        rows = [settings.validation_file] if held_out is None else held_out
+        held = _open(settings, rows, roles, f" in {settings.validation_file}")
     if group is not None:
-        return _prepared_together(settings, table, held, list(roles), known, seen, group)
+        return _prepared_together(settings, table, held, aside, known, seen, group)
     find_places = partial(_places, settings, table)
     budget = memory_budget(settings.memory)
     key = _key(settings, table, held, known)
@@ -125,12 +118,12 @@ def prepare(
             rejects = Rejects()
             table, held = _kept(table, stack), held and _kept(held, stack)
             try:
-                learned = learn(settings, table, held, list(roles), rejects, seen, known)
+                learned = learn(settings, table, held, aside, rejects, seen, known)
                 encoded = _encoded(settings, table, held, learned, rejects, key, budget, seen)
                 return replace(encoded, places=find_places)
             except Reconsidered as surprise:
                 say(f"{surprise}; what was read is read anew.")
-                table, held = _replaced(table, held, surprise)
+                table, held = _replaced(settings, table, held, surprise)
 
 
 def _prepared_together(
@@ -167,7 +160,7 @@ def _places(settings: Settings, table: Table, numbers: Sequence[int]) -> list[st
         try:
             return places(settings, table, numbers)
         except Reconsidered as surprise:
-            table = replace(table, source=surprise.source)
+            table = _table(settings, unlagged(surprise.source), table.of)
 
 
 def _kept(table: Table, stack: ExitStack) -> Table:
@@ -180,16 +173,30 @@ def _kept(table: Table, stack: ExitStack) -> Table:
 
 
 def _open(settings: Settings, data: Any, roles: dict[str, str], of: str = "") -> Table:
-    source = open_source(data, drop=settings.drop, max_rejected=settings.max_rejected)
+    drop = [name for name in settings.drop if name not in settings.lags]
+    source = open_source(data, drop=drop, max_rejected=settings.max_rejected)
     require_columns(source.schema.names, roles, source.names)
-    return Table(source, settings.target, of)
+    return _table(settings, source, of)
 
 
-def _replaced(table: Table, held: Table | None, surprise: Reconsidered) -> tuple[Table, Table | None]:
+def _table(settings: Settings, source: RowSource, of: str) -> Table:
+    lags = lags_in(source.schema, settings.lags) if settings.in_order else None
+    return Table(source, settings.target, of, lags=lags)
+
+
+def set_aside(settings: Settings, roles: Mapping[str, str]) -> list[str]:
+    """Return the columns that are read and not learned from: the named, and those wanted for lags only."""
+    return [*roles, *(name for name in settings.drop if name in settings.lags)]
+
+
+def _replaced(
+    settings: Settings, table: Table, held: Table | None, surprise: Reconsidered
+) -> tuple[Table, Table | None]:
     """Return the tables with the source that was judged wrongly replaced."""
-    if held and surprise.source.names == held.source.names:
-        return table, replace(held, source=surprise.source)
-    return replace(table, source=surprise.source), held
+    source = unlagged(surprise.source)
+    if held and source.names == held.source.names:
+        return table, _table(settings, source, held.of)
+    return _table(settings, source, table.of), held
 
 
 def _key(settings: Settings, table: Table, held: Table | None, known: Known | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def facts_of(
         "split": {
             "training_rows": learned.all_rows[TRAINING],
             "validation_rows": learned.all_rows[VALIDATION],
-            "how": _how(settings),
+            "how": _how(settings, table),
         },
         "columns": _describe_columns(learned),
         "selection": learned.selection and {**learned.selection, "says": says(learned.selection)},
@@ -78,16 +78,18 @@ def facts_of(
     }
 
 
-def _how(settings: Settings) -> str:
+def _how(settings: Settings, table: Table) -> str:
     """Return how the rows to judge by were chosen."""
     if settings.validation_column:
         return f"the rows are held out that {settings.validation_column!r} says"
-    if isinstance(settings.validation, str):
-        return f"the rows of {settings.validation} are held out"
-    if settings.validation == 0:
+    if settings.validation_file:
+        return f"the rows of {settings.validation_file} are held out"
+    if not settings.share:
         return "no rows are held out"
+    if table.lags is not None:
+        return f"the last {settings.share:.3g} of the rows are held out, {table.lags.says}"
     whole = f"whole values of {settings.split_by!r}, " if settings.split_by else ""
-    return f"{settings.validation:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
+    return f"{settings.share:.3g} of the rows are held out, {whole}drawn with the seed {settings.seed}"
 
 
 def _describe_columns(learned: Learned) -> list[dict[str, Any]]:
@@ -185,6 +187,8 @@ def command(settings: Settings) -> str:
             words += [word for column in value for word in (option, column)]
         elif name == "kinds":
             words += [word for column, kind in value.items() for word in ("--kind", f"{column}={kind}")]
+        elif name == "lags":
+            words += [f for each in value.items() for f in (option, _lag(*each))]
         elif name == "cross":
             words += [word for columns in value for word in (option, ",".join(columns))]
         elif value is True:
@@ -192,6 +196,10 @@ def command(settings: Settings) -> str:
         else:
             words += [option, ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"]
     return shlex.join(words)
+
+
+def _lag(column: str, rows: Sequence[int]) -> str:
+    return f"{column}:{','.join(map(str, rows))}"
 
 
 def _call(begin: str, target: str, given: Mapping[str, Any], but: tuple[str, ...]) -> str:

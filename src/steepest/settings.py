@@ -19,6 +19,9 @@ AUTO = "auto"
 HERE, ON_SPARK = "here", "spark"
 """Where a fit runs: in this process, or as tasks of Spark."""
 
+LAST = "last:"
+"""What ``validation`` begins with where the last rows are held out."""
+
 OF_SPARK = ("workers", "master", "shared", "stalled")
 """Settings that say how a fit on Spark is carried out; the run is the same without them."""
 
@@ -64,7 +67,8 @@ class Settings:
     l1, l2
         Penalties on the weights (never on the biases).
     validation
-        The share of the rows to hold out, a file with such rows, or 0 to hold none out.
+        The share of the rows to hold out, ``"last:SHARE"`` for the last of them, a file with such rows, or 0
+        to hold none out. With lags a share is of the last rows, too.
     validation_column
         A column that says, true or false, which rows are held out; ``validation`` is of no use then.
     split_by
@@ -74,7 +78,9 @@ class Settings:
     class_weight
         ``"balanced"``, or ``"label=weight,label=weight"``.
     drop
-        Columns to leave out.
+        Columns to leave out; one that has lags is left out but for these.
+    lags
+        Column -> how many rows before: its values there are further columns. See `steepest.data.lags`.
     select
         How many columns to learn from at most, or ``"auto"``: see `steepest.selection`; ``None`` takes all.
     kinds
@@ -145,6 +151,7 @@ class Settings:
     weights: str | None = None
     class_weight: str | None = None
     drop: tuple[str, ...] = ()
+    lags: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     select: int | str | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     cross: tuple[tuple[str, ...], ...] = ()
@@ -170,7 +177,44 @@ class Settings:
     @property
     def holds_out(self) -> bool:
         """Whether some rows are held out to judge by."""
-        return bool(self.validation_column or self.validation)
+        return bool(self.validation_column or self.validation_file or self.share)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the order of the rows is that of time: what is held out comes last."""
+        return bool(self.lags) or str(self.validation).startswith(LAST)
+
+    @property
+    def share(self) -> float:
+        """The share of the rows to hold out; 0 where a file of such rows is named.
+
+        Raises
+        ------
+        SteepestError
+            If what stands after ``last:`` is no number.
+
+        Examples
+        --------
+        >>> [Settings(validation=each).share for each in (0.3, "last:0.1", "held-out.csv")]
+        [0.3, 0.1, 0.0]
+        """
+        if not isinstance(self.validation, str):
+            return self.validation
+        if not self.validation.startswith(LAST):
+            return 0.0
+        try:
+            return float(self.validation.removeprefix(LAST))
+        except ValueError:
+            raise SteepestError(
+                f"--validation {self.validation} names no share of the rows.",
+                hint="Try --validation last:0.2.",
+            ) from None
+
+    @property
+    def validation_file(self) -> str | None:
+        """The file of rows to judge by, if one is named."""
+        is_file = isinstance(self.validation, str) and not self.validation.startswith(LAST)
+        return str(self.validation) if is_file else None
 
     @property
     def wishes(self) -> Wishes:
@@ -206,6 +250,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "drop": (list, tuple),
     "cross": (list, tuple),
     "kinds": (dict,),
+    "lags": (dict,),
     "target": (str,),
     "model": (str,),
     "activation": (str,),
@@ -339,24 +384,28 @@ def checked(found: dict[str, Any], who: str) -> dict[str, Any]:
             takes = " or ".join(CALLED[kind] for kind in KINDS[name] if kind in CALLED)
             raise SteepestError(f"{who} {name} = {value!r}, but it takes {takes}.")
         items: tuple[Any, ...] = tuple(value) if isinstance(value, (list, tuple)) else ()
-        if name == "cross":
-            if any(isinstance(item, str) or not isinstance(item, (list, tuple)) for item in items):
-                raise SteepestError(f"{who} {name} = {value!r}, but each of these is a list of columns.")
-            items = tuple(column for item in items for column in item)
+        if name in ("cross", "lags"):
+            lists = tuple(found["lags"].values()) if name == "lags" else items
+            if any(not isinstance(each, (list, tuple)) for each in lists):
+                of = "columns" if name == "cross" else "numbers of rows"
+                raise SteepestError(f"{who} {name} = {value!r}, but each of these is a list of {of}.")
+            items = tuple(part for each in lists for part in each)
         elif name == "kinds":
             items = tuple(part for pair in found["kinds"].items() for part in pair)
-        wanted = int if name == "hidden" else str
+        wanted = int if name in ("hidden", "lags") else str
         if any(not isinstance(item, wanted) or isinstance(item, bool) for item in items):
             raise SteepestError(f"{who} {name} = {value!r}, but each of these is {CALLED[wanted]}.")
     return _with_tuples(found)
 
 
 def _with_tuples(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with lists, also those within lists, as tuples."""
+    """Return settings with lists, also those within lists and tables, as tuples."""
     return {name: _as_tuple(value) for name, value in found.items()}
 
 
 def _as_tuple(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_tuple(each) for name, each in value.items()}
     return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -400,6 +449,11 @@ def _check_place(settings: Settings) -> None:
             raise SteepestError(
                 f"--{name.replace('_', '-')} is for a fit on Spark.", hint=f"Add --on {ON_SPARK}."
             )
+    if settings.on == ON_SPARK and settings.in_order:
+        raise SteepestError(
+            "A fit on Spark knows no order of rows: there are no lags, and the last rows can't be held out.",
+            hint="Fit on this machine, which reads a table of any size.",
+        )
     if settings.on == ON_SPARK and settings.workers is None:
         raise SteepestError(
             "A fit on Spark needs to know how many workers are to take part.",

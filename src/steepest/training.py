@@ -16,6 +16,7 @@ from typing import Any
 
 from steepest.callbacks import Callback, notifier
 from steepest.continuing import Earlier, earlier
+from steepest.data.lags import check_lags
 from steepest.descent.losses import loss_by_name
 from steepest.descent.optimizers import LINE_SEARCH, default_rate, optimizer_by_name
 from steepest.descent.schedules import schedule_by_name
@@ -24,7 +25,7 @@ from steepest.diagnosis.findings import findings
 from steepest.errors import SteepestError, nearest
 from steepest.importance import importances, words_of
 from steepest.leading import account, asking, brought, lead
-from steepest.prediction import figures_of, judged, outputs_of
+from steepest.prediction import figures_of, judged, naive_forecasts, outputs_of
 from steepest.preparation import prepare
 from steepest.prepared import Prepared
 from steepest.process_group import ProcessGroup
@@ -246,6 +247,7 @@ def check(settings: Settings) -> None:
     schedule_by_name(settings.schedule, 1.0, 1)
     _check_numbers(settings)
     _check_patience(settings)
+    check_lags(settings.lags)
     if settings.select is not None:
         check_select(settings.select)
     if not settings.hidden or min(settings.hidden) < 1:
@@ -338,7 +340,9 @@ def _judge(settings: Settings, prepared: Prepared, trained: Trained) -> dict[str
             figures[name] = None
             continue
         features, target, notes = judged(rows, settings.seed)
-        found = figures_of(task, outputs_of(trained.model, trained.parameters, features), target)
+        outputs = outputs_of(trained.model, trained.parameters, features)
+        naive = naive_forecasts(task, prepared.plan, features)
+        found = figures_of(task, outputs, target, naive)
         found["notes"] += notes
         if not any(figures.values()):
             used = importances(task, trained, prepared.plan, features, target, settings.seed)

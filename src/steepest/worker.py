@@ -213,7 +213,7 @@ def _held_out(job: Job, settings: Settings) -> Any:
     """Open this process's rows of the file to judge by, if the settings name one."""
     from steepest.copies import HELD_OUT
 
-    return _share(job, HELD_OUT, [settings.validation]) if isinstance(settings.validation, str) else None
+    return _share(job, HELD_OUT, [settings.validation_file]) if settings.validation_file else None
 
 
 def _share(job: Job, called: str, files: Sequence[str]) -> Any:

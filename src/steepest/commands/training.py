@@ -15,13 +15,12 @@ from steepest.commands.words import (
     RunFolder,
     app,
     batch_size_of,
-    columns_of,
     hidden_units,
-    kinds_of,
     option,
     print_json,
     rate_of,
     selection_of,
+    tables_of,
     validation_of,
 )
 from steepest.settings import Settings
@@ -93,7 +92,8 @@ def fit(
     validation: Annotated[
         str,
         option(
-            "Share of rows to hold out, a file of such rows, or 0 (default: 0.2).",
+            "Share of rows to hold out, last:SHARE for the last of them, a file of such rows, or 0 "
+            "(default: 0.2, with lags the last).",
             parser=validation_of,
             metavar="SHARE|FILE",
         ),
@@ -109,6 +109,13 @@ def fit(
     seed: Annotated[int, option("Decides every random draw (default: 0).", min=0)] = DEFAULT.seed,
     drop: Annotated[
         list[str] | None, option("A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
+    lags: Annotated[
+        list[str] | None,
+        option(
+            "Learn from what stood in COLUMN so many rows before, such as demand:48,336; may be repeated.",
+            metavar="COLUMN:N,N",
+        ),
     ] = None,
     select: Annotated[
         str | None,
@@ -211,13 +218,8 @@ def fit(
     from steepest import terminal
     from steepest.settings import combine
 
-    lists = {"data": tuple(data or ()), "drop": tuple(drop or ())}
-    values = {
-        **locals(),
-        **lists,
-        "kinds": kinds_of(kinds or []),
-        "cross": tuple(map(columns_of, cross or [])),
-    }
+    values = locals()
+    values = {**values, **tables_of(values), "data": tuple(data or ())}
     given = {name: values[name] for name in terminal.given_names(context) if name in Settings.__annotations__}
     if from_ is not None:
         given["from_"] = from_

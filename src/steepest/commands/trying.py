@@ -16,9 +16,11 @@ from steepest.commands.words import (
     Json,
     app,
     batch_size_of,
+    lags_of,
     option,
     print_json,
     several,
+    tables_of,
 )
 from steepest.settings import Settings
 from steepest.trials.options import Variants, with_fits_options
@@ -31,6 +33,10 @@ def explore(
     out: Annotated[Path | None, option("The HTML file to write.", metavar="FILE.html")] = None,
     drop: Annotated[
         list[str] | None, option("A column to leave out; may be repeated.", metavar="COLUMN")
+    ] = None,
+    lags: Annotated[
+        list[str] | None,
+        option("Look at what stood in COLUMN so many rows before; may be repeated.", metavar="COLUMN:N,N"),
     ] = None,
     max_rejected: Annotated[
         float, option("The greatest share of rows that may be unusable (default: 0.01).", metavar="SHARE")
@@ -46,8 +52,8 @@ def explore(
 
     with terminal.Progress() as progress:
         found = look(
-            data, target, drop=drop or (), max_rejected=max_rejected, seed=seed, say=terminal.say,
-            seen=progress.on_rows_seen,
+            data, target, drop=drop or (), lags=lags_of(lags or []), max_rejected=max_rejected, seed=seed,
+            say=terminal.say, seen=progress.on_rows_seen,
         )  # fmt: skip
     if out is not None:
         found.write_report(out)
@@ -136,7 +142,7 @@ def _settings(context: typer.Context, options: dict[str, Any], data: list[str]) 
     path, given = options["settings"], {"data": tuple(data)}
     if len(data) == 1 and is_run(Path(data[0])):
         path, given = str(Path(data[0], "settings.toml")), {}
-    values = options | {"drop": tuple(options["drop"] or ())}
+    values = options | tables_of(options)
     given |= {name: values[name] for name in terminal.given_names(context) if name in values}
     given.pop("settings", None)
     return combine(path, {**given, "on": HERE})

@@ -29,23 +29,34 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Predict rows with a run's model; the file has a row for each row of DATA, in the same order."""
-    from steepest.data.rows import settled
-    from steepest.data.source import open_source
+    from steepest import terminal
+    from steepest.data.rows import RowSource, settled
     from steepest.data.writing import check_ending, write_tables
-    from steepest.prediction import predictions
+    from steepest.prediction import open_rows, predictions
     from steepest.run import open_model
 
     check_ending(out)
     opened = open_model(run)
-    source = open_source(data, columns=opened.plan.reads, max_rejected=0.0)
+    source = open_rows(opened, data)
     if out.resolve() in {Path(file).resolve() for file in source.names}:
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
         )
-    rows = settled(source, lambda settled: write_tables(predictions(opened, settled), out))
+    lacking: list[int] = []
+
+    def write(rows: RowSource) -> int:
+        lacking.clear()
+        return write_tables(predictions(opened, rows, lacking.append), out)
+
+    rows = settled(source, write)
+    if sum(lacking):
+        terminal.say(
+            f"{sum(lacking):,} rows lack a value to which lags look back; they were predicted as rows with "
+            "missing values are."
+        )
     print(f"{rows:,} predictions -> {out}")
     if json_:
-        print_json({"run": str(run), "rows": rows, "out": str(out)})
+        print_json({"run": str(run), "rows": rows, "out": str(out), "without_past": sum(lacking)})
 
 
 @app.command()

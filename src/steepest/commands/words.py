@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -84,9 +85,31 @@ def kinds_of(texts: list[str]) -> dict[str, str]:
     return kinds
 
 
+def lags_of(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """Read lags of columns, such as demand:48,336."""
+    lags: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        column, _, numbers = text.rpartition(":")
+        rows = several(numbers)
+        if not column or not rows or not all(each.isdecimal() for each in rows):
+            raise typer.BadParameter(f"{text!r} names no lags, such as demand:48,336")
+        lags[column] = (*lags.get(column, ()), *map(int, rows))
+    return lags
+
+
 def columns_of(text: str) -> tuple[str, ...]:
     """Read the columns of a cross, such as merchant,hour."""
     return tuple(several(text))
+
+
+def tables_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what options that may be repeated give, by their settings' names."""
+    return {
+        "drop": tuple(values["drop"] or ()),
+        "lags": lags_of(values["lags"] or []),
+        "kinds": kinds_of(values["kinds"] or []),
+        "cross": tuple(map(columns_of, values["cross"] or [])),
+    }
 
 
 def several(text: str) -> list[str]:
@@ -109,7 +132,7 @@ def rows_of(text: str) -> list[int]:
 
 
 def validation_of(text: str) -> str | float:
-    """Read a share of rows, or the name of a file."""
+    """Read a share of rows, the last of them, or the name of a file."""
     try:
         return float(text)
     except ValueError:

@@ -23,6 +23,7 @@ from steepest.data.encode import (
     runs,
     too_large,
 )
+from steepest.data.lags import Lags, lags_from_json
 from steepest.data.layout import DENSE, Layout, Packed, Ragged, layout_of
 from steepest.data.sparse import ONE_A_ROW, TEXTS, ListPairs, sparse_name
 from steepest.data.summary import plain_values
@@ -58,6 +59,8 @@ class Plan:
         The columns that are learned from, in the order of the table.
     dropped
         Those that are not, and why.
+    lags
+        Which of the columns are lags of others; ``None`` where none is.
 
     Examples
     --------
@@ -73,6 +76,7 @@ class Plan:
 
     columns: tuple[Column, ...]
     dropped: tuple[Dropped, ...]
+    lags: Lags | None = None
 
     @functools.cached_property
     def feature_names(self) -> tuple[str, ...]:
@@ -119,7 +123,7 @@ class Plan:
 
     @functools.cached_property
     def reads(self) -> tuple[str, ...]:
-        """The columns of the table that the plan looks at."""
+        """The columns, lags among them, that the plan looks at."""
         return tuple(dict.fromkeys(name for column in self.columns for name in column.reads))
 
     @functools.cached_property
@@ -215,6 +219,7 @@ class Plan:
         return {
             "columns": [_column_to_json(column) for column in self.columns],
             "dropped": [dataclasses.asdict(dropped) for dropped in self.dropped],
+            **({} if self.lags is None else {"lags": self.lags.to_json()}),
         }
 
 
@@ -234,12 +239,13 @@ def plan_from_json(stored: Mapping[str, Any]) -> Plan:
     try:
         columns = tuple(map(_column_from_json, stored["columns"]))
         dropped = tuple(Dropped(**each) for each in stored["dropped"])
+        lags = lags_from_json(stored["lags"]) if "lags" in stored else None
         known = all(_is_known(column) and set(column.parts) <= set(PARTS) for column in columns)
     except (KeyError, TypeError, AttributeError) as error:
         raise SteepestError(f"the column plan is damaged ({error}).", hint="Train again.") from None
     if not known:
         raise SteepestError("the column plan has a kind of column that is not known.", hint="Train again.")
-    return Plan(columns, dropped)
+    return Plan(columns, dropped, lags)
 
 
 def _is_known(column: Column) -> bool:

@@ -69,15 +69,36 @@ def rows_held_out(run: int, rows: int, fraction: float, seed: int) -> Mask:
     >>> int(rows_held_out(0, 10, 0.2, seed=0).sum())
     2
     """
-
-    def count(end: int) -> int:
-        return min(max(round(fraction * end), min(end, 1)), max(end - 1, 0))
-
     first = run * RUN
     order = permutation(generator(seed, SPLIT, run).bit_generator, rows)
     mask = np.zeros(rows, np.bool_)
-    mask[order[: count(first + rows) - count(first)]] = True
+    mask[order[: _held_out(first + rows, fraction) - _held_out(first, fraction)]] = True
     return mask
+
+
+def _held_out(rows: int, fraction: float) -> int:
+    """Return how many of the first rows of a table are held out."""
+    return min(max(round(fraction * rows), min(rows, 1)), max(rows - 1, 0))
+
+
+def last_rows_held_out(first: int, rows: int, of: int, fraction: float) -> Mask:
+    """Tell which of some consecutive rows are among the last, as many as `rows_held_out` holds out.
+
+    Parameters
+    ----------
+    first, rows
+        The number of the first of them, from 0, and how many they are.
+    of
+        The number of all rows.
+    fraction
+        The part of the rows to hold out, between 0 and 1.
+
+    Examples
+    --------
+    >>> last_rows_held_out(6, 4, 10, 0.2).tolist()
+    [False, False, True, True]
+    """
+    return np.arange(first, first + rows) >= of - _held_out(of, fraction)
 
 
 def numbered_rows_held_out(first: int, rows: int, of: int, fraction: float, seed: int) -> Mask:

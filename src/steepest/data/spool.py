@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,15 @@ import pyarrow as pa
 
 from steepest.data.cache import full_disk
 from steepest.data.file_source import FileSource
-from steepest.data.rows import RowSource, Stretch, chosen_columns
+from steepest.data.rows import Rejected, RowSource, Stretch, chosen_columns
 from steepest.data.text import TextPart
 
 IN_MEMORY = 2**26
 """Bytes of rows that are kept in memory; from there on they are in a file."""
+
+
+REJECTED = b"rejected"
+"""Under this name a table keeps, as metadata, the rows that stood among its own and can't be used."""
 
 
 class Spool:
@@ -87,8 +92,6 @@ class Spool:
 class SpooledPasses(RowSource):
     """A source whose first pass over all rows is kept for those that follow.
 
-    Rejected rows are told by the first pass alone.
-
     Parameters
     ----------
     source
@@ -117,7 +120,7 @@ class SpooledPasses(RowSource):
             spool, seen = Spool(self.folder), 0
             try:
                 for stretch in self.source.stretches():
-                    spool.add(stretch.rows)
+                    spool.add(stretch.rows.replace_schema_metadata({REJECTED: json.dumps(stretch.rejected)}))
                     seen += stretch.rows.num_rows
                     yield stretch._replace(rows=stretch.rows.select(chosen))
             except BaseException:
@@ -129,8 +132,9 @@ class SpooledPasses(RowSource):
         start = 0
         for table in spool:
             rows = table.slice(max(0, first - start)).select(chosen)
-            if rows.num_rows:
-                yield Stretch(rows, self._locate(max(start, first)))
+            rejected = [Rejected(*each) for each in json.loads(table.schema.metadata[REJECTED])]
+            if rows.num_rows or (rejected and start >= first):
+                yield Stretch(rows, self._locate(max(start, first)), tuple(rejected))
             start += table.num_rows
 
     def _locate(self, start: int) -> Callable[[int], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from steepest.data.lags import Lags
 from steepest.diagnosis.descent_rules import (
     dead_units,
     diverged,
@@ -97,9 +98,10 @@ def class_never_predicted(evidence: Evidence) -> Finding | None:
 
 
 def leaking_column(evidence: Evidence) -> Finding | None:
-    """One column alone predicts nearly everything."""
+    """One column alone predicts nearly everything, and is no lag, which was known before."""
     columns = evidence.get("columns") or {}
-    alone = [name for name, skill in columns.items() if skill >= ALONE]
+    lags = Lags(get(evidence, "settings", "lags") or {}).named
+    alone = [name for name, skill in columns.items() if skill >= ALONE and name not in lags]
     if len(columns) < 2 or not alone:
         return None
     named = ", ".join(f"{name!r} {columns[name]:.1%}" for name in alone[:5])

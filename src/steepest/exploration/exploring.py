@@ -21,6 +21,7 @@ from steepest import tasks
 from steepest.data.column import Column
 from steepest.data.columns import Plan
 from steepest.data.deciding import decide
+from steepest.data.lags import check_lags, lags_in, unlagged
 from steepest.data.learning import Learner
 from steepest.data.order import generator, permutation
 from steepest.data.prefetch import prefetch
@@ -115,6 +116,7 @@ def explore(
     target: str,
     *,
     drop: Sequence[str] = (),
+    lags: Mapping[str, Sequence[int]] | None = None,
     max_rejected: float = 0.01,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
@@ -133,6 +135,8 @@ def explore(
         The column to predict; rows without it are counted and left out.
     drop
         Columns to leave out.
+    lags
+        Column -> how many rows before: its values there are looked at as further columns.
     max_rejected
         The greatest share of rows that may be unusable.
     seed
@@ -154,18 +158,21 @@ def explore(
     >>> [(each["finding"], each["where"]) for each in found.findings][:2]
     [('leaking_column', "column 'miles'"), ('leaking_column', "column 'km'")]
     """
+    wanted = {name: tuple(rows) for name, rows in (lags or {}).items()}
+    check_lags(wanted)
     source = open_source(data, drop, max_rejected=max_rejected)
     require_columns(source.schema.names, {target: "target"}, source.names)
     while True:
         try:
-            return _explore(Table(source, target), seed, seen)
+            found = lags_in(source.schema, wanted) if wanted else None
+            return _explore(Table(source, target, lags=found), seed, seen)
         except Reconsidered as surprise:
             say(f"{surprise}; what was read is read anew.")
-            source = surprise.source
+            source = unlagged(surprise.source)
 
 
 def _explore(table: Table, seed: int, seen: Seen) -> Exploration:
-    names = table.source.schema.names
+    names = table.lagged.schema.names
     learner, rejects, counted = Learner(names), Rejects(), Count()
     most = max(FEWEST_SAMPLED, min(SAMPLED, CELLS // len(names)))
     sample = RowSample(seed, EXPLORING, most)
@@ -185,6 +192,7 @@ def _explore(table: Table, seed: int, seen: Seen) -> Exploration:
             "files": list(table.source.names),
             "rows": counted.rows + rejects.count,
             "left_out": [each for each in left_out if each["rows"]],
+            "lags": [*table.lags.named] if table.lags else [],
         },
         "sample": {"rows": rows.num_rows, "of": sample.rows, "seed": seed},
     }

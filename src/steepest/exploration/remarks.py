@@ -96,7 +96,7 @@ def _infinite(record: Record) -> Findings:
 def _leaks(record: Record) -> Findings:
     target, score = record["target"]["name"], SCORES[record["target"]["score"]]
     for column in record["columns"]:
-        if (column["signal"] or 0.0) >= LEAK:
+        if (column["signal"] or 0.0) >= LEAK and column["name"] not in record["data"]["lags"]:
             yield _finding(
                 "leaking_column",
                 "warning",

@@ -38,7 +38,7 @@ def opened(settings: Settings, files: Sequence[str]) -> RowSource:
 
 def held_out(settings: Settings) -> dict[str, RowSource]:
     """Open the file of rows to judge by, if the settings name one."""
-    return {HELD_OUT: opened(settings, [settings.validation])} if isinstance(settings.validation, str) else {}
+    return {HELD_OUT: opened(settings, [settings.validation_file])} if settings.validation_file else {}
 
 
 def bring_rows(
