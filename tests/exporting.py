@@ -15,7 +15,7 @@ import pytest
 
 import real_data
 import steepest
-from steepest.prediction import predictions
+from steepest.prediction import open_rows, predictions
 from steepest.run import Run, Shape
 from steepest.training import NOT_JUDGED
 
@@ -123,5 +123,4 @@ def _drawn(shape: Shape, output_bias: tuple[float, ...], seed: int):
 
 def predicted(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """Return what ``steepest predict`` says."""
-    source = steepest.open_source(table, columns=list(run.plan.reads), max_rejected=0.0)
-    return pa.concat_tables(predictions(run, source)).to_pandas()
+    return pa.concat_tables(predictions(run, open_rows(run.plan, table))).to_pandas()

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporting import RUNS, fitted, predicted, run_of
+from real_data import demand
 from steepest import export
 from steepest.data.column import Column
 from steepest.data.columns import Plan
@@ -51,6 +52,14 @@ def test_onnxruntime_predicts_real_rows_as_the_run_does(name):
     run, table = run_of(name)
     model = export.to_onnx(run)
     onnx.checker.check_model(model, full_check=True)
+    assert_predicts(run, model, table)
+
+
+def test_lags_are_columns_of_the_inputs(tmp_path):
+    table = demand()
+    run = fitted(tmp_path, table, "value", lags={"value": (48, 336)}, drop=["date"])
+    model = export.to_onnx(run)
+    assert [each.name for each in model.graph.input] == ["value 48 rows before", "value 336 rows before"]
     assert_predicts(run, model, table)
 
 

@@ -13,7 +13,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_val_score
 
 from exporting import RUNS, fitted, predicted, run_of
+from real_data import demand
 from steepest import export
+from steepest.errors import SteepestError
 from steepest.sklearn import DescentClassifier, DescentRegressor
 
 
@@ -34,6 +36,12 @@ def test_an_estimator_predicts_real_rows_as_the_run_does(name):
         np.testing.assert_allclose(found, expected["prediction"], rtol=1e-5, atol=1e-5 * run.task.deviation)
     assert sorted(estimator.feature_names_in_) == sorted(rows.columns)
     assert estimator.loss_curve_ == run.epochs["loss"].tolist()
+
+
+def test_a_run_that_looks_back_is_refused(tmp_path):
+    run = fitted(tmp_path, demand().head(500), "value", lags={"value": (48,)})
+    with pytest.raises(SteepestError, match="looks back at the rows before; estimators"):
+        export.to_sklearn(run)
 
 
 def test_it_is_at_home_among_scikit_learns_own():

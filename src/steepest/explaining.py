@@ -179,7 +179,7 @@ def explain(
         raise SteepestError("Rows are numbered from 0.", hint="Ask for one or more, such as 0,5,10 or 0-9.")
     explainer = _Explainer(opened, label)
     names = os.fspath(data) if isinstance(data, os.PathLike) else data
-    source = open_rows(opened, names)
+    source = open_rows(opened.plan, names)
     return settled(source, lambda settled: _explained(explainer, settled, wanted))
 
 

@@ -138,13 +138,13 @@ def naive_forecasts(task: Task, plan: Plan, features: PackedRows) -> dict[str, F
     }
 
 
-def open_rows(run: Run, data: Any, *more: str) -> RowSource:
-    """Open the rows that a run's model is used on: the columns of its plan, lags among them, and more.
+def open_rows(plan: Plan, data: Any, *more: str) -> RowSource:
+    """Open the rows that a model is used on: the columns of its plan, lags among them, and more.
 
     Parameters
     ----------
-    run
-        The run.
+    plan
+        The column plan.
     data
         Whatever `steepest.open_source` takes; not a row of it may be unusable.
     more
@@ -155,7 +155,7 @@ def open_rows(run: Run, data: Any, *more: str) -> RowSource:
     SteepestError
         If they can't be read, or a column is missing.
     """
-    names, lags = list(dict.fromkeys([*more, *run.plan.reads])), run.plan.lags
+    names, lags = list(dict.fromkeys([*more, *plan.reads])), plan.lags
     if lags is None:
         return open_source(data, columns=names, max_rejected=0.0)
     return LaggedSource(open_source(data, columns=lags.reads(names), max_rejected=0.0), lags)
@@ -230,7 +230,7 @@ def evaluate_run(run: Run, patterns: Sequence[str]) -> dict[str, Any]:
         If the files can't be read, or have no such target.
     """
     task = run.task
-    source = open_rows(run, list(patterns), task.target)
+    source = open_rows(run.plan, list(patterns), task.target)
     count, sample, names, lacking = settled(source, lambda settled: _sampled(run, settled))
     outputs, targets, *naive = sample.parts()
     figures = figures_of(task, outputs, targets, dict(zip(names, naive, strict=True)))

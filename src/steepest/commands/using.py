@@ -37,7 +37,7 @@ def predict(
 
     check_ending(out)
     opened = open_model(run)
-    source = open_rows(opened, data)
+    source = open_rows(opened.plan, data)
     if out.resolve() in {Path(file).resolve() for file in source.names}:
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."

@@ -132,7 +132,7 @@ def to_sklearn(run: Run | str | Path) -> DescentClassifier | DescentRegressor:
     Raises
     ------
     SteepestError
-        If the run's model is a Keras model.
+        If the run's model is a Keras model, or looks back at the rows before by lags.
     """
     opened = _opened(run)
     from steepest.export.description import own_shape

@@ -18,10 +18,10 @@ from steepest.data.maps import MAPS
 from steepest.data.packed import PackedRows, packed_rows
 from steepest.data.padded import Padded, Placed, longest, taken
 from steepest.data.rows import RowSource, settled
-from steepest.data.source import open_source
 from steepest.data.sparse import TEXTS
 from steepest.data.summary import numbers_of, plain_values
 from steepest.importance import groups_of
+from steepest.prediction import open_rows
 
 FEATURES = "features"
 """The input that takes the dense features."""
@@ -210,4 +210,4 @@ def _table(plan: Plan, data: Any) -> pa.Table:
     def whole(source: RowSource) -> pa.Table:
         return pa.concat_tables(stretch.rows for stretch in source.stretches())
 
-    return settled(open_source(data, columns=list(plan.reads), max_rejected=0.0), whole)
+    return settled(open_rows(plan, data), whole)

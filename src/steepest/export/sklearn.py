@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from steepest.errors import SteepestError
 from steepest.run import Run, Shape
 from steepest.settings import Settings, read_settings
 from steepest.sklearn import DescentClassifier, DescentRegressor
@@ -19,6 +20,11 @@ Estimator = DescentClassifier | DescentRegressor
 
 def estimator(run: Run, shape: Shape) -> Estimator:
     """Return the estimator: see `steepest.export.to_sklearn`."""
+    if run.plan.lags is not None and run.plan.lags.columns:
+        raise SteepestError(
+            f"The run {run.name} looks back at the rows before; estimators see each row by itself.",
+            hint="Predict with steepest predict; ONNX and Keras take lags as columns.",
+        )
     task = run.task
     settings = replace(Settings(), **read_settings(str(run.path / "settings.toml")))
     made = DescentClassifier() if task.labels else DescentRegressor()
@@ -49,8 +55,7 @@ def _parameters(settings: Settings, task: Task, known: dict[str, Any]) -> dict[s
         found["hidden"] = ()
     if settings.patience is None:
         del found["patience"]
-    share = settings.validation
-    if isinstance(share, str) or not 0 < share < 1:
+    if isinstance(settings.validation, str) or not settings.validation:
         del found["validation"]
     if settings.class_weight not in (None, "balanced"):
         weights = class_weights(task, settings.class_weight)
