@@ -167,6 +167,13 @@ def fit(
     checkpoint_every: Annotated[
         float, option("Seconds between two checkpoints (default: 60).", metavar="SECONDS")
     ] = DEFAULT.checkpoint_every,
+    log: Annotated[
+        list[str] | None,
+        option(
+            "Log the descent: FILE.jsonl, tensorboard:FOLDER, mlflow:FOLDER or mlflow:URI; may be repeated.",
+            metavar="LOG",
+        ),
+    ] = None,
     from_: Annotated[
         str | None,
         option("Go on from a complete run: more epochs, other rates or other data.", "--from", metavar="RUN"),
@@ -211,7 +218,7 @@ def fit(
     from steepest import terminal
     from steepest.settings import combine
 
-    lists = {"data": tuple(data or ()), "drop": tuple(drop or ())}
+    lists = {"data": tuple(data or ()), "drop": tuple(drop or ()), "log": tuple(log or ())}
     values = {
         **locals(),
         **lists,
