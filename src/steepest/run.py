@@ -159,7 +159,7 @@ class Run:
         """Every epoch's figures."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "history.csv")
+        return pd.read_csv(self.path / "history.csv", float_precision="round_trip")
 
     def _part(self, name: str, make: Callable[[Any], Made]) -> Made:
         """Return what is made of a JSON file; whatever goes wrong, the file is to blame."""
