@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from interruptions import StopsAfter
-from logged import EPOCHS, STEPS, TIMES, WINDOWS, KeepsCheckpoint, descend, put_back, short_windows
 
 import steepest
 from expecting import fails
+from interruptions import StopsAfter
+from logged import EPOCHS, STEPS, TIMES, WINDOWS, KeepsCheckpoint, descend, put_back, short_windows
 from steepest.loggers import JsonLines
 from steepest.loggers.logger import kept
 from steepest.loggers.named import loggers_of
@@ -99,7 +99,7 @@ def test_a_descent_that_diverges_is_valid_json(cancer, tmp_path):
     assert pd.concat(sees.steps)["step"].tolist() == [*range(1, result.steps + 1)], "not beyond it"
 
     def bad(parameters, batch):
-        return jnp.log(-batch["x"][:, 0] ** 2)
+        return jnp.log(-(batch["x"][:, 0] ** 2))
 
     descend(cancer, [JsonLines(log)], metrics={"bad": bad})
     assert lines_of(log)[-2]["validation_bad"] is None
@@ -204,7 +204,9 @@ def test_a_log_that_cannot_be_written_any_more_does_not_end_the_descent(cancer, 
 # What --log names
 
 
-@pytest.mark.parametrize("log", ["tensorbord:logs", "tensorboard:", "tensorboard", "mlflow:", "descent.csv", ""])
+@pytest.mark.parametrize(
+    "log", ["tensorbord:logs", "tensorboard:", "tensorboard", "mlflow:", "descent.csv", ""]
+)
 def test_what_is_no_log_is_refused(log):
     with fails(f"{log!r} is no log. A log is FILE.jsonl, tensorboard:FOLDER, mlflow:FOLDER or mlflow:URI."):
         steepest.fit("none.csv", "y", log=(log,))
@@ -264,19 +266,29 @@ def test_the_driver_logs_each_epoch_once_though_workers_are_lost(tmp_path):
     for epoch in (3, 4):
         second.on_epoch_end(figures(epoch))
     tell(second)
-    descent = {"why_it_stopped": "the last epoch", "converged": False, "steps": 50, "seconds": 1.5, "failure": None}
+    descent = {
+        "why_it_stopped": "the last epoch",
+        "converged": False,
+        "steps": 50,
+        "seconds": 1.5,
+        "failure": None,
+    }
     listener.end(
         SimpleNamespace(
             name="runs/flights",
             epochs=pd.DataFrame(map(figures, range(1, 6))),
             steps=pd.DataFrame({"step": range(1, 51), "epoch": 1, "loss": 0.5}),
-            record={"descent": descent, "figures": {"validation": {"scores": {"auc": 0.75, "log_loss": None}}}},
+            record={
+                "descent": descent,
+                "figures": {"validation": {"scores": {"auc": 0.75, "log_loss": None}}},
+            },
             findings=[{"finding": "converged"}],
         )
     )
     events = events_of(log)
     assert events == ["begin", *["epoch"] * 3, "failed", "resume", *["epoch"] * 2, "end", "run"]
     assert epochs_of(log)["epoch"].tolist() == [1, 2, 3, 4, 5]
+    assert '"epoch": 1, "step": 10, "rows": 100' in log.read_text()
     begin, *_, end, run = lines_of(log)
     assert begin["settings"] == {"run": "runs/flights", "optimizer": "adam", "learning_rate": 0.5}
     assert (end["why_it_stopped"], end["steps"]) == ("the last epoch", 50)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from interruptions import StopsAfter
-from logged import EPOCHS, STEPS, WINDOWS, KeepsCheckpoint, descend, put_back, short_windows
 from mlflow.tracking import MlflowClient
 from sklearn.datasets import load_breast_cancer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import steepest
 from expecting import fails
+from interruptions import StopsAfter
+from logged import EPOCHS, STEPS, WINDOWS, KeepsCheckpoint, descend, put_back, short_windows
 from steepest import terminal, training
 from steepest.cli import main
 from steepest.loggers import MLflow
@@ -88,7 +88,9 @@ def test_a_descent_that_goes_on_goes_on_in_its_run(cancer, store, tmp_path, whol
     descend(cancer, [MLflow(store, experiment)], **asked, epochs=EPOCHS + 1)
     client, runs = runs_of(store, experiment)
     assert len(runs) == 2, "a run that was complete stays"
-    assert [step for step, _ in curve(client, runs[0], "loss")] == [*range(STEPS, STEPS * (EPOCHS + 2), STEPS)]
+    assert [step for step, _ in curve(client, runs[0], "loss")] == [
+        *range(STEPS, STEPS * (EPOCHS + 2), STEPS)
+    ]
 
 
 def test_after_a_kill_nothing_is_there_twice(cancer, store, tmp_path):
@@ -169,9 +171,10 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
                 raise KeyboardInterrupt
 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "command line")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(terminal, "Progress", Pressed)
-        main([*FIT, *LOGS, f"mlflow:{store}"])
+        with pytest.raises(SystemExit):
+            main([*FIT, *LOGS, f"mlflow:{store}"])
     _, (mlflow,) = runs_of(store, "command line")
     assert mlflow.info.status == "KILLED"
     main(["resume", "run"])
@@ -182,8 +185,10 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
     assert [line["event"] for line in lines if line["event"] != "epoch"] == [
         "begin", "interrupted", "resume", "end", "run",
     ]  # fmt: skip
-    assert pd.DataFrame(epochs)[[*run.epochs]].drop(columns=["seconds", "rows_per_second"]).equals(
-        run.epochs.drop(columns=["seconds", "rows_per_second"])
+    assert (
+        pd.DataFrame(epochs)[[*run.epochs]]
+        .drop(columns=["seconds", "rows_per_second"])
+        .equals(run.epochs.drop(columns=["seconds", "rows_per_second"]))
     )
     assert begin["settings"]["run"] == complete["run"] == "run"
     assert begin["settings"]["data"] == ["rows.csv"]
@@ -202,7 +207,11 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
     assert curve(client, mlflow, "loss") == [*zip(run.epochs["step"], run.epochs["loss"], strict=True)]
     artifacts = {each.path for each in client.list_artifacts(mlflow.info.run_id)}
     assert artifacts == {"report.html", "settings.toml", "findings.json"}
-    assert read_settings("run/settings.toml")["log"] == ("descent.jsonl", "tensorboard:events", f"mlflow:{store}")
+    assert read_settings("run/settings.toml")["log"] == (
+        "descent.jsonl",
+        "tensorboard:events",
+        f"mlflow:{store}",
+    )
 
     main([*FIT[:-1], "unlogged"])
     for name in ("model.safetensors", "history.parquet", "columns.json", "model.json"):

@@ -5,12 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from interruptions import StopsAfter
-from logged import EPOCHS, STEPS, WINDOWS, KeepsCheckpoint, data_of, descend, objective, put_back, short_windows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import steepest
 from expecting import fails
+from interruptions import StopsAfter
+from logged import (
+    EPOCHS,
+    STEPS,
+    WINDOWS,
+    KeepsCheckpoint,
+    data_of,
+    descend,
+    objective,
+    put_back,
+    short_windows,
+)
 from steepest.loggers import TensorBoard
 
 

@@ -95,8 +95,7 @@ class Progress(Callback):
 
     def on_resume(self, epochs: Sequence[Figures], step: int, setbacks: int) -> None:
         """Remember where the descent goes on."""
-        plain = [{name: float(value) for name, value in figures.items()} for figures in epochs]
-        self._last["resume"] = {"epochs": plain[-MOST:], "step": step, "setbacks": setbacks}
+        self._last["resume"] = {"epochs": [*map(_plain, epochs[-MOST:])], "step": step, "setbacks": setbacks}
 
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Remember how much there is to do."""
@@ -111,7 +110,7 @@ class Progress(Callback):
     def on_epoch_end(self, figures: dict[str, float]) -> None:
         """Remember an epoch's figures."""
         self.count += 1
-        self._add("epoch_end", figures={name: float(value) for name, value in figures.items()})
+        self._add("epoch_end", figures=_plain(figures))
 
     def on_setback(self, setback: Setback) -> None:
         """Remember that the descent goes back."""
@@ -125,6 +124,11 @@ class Progress(Callback):
     def on_descent_end(self, result: Any) -> None:  # noqa: ARG002
         """Count that the descent is over."""
         self.count, self.doing, self._descends = self.count + 1, "judging the model", False
+
+
+def _plain(figures: Figures) -> Figures:
+    """Return an epoch's figures as numbers of Python."""
+    return {name: value if isinstance(value, int) else float(value) for name, value in figures.items()}
 
 
 class Mirror:

@@ -90,7 +90,7 @@ class Listener:
         """Pass on what nobody heard of the descent, the steps among it, and that the run is complete."""
         for figures in run.epochs.to_dict("records"):
             if int(figures["epoch"]) not in self._epochs:
-                self._notify("epoch_end", figures={str(name): float(each) for name, each in figures.items()})
+                self._notify("epoch_end", figures=figures)
         steps = run.steps
         if len(steps):
             names = [name for name in Steps._fields if name in steps and name != "epoch"]
