@@ -88,9 +88,9 @@ def told(rule: Optimizer, **given: Any) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from steepest.descent.optimizers import SGD
-    >>> told(SGD(0.1), epochs=3, patience=None)
-    {'optimizer': 'sgd', 'learning_rate': 0.1, 'schedule': 'constant', 'epochs': 3}
+    >>> from steepest.descent.optimizers import LBFGS
+    >>> told(LBFGS(), epochs=3, patience=None)["optimizer"], "patience" in told(LBFGS(), patience=None)
+    ('lbfgs', False)
     """
     rates = {f"schedule.{name}": value for name, value in rule.schedule.settings.items()}
     everything = {

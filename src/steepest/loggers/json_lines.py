@@ -50,9 +50,9 @@ class JsonLines(Logger):
     >>> import tempfile, pathlib, steepest
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     log = pathlib.Path(folder, "descent.jsonl")
-    ...     result = steepest.minimize(lambda p: (p - 3.0) ** 2, 0.0, callbacks=[JsonLines(log)], epochs=2)
+    ...     result = steepest.minimize(lambda p: (p - 3.0) ** 2, 0.0, callbacks=[JsonLines(log)])
     ...     [json.loads(line)["event"] for line in log.read_text().splitlines()]
-    ['begin', 'epoch', 'epoch', 'end']
+    ['begin', 'epoch', 'end']
     """
 
     def __init__(self, path: str | Path) -> None:
