@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import steepest
-from steepest import training
+from logged import without_a_diagnosis
 from steepest.loggers import JsonLines, TensorBoard
 
 BUILDER = """
@@ -30,7 +30,7 @@ class Stops(steepest.Callback):
 def test_a_keras_model_that_goes_on_logs_each_epoch_and_step_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
+    without_a_diagnosis(monkeypatch)
     Path("logged_builder.py").write_text(BUILDER)
     rows = load_breast_cancer(as_frame=True).frame
 

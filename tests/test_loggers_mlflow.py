@@ -15,8 +15,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import steepest
 from expecting import fails
 from interruptions import StopsAfter
-from logged import EPOCHS, STEPS, WINDOWS, KeepsCheckpoint, descend, put_back, short_windows
-from steepest import terminal, training
+from logged import (
+    EPOCHS,
+    STEPS,
+    WINDOWS,
+    KeepsCheckpoint,
+    descend,
+    put_back,
+    short_windows,
+    without_a_diagnosis,
+)
+from steepest import terminal
 from steepest.cli import main
 from steepest.loggers import MLflow
 from steepest.run import open_run
@@ -156,9 +165,9 @@ FIT = ("fit", "rows.csv", "--target", "benign", "--batch-size", "64", "--learnin
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with the tumours; the report, which takes long, is not drawn."""
+    """A folder with the tumours."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
+    without_a_diagnosis(monkeypatch)
     table = load_breast_cancer(as_frame=True).frame.rename(columns={"target": "benign"})
     table.to_csv("rows.csv", index=False)
     return tmp_path

@@ -13,7 +13,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.metrics import confusion_matrix, mean_squared_error
 
 import steepest
-from steepest import training
+from logged import without_a_diagnosis
 from steepest.cli import main
 from steepest.run import open_run
 
@@ -25,7 +25,7 @@ def runs(tmp_path_factory):
     """A model of two classes with rows held out, one of numbers without, and one whose descent diverged."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_write_report", lambda path, *_: path.write_text("drawn"))
+        without_a_diagnosis(patch)
         asked = {"batch_size": 64, "epochs": 3, "learning_rate": 0.1}
         cancer = load_breast_cancer(as_frame=True).frame
         cancer["held"] = np.arange(len(cancer)) % 4 == 0
