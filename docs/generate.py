@@ -15,6 +15,9 @@ HEAD = """# The command line
 
 Written by `docs/generate.py` from `steepest --help`; a test fails when it is stale.
 
+`steepest --install-completion` lets bash, zsh, fish or PowerShell complete commands, options, names such as
+those of optimizers, and runs; see [logging.md](logging.md#shell-completion).
+
 Every command ends with exit status 0 if all went well, 2 with one line on standard error for anything that
 you can put right, and 130 after Ctrl-C. Results go to standard output, words on the way to standard error.
 """
@@ -43,6 +46,9 @@ of it go to disk; those of files stay in the cache for further epochs and runs: 
 Rows that can't be used (too many fields, no number, bad encoding) are listed in `RUN/rejected.csv` with
 file, line and reason. More than `--max-rejected` of all rows are an error; 0 accepts none.
 
+`--log descent.jsonl`, `--log tensorboard:FOLDER` and `--log mlflow:FOLDER` log the descent while it goes on,
+and may be given together; [logging.md](logging.md) tells what they hold. No bit of the model depends on it.
+
 `--on spark --workers 8` descends on a cluster; the run is that of one machine, to rounding. What a fit on
 Spark needs, how it works and what it does about failures is said in [spark.md](spark.md).
 """,
@@ -62,6 +68,28 @@ other), of several the logit of the predicted one, of counts the logarithm; of n
 unit. For a linear model a contribution is weight times value, for all others integrated gradients; how far
 their sum is from the output is printed below each row. See
 [data.md](data.md#why-a-row-is-predicted-so).
+""",
+    "show": """\
+`--json` prints, as the last line, one object of valid JSON; numbers that are not finite are `null` or text.
+`fit` and `resume` print the same. `format` changes when a name gets another meaning; names may be added.
+
+| name | holds |
+|---|---|
+| `run`, `report` | where they are |
+| `format`, `steepest`, `created` | the format of the run, the version that made it, and when (UTC) |
+| `command`, `settings` | what makes the run again: the command line, and `settings.toml` as an object |
+| `data` | `files`, `rows`, `left_out` (a list of `reason` and `rows`), `fingerprints` |
+| `split` | `training_rows`, `validation_rows`, `how` |
+| `target` | `name`, `kind`, `labels`, `why`, `baseline` |
+| `model` | `name`, `features`, `parameters`, `hidden`, and what else is known of its layers |
+| `descent` | `loss`, `optimizer`, `learning_rate`, `schedule`, `batch_size`, `epochs`, `most_epochs`, \
+`steps`, `seed`, `why_it_stopped`, `converged`, `seconds`, `rows_per_second`, `setbacks`, and `failure`, \
+which is `null` if each step was finite |
+| `figures` | `training` and `validation`, each `null` or `rows`, `scores`, `baseline` (`what`, `scores`), \
+`notes` |
+| `notes`, `findings` | sentences; and `finding`, `severity`, `where`, `evidence`, `try` of each finding |
+| `seconds` | how long each part of the fit took |
+| `workers` | of a fit on Spark, what each worker had to do; else empty |
 """,
     "cache": """\
 The cache is `steepest` in your folder for caches, or the folder that `STEEPEST_CACHE` names. What it

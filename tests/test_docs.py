@@ -9,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import steepest
+from logged import without_a_diagnosis
+from steepest.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,3 +46,20 @@ def test_the_version_is_the_packages():
 def test_public_names_load():
     for name in steepest.__all__:
         assert getattr(steepest, name) is not None
+
+
+def test_the_settings_file_of_the_documentation_works(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "logging.md").read_text("utf-8")
+    (written,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    without_a_diagnosis(monkeypatch)
+    rows = [
+        f"{row},{row % 40},{row % 7},{'too small' if row % 3 else 'very fine'},{int(row % 3 > 0)}\n"
+        for row in range(400)
+    ]
+    Path("sales.csv").write_text("".join(["id,customer,price,note,returned\n", *rows]))
+    Path("returned.toml").write_text(written)
+    main(["fit", "sales.csv", "--settings", "returned.toml", "--epochs", "2", "--out", "run"])
+    settings = tomllib.loads(Path("run", "settings.toml").read_text("utf-8"))
+    assert settings.items() >= (tomllib.loads(written) | {"epochs": 2}).items()
+    assert len(Path("descent.jsonl").read_text().splitlines()) == 5

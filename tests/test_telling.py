@@ -47,7 +47,7 @@ def test_a_listener_hears_each_thing_once_and_all_of_it_again_in_the_next_attemp
     listener.hear(told(progress))
     progress.on_descent_begin(3, 200)
     progress.on_window_end(1, 200, 0.5)
-    progress.on_epoch_end({"loss": 0.5, "validation_loss": float("nan")})
+    progress.on_epoch_end({"epoch": 1, "loss": 0.5, "validation_loss": float("nan")})
     progress.say("The rate is 0.1.")
     listener.hear(told(progress))
     assert said == ["'late' is learned.", "The rate is 0.1."]

@@ -15,6 +15,7 @@ import numpy as np
 from steepest.data.gather import Converted, Gathered, Mapped, Sparse, is_gathered, mapped
 from steepest.data.pairs import Pairs, Strips, pairs_of
 from steepest.data.shared import Fetched, Shared
+from steepest.descent.optimizers import Optimizer
 from steepest.descent.stopping import Patience
 from steepest.descent.tables import Split
 from steepest.descent.validation import Validation
@@ -80,6 +81,28 @@ def shape_of_batch(data: Any, size: int) -> Any:
         return shaped
 
     return jax.tree.map(one, data)
+
+
+def told(rule: Optimizer, **given: Any) -> dict[str, Any]:
+    """Return what a descent was asked for, as plain JSON; what is no number or name is left out.
+
+    Examples
+    --------
+    >>> from steepest.descent.optimizers import LBFGS
+    >>> told(LBFGS(), epochs=3, patience=None)["optimizer"], "patience" in told(LBFGS(), patience=None)
+    ('lbfgs', False)
+    """
+    rates = {f"schedule.{name}": value for name, value in rule.schedule.settings.items()}
+    everything = {
+        "optimizer": rule.name,
+        **{f"optimizer.{name}": value for name, value in rule.settings.items()},
+        "clip_norm": rule.clip_norm,
+        "learning_rate": rates.pop("schedule.learning_rate", None),
+        "schedule": rule.schedule.name,
+        **rates,
+        **given,
+    }
+    return {name: value for name, value in everything.items() if isinstance(value, str | int | float)}
 
 
 def refuse_without(missing: str, **given: Any) -> None:

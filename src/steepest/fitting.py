@@ -10,6 +10,7 @@ from steepest import training
 from steepest.callbacks import Callback
 from steepest.data.rows import MEMORY
 from steepest.errors import SteepestError
+from steepest.loggers.named import loggers_of
 from steepest.run import Run
 from steepest.settings import HERE, Settings, checked, combine
 
@@ -87,7 +88,8 @@ def carry_out(
         As that does, or if Spark can't be used.
     """
     if settings.on == HERE:
-        return training.fit(settings, data, callbacks=callbacks, say=say, overwrite=overwrite)
+        everyone = [*callbacks, *loggers_of(settings.log)]
+        return training.fit(settings, data, callbacks=everyone, say=say, overwrite=overwrite)
     if data is not None:
         raise SteepestError(
             "Workers on Spark can't reach rows that are in this process's memory.",

@@ -33,9 +33,10 @@ from steepest.arguments import (
     refuse_without,
     row_count,
     strengths,
+    told,
     with_pairs,
 )
-from steepest.callbacks import Callback, notifier
+from steepest.callbacks import Callback, notifier, telling_of_failure
 from steepest.checkpoints import Checkpoints
 from steepest.compiling import compile_parts
 from steepest.descent import state as states
@@ -234,7 +235,10 @@ def minimize(  # noqa: PLR0913 - a front end's settings, each with its default
     standing, schedule = _place(standing, checkpoints, begin, feed.pace, rule.schedule)
     kept.offer(standing)
     notify, rows = notifier(callbacks), 0 if data is None else row_count(data)
-    notify("descent_begin", epochs=feed.pace.epochs, rows=rows)
+    _tell_beginning(notify, standing, feed.pace.epochs, rows, told(
+        rule, batch_size=batch_size, epochs=epochs, tolerance=tolerance, seed=seed, l1=l1, l2=l2,
+        patience=patience, on_divergence=on_divergence, checkpoint=checkpoint and str(checkpoint),
+    ))  # fmt: skip
     descent = Descent(
         program, constants, schedule, feed.pace, held_out.validation, stopping, notify=notify,
         checkpoint=kept.offer, fetch=feed.fetch,
@@ -284,6 +288,17 @@ def _place(
     return standing, later(schedule, int(standing.state.step) - standing.epoch * pace.steps_per_epoch)
 
 
+def _tell_beginning(
+    notify: Callable[..., None], standing: Standing, epochs: int, rows: int, settings: Mapping[str, Any]
+) -> None:
+    """Let callbacks know what begins, or goes on."""
+    notify("settings", settings=settings)
+    if standing.recorded:
+        written = standing.history.epochs[: standing.epoch]
+        notify("resume", epochs=written, step=standing.recorded, setbacks=len(standing.setbacks))
+    notify("descent_begin", epochs=epochs, rows=rows)
+
+
 def _facts(
     rule: Optimizer, constants: Constants, seed: int, tolerance: float, stopping: Patience | None
 ) -> dict[str, Any]:
@@ -322,9 +337,10 @@ def _descend(
     descent: Descent, standing: Standing, feed: feeding.Feed, checkpoints: Checkpoints | None
 ) -> Outcome:
     """Run the descent, and save where it stands in the end, also if it is interrupted."""
-    if feed.group is not None:
-        return _descend_together(feed.group, descent, standing, feed, checkpoints)
-    return _descend_alone(descent, standing, feed, checkpoints)
+    with telling_of_failure(descent.notify):
+        if feed.group is not None:
+            return _descend_together(feed.group, descent, standing, feed, checkpoints)
+        return _descend_alone(descent, standing, feed, checkpoints)
 
 
 def _descend_together(

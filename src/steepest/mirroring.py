@@ -7,18 +7,26 @@ import math
 import shutil
 import threading
 import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steepest.callbacks import Callback
 from steepest.errors import SteepestError
 from steepest.storage import Storage
 from steepest.unfinished import CHECKPOINTS, RATE
 
+if TYPE_CHECKING:
+    from steepest.descent.history import Figures
+    from steepest.descent.standing import Setback
+
 ATTEMPTS = "attempts"
 """The folder in the shared storage that has a folder for each attempt at a fit."""
 
+MOST = 1000
+"""Epochs that are told; so many do not end between two looks."""
 
 BUSY = 0.1
 """Seconds of processor time between two lines from which on a process computes, and does not wait."""
@@ -51,6 +59,8 @@ class Progress(Callback):
         self.said: list[str] = []
         self._descends, self._spent = False, time.process_time()
         self._last: dict[str, dict[str, Any]] = {}
+        self._each: deque[tuple[int, str, dict[str, Any]]] = deque(maxlen=MOST)
+        self._number = 0
 
     def say(self, text: str) -> None:
         """Keep a sentence for a person."""
@@ -69,13 +79,23 @@ class Progress(Callback):
         self._spent = spent
 
     def told(self) -> dict[str, Any]:
-        """Return the last call of each hook, by name, and all that was said, as plain JSON."""
-        return {"said": [*self.said], **self._last}
+        """Return the last call of each hook, epochs and setbacks, and all that was said, as plain JSON."""
+        return {"said": [*self.said], **self._last, "each": [*self._each]}
 
     def on_rows_seen(self, doing: str, rows: int, of: int | None) -> None:
         """Count a stretch of rows."""
         self.count, self.doing = self.count + 1, doing
         self._last["rows_seen"] = {"doing": doing, "rows": rows, "of": of}
+
+    def on_settings(self, settings: Mapping[str, Any]) -> None:
+        """Remember what was asked for, and what came of it, but not where this process keeps it."""
+        known = self._last.get("settings", {"settings": {}})["settings"]
+        told = {name: value for name, value in settings.items() if name not in ("run", "checkpoint")}
+        self._last["settings"] = {"settings": {**known, **told}}
+
+    def on_resume(self, epochs: Sequence[Figures], step: int, setbacks: int) -> None:
+        """Remember where the descent goes on."""
+        self._last["resume"] = {"epochs": [*map(_plain, epochs[-MOST:])], "step": step, "setbacks": setbacks}
 
     def on_descent_begin(self, epochs: int, rows: int) -> None:
         """Remember how much there is to do."""
@@ -90,11 +110,25 @@ class Progress(Callback):
     def on_epoch_end(self, figures: dict[str, float]) -> None:
         """Remember an epoch's figures."""
         self.count += 1
-        self._last["epoch_end"] = {"figures": {name: float(value) for name, value in figures.items()}}
+        self._add("epoch_end", figures=_plain(figures))
+
+    def on_setback(self, setback: Setback) -> None:
+        """Remember that the descent goes back."""
+        self.count += 1
+        self._add("setback", setback=[*setback])
+
+    def _add(self, event: str, **details: Any) -> None:
+        self._number += 1
+        self._each.append((self._number, event, details))
 
     def on_descent_end(self, result: Any) -> None:  # noqa: ARG002
         """Count that the descent is over."""
         self.count, self.doing, self._descends = self.count + 1, "judging the model", False
+
+
+def _plain(figures: Figures) -> Figures:
+    """Return an epoch's figures as numbers of Python."""
+    return {name: value if isinstance(value, int) else float(value) for name, value in figures.items()}
 
 
 class Mirror:

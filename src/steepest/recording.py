@@ -183,8 +183,8 @@ def command(settings: Settings) -> str:
         return _call(call, settings.target, given, but=("target", "model", "on"))
     for name, value in given.items():
         option = f"--{name.strip('_').replace('_', '-')}"
-        if name == "drop":
-            words += [word for column in value for word in (option, column)]
+        if name in ("drop", "log"):
+            words += [word for each in value for word in (option, each)]
         elif name == "kinds":
             words += [word for column, kind in value.items() for word in ("--kind", f"{column}={kind}")]
         elif name == "lags":

@@ -171,7 +171,21 @@ class Run:
         """Every epoch's figures."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "history.csv")
+        return pd.read_csv(self.path / "history.csv", float_precision="round_trip")
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What the report shows, as tables by name; those that the run has.
+
+        ``steps`` and ``epochs``; ``scores``, the baseline's beside them; ``findings``; ``columns``,
+        ``dropped`` columns and rows ``left_out``; ``importances`` and ``words``; ``rates`` that were tried;
+        ``setbacks``, ``workers``, ``seconds``; and of held-out rows, where there are any, else of training
+        rows, ``roc``, ``precision_recall``, ``calibration`` and ``confusion``, or ``residuals`` and
+        ``predicted_against_true``.
+        """
+        from steepest.run_tables import tables_of
+
+        return tables_of(self)
 
     def _part(self, name: str, make: Callable[[Any], Made]) -> Made:
         """Return what is made of a JSON file; whatever goes wrong, the file is to blame."""

@@ -110,6 +110,8 @@ class Settings:
         What the process may use, such as ``"4GB"``; ``None`` is a quarter of what is free.
     checkpoint_every
         Seconds between two checkpoints.
+    log
+        Where the descent is logged: see `steepest.loggers.named`.
     from_
         A complete run to go on from; what is not given otherwise is as it was there.
     seed
@@ -165,6 +167,7 @@ class Settings:
     local_steps: int = 1
     memory: str | None = None
     checkpoint_every: float = 60.0
+    log: tuple[str, ...] = ()
     from_: str | None = None
     seed: int = 0
     out: str | None = None
@@ -248,6 +251,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "data": (list, tuple),
     "hidden": (list, tuple),
     "drop": (list, tuple),
+    "log": (list, tuple),
     "cross": (list, tuple),
     "kinds": (dict,),
     "lags": (dict,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,7 +298,7 @@ def print_run(run: Run) -> None:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Return a run as one machine-readable object, without its curves."""
+    """Return a run as one machine-readable object, without its curves; see docs/command-line.md."""
     record = run.record
     figures = {
         part: None
@@ -305,22 +306,12 @@ def summary(run: Run) -> dict[str, Any]:
         else {name: found[name] for name in ("rows", "scores", "baseline", "notes")}
         for part, found in record["figures"].items()
     }
-    names = (
-        "steepest",
-        "created",
-        "command",
-        "data",
-        "split",
-        "target",
-        "model",
-        "descent",
-        "notes",
-        "findings",
-        "seconds",
-    )
+    names = ("format", "steepest", "created", "command", "data", "split", "target", "model", "descent")
     return {
         "run": run.name,
         "report": f"{run.name}/report.html",
-        **{name: record[name] for name in (*names, "workers") if name in record},
+        **{name: record[name] for name in (*names, "notes", "findings", "seconds")},
+        "settings": tomllib.loads(record["settings_toml"]),
+        "workers": record.get("workers", []),
         "figures": figures,
     }

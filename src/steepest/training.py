@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from steepest.callbacks import Callback, notifier
+from steepest.callbacks import Callback, notifier, telling_of_failure
 from steepest.continuing import Earlier, earlier
 from steepest.data.lags import check_lags
 from steepest.descent.losses import loss_by_name
@@ -32,7 +32,7 @@ from steepest.process_group import ProcessGroup
 from steepest.recording import record_of
 from steepest.run import Run, write_history, write_json, write_model
 from steepest.selection import check_select
-from steepest.settings import AUTO, Settings
+from steepest.settings import AUTO, Settings, settings_to_json
 from steepest.trained import MODELS, DivergenceError, Trained, trained_by
 from steepest.unfinished import (
     CHECKPOINTS,
@@ -108,6 +108,7 @@ def fit(
     folder = folder_of(settings)
     check_out(folder, settings, overwrite)
     notify = notifier(callbacks)
+    notify("settings", settings={"run": named(settings, folder), **settings_to_json(told or settings)})
 
     def seen(doing: str, rows: int, of: int | None) -> None:
         notify("rows_seen", doing=doing, rows=rows, of=of)
@@ -122,6 +123,7 @@ def fit(
         say(from_.says)
     threading.Thread(target=_import_ahead, daemon=True).start()
     with (
+        telling_of_failure(notify),
         in_the_making(folder, settings, prepared.key, overwrite) as work,
         interruptible(named(settings, folder), partial(holds_checkpoint, work), say),
     ):
@@ -143,6 +145,7 @@ def fit(
         _write_report(work / "report.html", record, trained)
         write_json(work / "record.json", record)
     run = kept(settings, folder)
+    notify("run_end", run=run)
     if trained.failure:
         raise _diverged(trained, (told or settings).out or run.name)
     return run

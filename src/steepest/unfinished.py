@@ -37,7 +37,7 @@ SETTINGS, BEGUN, LOCK, RATE = "settings.toml", "begun.json", "lock", "learning_r
 BARE = {BEGUN, LOCK, CHECKPOINTS, *(f".{name}" for name in (SETTINGS, BEGUN, CHECKPOINTS))}
 """What a folder may have that a process was killed in before it had settings, or while it was removed."""
 
-MAY_DIFFER = ("out", "memory", "checkpoint_every", *OF_SPARK)
+MAY_DIFFER = ("out", "memory", "checkpoint_every", "log", *OF_SPARK)
 """Settings that do not change what a run ends with."""
 
 

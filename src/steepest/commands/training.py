@@ -7,12 +7,26 @@ from typing import Annotated
 
 import typer
 
+from steepest.commands.completing import (
+    ACTIVATIONS,
+    LOGS,
+    LOSSES,
+    MODELS,
+    ON_DIVERGENCE,
+    OPTIMIZERS,
+    PLACES,
+    SCHEDULES,
+    InterruptedRun,
+    RunFolder,
+    among,
+    choice,
+    runs,
+)
 from steepest.commands.words import (
     DEFAULT,
     INTERRUPTED,
     Debug,
     Json,
-    RunFolder,
     app,
     batch_size_of,
     hidden_units,
@@ -40,46 +54,43 @@ def fit(
         str | None, option("The run's folder, or its URL on HDFS (default: runs/NAME OF THE DATA).")
     ] = None,
     model: Annotated[
-        str, option("linear, mlp, or module:function that builds a Keras model (default: linear).")
+        str,
+        option(
+            "linear, mlp, or module:function that builds a Keras model (default: linear).",
+            autocompletion=among(*MODELS),
+        ),
     ] = DEFAULT.model,
     hidden: Annotated[
         str, option("Units of the mlp's hidden layers (default: 64,32).", parser=hidden_units, metavar="N,N")
     ] = ",".join(map(str, DEFAULT.hidden)),
-    activation: Annotated[str, option("relu, tanh or gelu (default: relu).")] = DEFAULT.activation,
+    activation: Annotated[str, choice("{} (default: relu).", ACTIVATIONS)] = DEFAULT.activation,
     dropout: Annotated[
         float, option("Share of hidden units that a step leaves out (default: 0).")
     ] = DEFAULT.dropout,
     embedding: Annotated[
         int, option("Numbers that stand for each sparse feature in the mlp (default: 8).", min=1)
     ] = DEFAULT.embedding,
-    loss: Annotated[
-        str | None,
-        option(
-            "mean_squared_error, mean_absolute_error, huber, quantile, poisson, binary_cross_entropy, "
-            "categorical_cross_entropy or hinge (default: by the target's type)."
-        ),
-    ] = None,
-    optimizer: Annotated[
-        str, option("sgd, momentum, nesterov, adagrad, rmsprop, adam or adamw (default: adam).")
-    ] = DEFAULT.optimizer,
+    loss: Annotated[str | None, choice("{} (default: by the target's type).", LOSSES)] = None,
+    optimizer: Annotated[str, choice("{} (default: adam).", OPTIMIZERS)] = DEFAULT.optimizer,
     learning_rate: Annotated[
         str,
         option(
             "The (highest) rate, or auto, which finds it (default: auto).",
             parser=rate_of,
             metavar="RATE|auto",
+            autocompletion=among("auto"),
         ),
     ] = str(DEFAULT.learning_rate),
     clip_norm: Annotated[float | None, option("Scale larger gradients down to this norm.")] = None,
-    schedule: Annotated[
+    schedule: Annotated[str, choice("{} (default: constant).", SCHEDULES)] = DEFAULT.schedule,
+    batch_size: Annotated[
         str,
         option(
-            "constant, step, exponential, inverse_time, polynomial, cosine, cosine_restarts, one_cycle or "
-            "reduce_on_plateau (default: constant)."
+            "Rows of a step, or all (default: 32).",
+            parser=batch_size_of,
+            metavar="N|all",
+            autocompletion=among("all"),
         ),
-    ] = DEFAULT.schedule,
-    batch_size: Annotated[
-        str, option("Rows of a step, or all (default: 32).", parser=batch_size_of, metavar="N|all")
     ] = str(DEFAULT.batch_size),
     epochs: Annotated[
         int | None, option("The most epochs (default: 10, or as many as 5,000 steps take, up to 500).")
@@ -104,7 +115,10 @@ def fit(
     split_by: Annotated[str | None, option("Hold whole values of this column out.", metavar="COLUMN")] = None,
     weights: Annotated[str | None, option("A column of row weights.", metavar="COLUMN")] = None,
     class_weight: Annotated[
-        str | None, option("balanced, or LABEL=WEIGHT,LABEL=WEIGHT.", metavar="WEIGHTS")
+        str | None,
+        option(
+            "balanced, or LABEL=WEIGHT,LABEL=WEIGHT.", metavar="WEIGHTS", autocompletion=among("balanced")
+        ),
     ] = None,
     seed: Annotated[int, option("Decides every random draw (default: 0).", min=0)] = DEFAULT.seed,
     drop: Annotated[
@@ -123,6 +137,7 @@ def fit(
             "Learn from the K columns that tell most, or from as few as tell as much (default: all).",
             parser=selection_of,
             metavar="K|auto",
+            autocompletion=among("auto"),
         ),
     ] = None,
     kinds: Annotated[
@@ -166,7 +181,10 @@ def fit(
     ] = DEFAULT.curvature,
     on_divergence: Annotated[
         str,
-        option("At a step that is not finite: stop, or back-off to a third of the rate (default: stop)."),
+        option(
+            "At a step that is not finite: stop, or back-off to a third of the rate (default: stop).",
+            autocompletion=among(*ON_DIVERGENCE),
+        ),
     ] = DEFAULT.on_divergence,
     memory: Annotated[
         str | None, option("What to use at most (default: a quarter of what is free).", metavar="SIZE")
@@ -174,9 +192,22 @@ def fit(
     checkpoint_every: Annotated[
         float, option("Seconds between two checkpoints (default: 60).", metavar="SECONDS")
     ] = DEFAULT.checkpoint_every,
+    log: Annotated[
+        list[str] | None,
+        option(
+            "Log the descent: FILE.jsonl, tensorboard:FOLDER, mlflow:FOLDER or mlflow:URI; may be repeated.",
+            metavar="LOG",
+            autocompletion=among(*LOGS),
+        ),
+    ] = None,
     from_: Annotated[
         str | None,
-        option("Go on from a complete run: more epochs, other rates or other data.", "--from", metavar="RUN"),
+        option(
+            "Go on from a complete run: more epochs, other rates or other data.",
+            "--from",
+            metavar="RUN",
+            autocompletion=runs,
+        ),
     ] = None,
     settings: Annotated[
         str | None,
@@ -184,7 +215,7 @@ def fit(
             "Settings from a file, such as a run's settings.toml; options override it.", metavar="FILE.toml"
         ),
     ] = None,
-    on: Annotated[str, option("here, or spark (default: here).", metavar="PLACE")] = DEFAULT.on,
+    on: Annotated[str, choice("{} (default: here).", PLACES, metavar="PLACE")] = DEFAULT.on,
     workers: Annotated[
         int | None, option("On Spark: tasks that descend together; one for each free core at most.", min=1)
     ] = None,
@@ -219,7 +250,7 @@ def fit(
     from steepest.settings import combine
 
     values = locals()
-    values = {**values, **tables_of(values), "data": tuple(data or ())}
+    values = {**values, **tables_of(values), "data": tuple(data or ()), "log": tuple(log or ())}
     given = {name: values[name] for name in terminal.given_names(context) if name in Settings.__annotations__}
     if from_ is not None:
         given["from_"] = from_
@@ -227,7 +258,7 @@ def fit(
 
 
 @app.command()
-def resume(run: RunFolder, json_: Json = False, debug: Debug = False) -> None:
+def resume(run: InterruptedRun, json_: Json = False, debug: Debug = False) -> None:
     """Go on with an interrupted run; it ends with the bytes of one that was never interrupted."""
     from steepest.unfinished import interrupted
 

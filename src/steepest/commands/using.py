@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
+from steepest.commands.completing import RunFolder
 from steepest.commands.words import (
     Data,
     Debug,
     Json,
-    RunFolder,
     app,
     option,
     print_json,

@@ -12,7 +12,6 @@ from steepest.settings import AUTO, Settings
 
 app = typer.Typer(
     help="Gradient descent you can see, on data of any size.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -31,7 +30,6 @@ Data = Annotated[
     list[str],
     typer.Argument(help="CSV, Parquet, Arrow/Feather, JSON lines, svmlight; files, globs, folders or URLs."),
 ]
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its URL on HDFS.")]
 
 
 def hidden_units(text: str) -> tuple[int, ...]:

@@ -281,6 +281,9 @@ def _read(descent: Descent, window: _Handed, standing: Standing) -> tuple[Standi
         cause = cause_of(*_apart(descent, window.batches, state, int(counted[at]), rows), rows)
         loss, norm, rate = (float(each[at]) for each in (losses, norms, rates))
         failure = Failure(before + int(at) + 1, standing.epoch + 1, loss, norm, rate, rows[rows >= 0], cause)
+    taken = slice(wrong[0] + 1 if len(wrong) else None)
+    figures = {"loss": losses[taken], "gradient_norm": norms[taken], "learning_rate": rates[taken]}
+    descent.notify("steps_taken", first=before + 1, figures=figures)
     totals = totals._replace(
         loss=totals.loss + float(losses.astype(np.float64) @ weights[counted]),
         weight=totals.weight + float(weights.sum()),
@@ -311,6 +314,7 @@ def _end_epoch(descent: Descent, measured: Measured | None, standing: Standing, 
     totals, state, watched, best = standing.totals, standing.state, standing.watched, standing.best
     figures = {
         "epoch": standing.epoch + 1,
+        "step": standing.recorded,
         "rows": totals.rows,
         "loss": totals.loss / totals.weight,
         "learning_rate": totals.rate,

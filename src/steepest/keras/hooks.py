@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy.typing as npt
 from keras.src.callbacks.progbar_logger import ProgbarLogger
 from keras.src.utils.python_utils import is_default
 
@@ -15,6 +16,9 @@ TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 class Watches:
     """A callback that is one of these as well has some steps looked at: see `steepest.descent.watching`."""
+
+    def on_steps(self, first: int, losses: npt.NDArray[Any]) -> None:
+        """After some steps: the number of the first, from 1, and the loss of each."""
 
 
 def needs_each_batch(callbacks: Iterable[Any], hooks: tuple[str, ...] = BATCH_HOOKS) -> list[str]:

@@ -20,7 +20,7 @@ from keras.src.utils.python_utils import pythonify_logs
 from steepest.descent.watching import is_watched
 from steepest.errors import SteepestError
 from steepest.keras.failures import explain, first_not_finite, replay, scales_its_loss
-from steepest.keras.hooks import TEST_HOOKS, needs_each_batch
+from steepest.keras.hooks import TEST_HOOKS, Watches, needs_each_batch
 from steepest.keras.program import (
     Parts,
     Program,
@@ -197,7 +197,7 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
         state, record, last = _take(fit, state, _until_stop(fit, stretch), begin.epoch)
         logs = record.logs
         _hand_over(fit, state)
-        fit.steps.add(begin.epoch, np.asarray(record.losses))
+        _write_down(fit, begin.epoch, np.asarray(record.losses))
         fit.taken += len(record.losses)
         fit.unsaved += len(record.losses)
         callbacks.on_train_batch_end(last, logs)
@@ -208,6 +208,15 @@ def _train(fit: Fit, begin: Position) -> dict[str, Any]:
             f"There is no batch for epoch {begin.epoch + 1}.", hint="Is the generator used up?"
         )
     return _figures(model, "train_step", logs)
+
+
+def _write_down(fit: Fit, epoch: int, losses: np.ndarray) -> None:
+    """Write steps down, and tell who watches."""
+    first = len(fit.steps) + 1
+    fit.steps.add(epoch, losses)
+    for each in fit.callbacks.callbacks:
+        if isinstance(each, Watches):
+            each.on_steps(first, losses)
 
 
 def _until_stop(fit: Fit, stretch: Stretch) -> Stretch:

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import keras
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from steepest.callbacks import Callback, notifier
@@ -78,6 +79,7 @@ def train(
     rule = None if settings.patience is None else Patience(settings.patience, settings.monitor)
     stopping = early_stopping(rule)
     notes = _Notes(len(rows.target), epochs, settings.tolerance, rule, callbacks)
+    notes.notify("settings", settings=rule_of(model, settings, epochs * -(-len(rows.target) // size)))
     backup = keras.callbacks.BackupAndRestore(
         str(checkpoint), double_checkpoint=True, delete_checkpoint=False
     )
@@ -116,6 +118,7 @@ def train(
         if prepared.plan.layout.sparse
         else _descended(model, before, history, rows_of_epochs, size, len(rows.target), failure),
     )
+    notes.begin()
     notes.notify("descent_end", result=trained)
     return trained
 
@@ -201,20 +204,35 @@ class _Notes(keras.callbacks.Callback, Watches):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.rows, self.tolerance, self.rule, self.notify = rows, tolerance, rule, notifier(callbacks)
+        self.most, self.step, self.begun = epochs, 0, False
         self.epochs: list[dict[str, float]] = []
         self.watched = (math.inf, 0)
         self.converged = False
         self.why = ""
-        self.notify("descent_begin", epochs=epochs, rows=rows)
+
+    def begin(self) -> None:
+        """Tell once that the descent begins; what a backup remembers is known by then."""
+        if self.begun:
+            return
+        self.begun = True
+        if self.epochs:
+            self.notify("resume", epochs=self.epochs, step=int(self.epochs[-1]["step"]), setbacks=0)
+        self.notify("descent_begin", epochs=self.most, rows=self.rows)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.begin()
         self.began = time.perf_counter()
+
+    def on_steps(self, first: int, losses: npt.NDArray[Any]) -> None:
+        self.step = first + len(losses) - 1
+        self.notify("steps_taken", first=first, figures={"loss": losses})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         seconds = time.perf_counter() - self.began
         logs = dict(logs or {})
         figures = {
             "epoch": epoch + 1,
+            "step": self.step,
             "rows": self.rows,
             "loss": logs.pop("loss"),
             "learning_rate": float(np.asarray(self.model.optimizer.learning_rate)),

@@ -13,13 +13,14 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from steepest.callbacks import Callback
+from steepest.callbacks import Callback, telling_of_failure
 from steepest.continuing import earlier
 from steepest.copies import ROWS
 from steepest.data.cache import cache_folder, key_of
 from steepest.data.files import is_url, local_path
 from steepest.data.rows import SPARK, RowSource
 from steepest.errors import SteepestError
+from steepest.loggers.named import loggers_of
 from steepest.mirroring import ATTEMPTS
 from steepest.preparation import require_files
 from steepest.run import Run
@@ -85,7 +86,8 @@ def fit_frame(
     else:
         stage = stage_over(frame, names, schema, workers)
     data = json.dumps(found) if found else f"in {workers} parts"
-    return _fit(session, settings, stage, Listener((), say), overwrite, held_out(settings), data)
+    listener = Listener(loggers_of(settings.log), say)
+    return _fit(session, settings, stage, listener, overwrite, held_out(settings), data)
 
 
 def stage_over(
@@ -135,7 +137,8 @@ def fit_files(
     settings
         What to do; the rows are the files of ``settings.data``, in the order in which one machine reads them.
     callbacks
-        See `steepest.Callback`; they are told of the progress about once a second, and of no end.
+        See `steepest.Callback`; they are told of the progress about once a second, of steps when the run is
+        complete, and of no end of the descent.
     say, overwrite
         See `fit_frame`.
     """
@@ -143,7 +146,8 @@ def fit_files(
     check(settings)
     require_files(settings)
     sources = {ROWS: opened(settings, settings.data), **held_out(settings)}
-    return _fit(session, settings, _stage_of_files(session), Listener(callbacks, say), overwrite, sources)
+    listener = Listener([*callbacks, *loggers_of(settings.log)], say)
+    return _fit(session, settings, _stage_of_files(session), listener, overwrite, sources)
 
 
 def _stage_of_files(session: SparkSession, **what: Any) -> Stage:
@@ -180,12 +184,14 @@ def _fit(
     before = earlier(settings)
     folder = folder_of(settings)
     check_out(folder, settings, overwrite)
+    listener.ask(named(settings, folder), settings_to_json(settings))
     prints = [data, *(each.fingerprint() for each in sources.values())]
     storage = _shared(session, settings, folder, prints)
     storage.require_writable()
     settings, failure = replace(settings, out=named(settings, folder)), None
     holds = partial(goes_on, storage)
     with (
+        telling_of_failure(lambda _, error: listener.fail(error)),
         in_the_making(folder, settings, None, overwrite, holds) as work,
         interruptible(named(settings, folder), holds, listener.say),
     ):
@@ -205,9 +211,10 @@ def _fit(
         (work / RUN).rmdir()
         (work / SETTINGS).write_text(to_toml(settings), "utf-8")
     storage.remove("")
+    run = kept(settings, folder)
+    listener.end(run)
     if failure is not None:
         raise failure
-    run = kept(settings, folder)
     _tell_of_skew(run, listener.say)
     return run
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from steepest.callbacks import Callback, notifier
+from steepest.descent.history import Steps
+from steepest.descent.standing import Setback
 from steepest.errors import SteepestError
 from steepest.mirroring import progress_of
+from steepest.run import Run
 from steepest.storage import Storage
 
 LOOK = 1.0
@@ -25,7 +28,7 @@ class Listener:
     Parameters
     ----------
     callbacks
-        Are told how far the fit is; never that it ended.
+        Are told how far the fit is, and in the end of the run; never that the descent ended.
     say
         Is told the sentences.
 
@@ -42,10 +45,22 @@ class Listener:
         self._notify, self.say = notifier(callbacks), say
         self._heard: dict[str, Any] = {}
         self._said: set[str] = set()
+        self._asked: dict[str, Any] = {}
+        self._epochs: set[int] = set()
+        self._attempts = self._number = 0
+
+    def ask(self, run: str, settings: dict[str, Any]) -> None:
+        """Tell what was asked for."""
+        self._asked = {"run": run, **settings}
+        self._notify("settings", settings=self._asked)
 
     def begin(self, workers: int) -> None:
         """Expect another attempt, by so many workers."""
-        self._heard = {}
+        if self._attempts:
+            self.fail(SteepestError("A worker was lost.", hint="The fit is begun again."))
+            self._notify("settings", settings=self._asked)
+        self._attempts += 1
+        self._heard, self._number = {}, 0
         self._notify("rows_seen", doing=f"starting {workers} workers", rows=0, of=None)
 
     def seen(self, doing: str, rows: int, of: int | None) -> None:
@@ -58,11 +73,39 @@ class Listener:
             if text not in self._said:
                 self._said.add(text)
                 self.say(text)
-        for event in ("rows_seen", "descent_begin", "epoch_end", "window_end"):
-            details = told.get(event)
-            if details is not None and details != self._heard.get(event):
-                self._notify(event, **details)
+        for event in ("settings", "rows_seen", "resume", "descent_begin"):
+            self._pass_on(event, told)
+        for number, event, details in told.get("each", ()):
+            if number > self._number:
+                self._number = number
+                if event == "epoch_end":
+                    self._epochs.add(int(details["figures"]["epoch"]))
+                    self._notify(event, **details)
+                else:
+                    self._notify(event, setback=Setback(*details["setback"]))
+        self._pass_on("window_end", told)
         self._heard = told
+
+    def end(self, run: Run) -> None:
+        """Pass on what nobody heard of the descent, the steps among it, and that the run is complete."""
+        for figures in run.epochs.to_dict("records"):
+            if int(figures["epoch"]) not in self._epochs:
+                self._notify("epoch_end", figures=figures)
+        steps = run.steps
+        if len(steps):
+            names = [name for name in Steps._fields if name in steps and name != "epoch"]
+            figures = {name: steps[name].to_numpy() for name in names}
+            self._notify("steps_taken", first=int(steps["step"].iloc[0]), figures=figures)
+        self._notify("run_end", run=run)
+
+    def fail(self, error: BaseException) -> None:
+        """Tell of an error, or an interruption, that ended an attempt, or the fit."""
+        self._notify("failure", error=error)
+
+    def _pass_on(self, event: str, told: dict[str, Any]) -> None:
+        details = told.get(event)
+        if details is not None and details != self._heard.get(event):
+            self._notify(event, **details)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer.core
 from steepest.settings import OF_SPARK
 
 NOT_SHARED = (
-    *("context", "data", "out", "from_", "overwrite", "checkpoint_every", "json_", "debug"),
+    *("context", "data", "out", "from_", "overwrite", "checkpoint_every", "log", "json_", "debug"),
     *("on", *OF_SPARK),
 )
 """Parameters of ``fit`` that only make sense there, or that each command has for itself."""
