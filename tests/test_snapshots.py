@@ -49,6 +49,12 @@ def test_without_data_and_where_it_converges_early():
     np.testing.assert_allclose(places, 3 * (1 - 0.6**steps), rtol=1e-4, atol=1e-6)
 
 
+def test_as_many_as_there_are_places_are_all_of_them():
+    options = {"optimizer": SGD(0.1), "epochs": 10, "tolerance": 0, "snapshots": 11}
+    result = minimize(lambda p: 2 * (p - 3) ** 2, 0.0, **options)
+    assert result.path.steps.tolist() == list(range(11))
+
+
 def test_the_path_of_a_descent_that_backed_off_has_no_step_twice():
     result = minimize(
         objective, START, DATA, batch_size="all", epochs=90, optimizer=SGD(90.0), on_divergence="back-off",

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from steepest.exploration.exploring import explore as explore
     from steepest.fitting import fit as fit
     from steepest.minimization import minimize as minimize
+    from steepest.predicting import predict as predict
     from steepest.result import Result as Result
+    from steepest.run import Run as Run
+    from steepest.run import open_run as open_run
 
 __version__ = "0.1.0"
 
@@ -84,7 +87,10 @@ _WHERE = {
     "explore": "exploration.exploring",
     "fit": "fitting",
     "Result": "result",
+    "Run": "run",
+    "open_run": "run",
     "minimize": "minimization",
+    "predict": "predicting",
 }
 
 _MODULES = ("export", "losses", "models", "plot", "schedules")

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from steepest.diagnosis import plots
 from steepest.diagnosis.animation import animate as write_animation
 from steepest.diagnosis.landscape import Landscape, landscape, landscape_from_json
+from steepest.diagnosis.svg import style
 from steepest.errors import SteepestError
 from steepest.run import Run, open_run
 
@@ -49,6 +50,7 @@ __all__ = [
     "rate_against_loss",
     "residuals",
     "roc",
+    "style",
     "update_ratio",
 ]
 

@@ -74,7 +74,7 @@ class Snapshots:
         self._offered += 1
         if (self._offered - 1) % self._every:
             return
-        if len(self._kept) == self.most - 1:  # one place is for the end
+        if len(self._kept) == self.most:
             self._kept, self._every = self._kept[::2], 2 * self._every
             if (self._offered - 1) % self._every:
                 return
@@ -85,7 +85,10 @@ class Snapshots:
         if not self.most:
             return None
         last = min(end.recorded, taken)
-        kept = [each for each in self._kept if each[0] < last] + [(last, _shot(end)[1])]
+        kept = [each for each in self._kept if each[0] < last]
+        if len(kept) == self.most:  # one place is for the end
+            kept = kept[::2]
+        kept.append((last, _shot(end)[1]))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(parameters for _, parameters in kept))
         parameters = jax.tree.map(np.asarray, jax.vmap(unravel)(stacked))
         return Path(np.array([step for step, _ in kept]), parameters)
