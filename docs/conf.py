@@ -1,7 +1,8 @@
 """The site: every page here, the benchmarks and the changelog, and the reference from the docstrings.
 
-Written for ``sphinx-build --conf-dir docs . build/site``: the sources are those of the repository's root, so that links
-between pages are the same on the site and on a code host. Nothing is fetched, neither here nor by a reader.
+Written for ``sphinx-build --conf-dir docs . build/site``: the sources are those of the repository's root, so
+that links between pages are the same on the site and on a code host. Nothing is fetched, neither here nor by
+a reader.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def setup(app: Sphinx) -> None:
     app.connect("missing-reference", _as_it_stands)
 
 
-def _as_it_stands(app: Sphinx, env: Any, node: Element, text: Element) -> Element | None:
+def _as_it_stands(_app: Sphinx, _env: Any, node: Element, text: Element) -> Element | None:
     """Return a name without a link if there is such a thing; anything else is a warning, and that an error.
 
     Inner modules have no page here, and other packages' pages would have to be fetched to be known.
