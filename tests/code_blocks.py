@@ -54,13 +54,14 @@ NOT_RUN = {
     "venv-pack": "packs an environment",
     "hdfs": "Hadoop's own program",
     "spark-submit": "needs a cluster",
+    "vw": "Vowpal Wabbit comes with the benchmarks alone",
     "export": "sets what Spark's own programs read",
 }
 """Programs of others that a page may name, and why they are not run."""
 
 NUMBER = re.compile(r"\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 TIMING = re.compile(r"in [\d.]+ s \([\d,]+ rows/s\)")
-WINDOWS_TO_CTRL_C = 5
+WINDOWS_TO_CTRL_C = 3
 """A descent is interrupted where something of it has been saved."""
 
 
