@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-slow bench bench-spark hadoop lock clean
+.PHONY: demo test site test-slow bench bench-spark hadoop lock clean
 
 demo: $(INSTALLED)  ## train on the flights and write runs/demo/report.html
 	$(BIN)/python examples/flights.py data/flights.csv
@@ -15,6 +15,9 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/pytest --numprocesses 2 --ignore-glob '*/test_spark_*'
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 		$(wildcard tests/test_spark_*.py)  # a session begins in a fresh process, and once for a file
+
+site: $(INSTALLED)  ## build the documentation's site, build/site/index.html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet --conf-dir docs . build/site
 
 test-slow: $(INSTALLED)  ## the campaigns that take longer
 	$(BIN)/pytest -m slow --override-ini faulthandler_timeout=1800
@@ -45,4 +48,4 @@ lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
 		pyproject.toml requirements-build.in
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -111,9 +111,10 @@ def _command(name: str, command: Any) -> str:
     options = [each for each in command.params if each.param_type_name == "option"]
     words = " ".join(_argument(each) for each in arguments)
     required = "".join(f" {each.opts[0]}{_value(each)}" for each in options if each.required)
-    usage = f"    steepest {name} {words}{required} [OPTIONS]"
+    usage = " ".join(filter(None, ["steepest", name, words, required.strip(), "[OPTIONS]"]))
     prose = [PROSE[name]] if name in PROSE else []
-    lines = [f"## steepest {name}", "", command.help, "", usage, "", *prose, "| | |", "|---|---|"]
+    lines = [f"## steepest {name}", "", command.help, "", "```text", usage, "```", ""]
+    lines += [*prose, "| | |", "|---|---|"]
     lines += [f"| `{_argument(each)}` | {each.help or ''} |" for each in arguments]
     lines += [f"| `{'`, `'.join(each.opts)}{_value(each)}` | {each.help or ''} |" for each in options]
     return "\n".join([*lines, ""])

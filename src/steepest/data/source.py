@@ -44,7 +44,7 @@ def open_source(
     drop
         Names of columns to leave out; in files they are not even converted.
     columns
-        Names of the columns to read, all of which must be there; by default all but those of `drop`.
+        Names of the columns to read, all of which must be there; by default all but those of ``drop``.
     max_rejected
         The share of a text file's rows, and of the values in one of its columns, that may be unusable: broken
         lines, bytes that are not UTF-8, values that are not of their column's kind. With 0, each is an error.
