@@ -84,6 +84,7 @@ RUNS = {
         {
             "model": "mlp",
             "hidden": (8,),
+            "activation": "gelu",
             "kinds": {"words": "text", "tailnum": "category"},
             "minimum_count": 2,
         },

@@ -74,7 +74,9 @@ def test_its_parameters_are_the_settings_of_the_run(tmp_path):
 
 def test_coefficients_are_of_the_columns_as_given(tmp_path):
     table = load_diabetes(as_frame=True).frame
-    table = table.assign(old=table["age"] > 0, constant=1, target=table["target"] / 7)
+    table = table.assign(
+        old=table["age"] > 0, age=60 + 10 * table["age"], constant=1, target=table["target"] / 7
+    )
     run = fitted(tmp_path, table, "target", epochs=20)
     estimator = export.to_sklearn(run)
     rows = table[estimator.feature_names_in_]
