@@ -39,7 +39,8 @@ def run(rounds: int) -> Report:
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupShuffleSplit
 
-    from steepest.settings import Settings, combine
+    from steepest.combining import combine
+    from steepest.settings import Settings
     from steepest.training import fit
 
     data = write_flights()

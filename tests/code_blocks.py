@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 
 from steepest import terminal
 from steepest.cli import app, main
-from steepest.settings import read_settings
+from steepest.combining import read_settings
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,9 +21,10 @@ from safetensors.numpy import load_file
 from expecting import fails
 from steepest import Callback, checkpoints, preparation, terminal, training
 from steepest.cli import main
+from steepest.combining import read_settings
 from steepest.data import blocks
 from steepest.run import open_run
-from steepest.settings import Settings, read_settings
+from steepest.settings import Settings
 
 ROWS, EPOCHS = 300, 3
 WINDOW = 2000

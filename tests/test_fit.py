@@ -21,6 +21,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from steepest import networks, training
+from steepest.combining import combine
 from steepest.descent.losses import LOSSES
 from steepest.descent.optimizers import LINE_SEARCH, OPTIMIZERS
 from steepest.descent.schedules import SCHEDULES, schedule_by_name
@@ -28,7 +29,7 @@ from steepest.errors import SteepestError
 from steepest.prediction import predict
 from steepest.preparation import prepare
 from steepest.run import open_model, open_run
-from steepest.settings import Settings, combine
+from steepest.settings import Settings
 from steepest.tasks import LOSS_KINDS
 from whole_tables import read_table
 

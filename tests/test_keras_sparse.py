@@ -20,6 +20,7 @@ from expecting import fails
 from real_data import mails as real_mails
 from steepest import preparation
 from steepest.cli import main
+from steepest.combining import combine
 from steepest.data import cache
 from steepest.data.order import epoch_order
 from steepest.keras import SparseEmbedding
@@ -442,7 +443,10 @@ def test_two_arguments_without_defaults_take_sparse_columns():
     assert Settings(model="sparse_builders:deep").wishes == Settings().wishes
     assert not Settings(model="sparse_builders:optional").wishes.sparse
     with fails("asks for sparse features, which fits on Spark don't have"):
-        _ = Settings(model="sparse_builders:deep", on="spark", workers=2).wishes
+        combine(
+            None,
+            {"data": ("a.csv",), "target": "y", "model": "sparse_builders:deep", "on": "spark", "workers": 2},
+        )
 
 
 def test_an_input_that_there_is_not(mails, tmp_path):

@@ -20,6 +20,7 @@ from expecting import fails
 from interruptions import StopsAfter
 from steepest import tasks, training
 from steepest.cli import main
+from steepest.combining import combine
 from steepest.data import rows as rows_module
 from steepest.data import text
 from steepest.data.columns import plan_from_json
@@ -31,7 +32,7 @@ from steepest.diagnosis.model_rules import leaking_column
 from steepest.explaining import table_of
 from steepest.prediction import naive_forecasts, open_rows, predict, predictions
 from steepest.preparation import prepare
-from steepest.settings import Settings, combine
+from steepest.settings import Settings
 
 FIT = {"learning_rate": 0.05, "epochs": 2, "batch_size": 16, "loss": "mean_squared_error"}
 HOURS = 200

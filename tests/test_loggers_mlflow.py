@@ -27,9 +27,9 @@ from logged import (
 )
 from steepest import terminal
 from steepest.cli import main
+from steepest.combining import read_settings
 from steepest.loggers import MLflow
 from steepest.run import open_run
-from steepest.settings import read_settings
 
 
 @pytest.fixture(autouse=True)

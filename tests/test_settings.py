@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steepest import cli
+from steepest.combining import KINDS, combine, read_settings
 from steepest.commands import training
 from steepest.commands.words import columns_of, kinds_of, lags_of
 from steepest.errors import SteepestError
 from steepest.recording import command
-from steepest.settings import KINDS, NAMES, Settings, combine, read_settings, to_toml
+from steepest.settings import NAMES, Settings, to_toml
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 NAMES_OF_COLUMNS = st.text("abc é=:", min_size=1, max_size=5).filter(

@@ -38,7 +38,11 @@ def blocks_on_spark(page):
 
 
 def test_these_are_all():
-    assert {page for page in PAGES if blocks_on_spark(page)} >= {"README.md", "docs/spark.md", "docs/coming-from.md"}
+    assert {page for page in PAGES if blocks_on_spark(page)} >= {
+        "README.md",
+        "docs/spark.md",
+        "docs/coming-from.md",
+    }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_on_spark(page)])

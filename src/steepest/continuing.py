@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steepest.combining import read_settings
 from steepest.errors import SteepestError
 from steepest.passes import Known
 from steepest.run import Run, open_model
-from steepest.settings import NAMES, Settings, read_settings
+from steepest.settings import NAMES, Settings
 from steepest.unfinished import CHECKPOINTS, MAY_DIFFER
 
 AT_THE_SAME_RATES = ("constant", "reduce_on_plateau")

@@ -8,11 +8,12 @@ from typing import Any
 
 from steepest import training
 from steepest.callbacks import Callback
+from steepest.combining import checked, combine
 from steepest.data.rows import MEMORY
 from steepest.errors import SteepestError
 from steepest.loggers.named import loggers_of
 from steepest.run import Run
-from steepest.settings import HERE, Settings, checked, combine
+from steepest.settings import HERE, Settings
 
 
 def fit(

@@ -21,11 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from steepest.combining import read_settings
 from steepest.data.cache import cache_folder, key_of, to_disk
 from steepest.data.files import is_url
 from steepest.errors import SteepestError
 from steepest.run import Run, copy_of, is_run
-from steepest.settings import NAMES, OF_SPARK, Settings, read_settings, to_toml
+from steepest.settings import NAMES, OF_SPARK, Settings, to_toml
 from steepest.storage import storage_of
 
 ENDING = ".unfinished"

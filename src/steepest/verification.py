@@ -14,6 +14,7 @@ import numpy as np
 from steepest import networks
 from steepest.callbacks import Callback
 from steepest.checkpoints import contents
+from steepest.combining import read_settings
 from steepest.data.order import generator
 from steepest.descent.loop import Interrupted
 from steepest.errors import SteepestError
@@ -22,7 +23,7 @@ from steepest.preparation import prepare
 from steepest.prepared import Prepared
 from steepest.run import Run
 from steepest.sealed import Arrays
-from steepest.settings import Settings, read_settings
+from steepest.settings import Settings
 from steepest.trained import MODELS
 
 FEWEST_STEPS, FEWEST_WINDOWS = 300, 4

@@ -247,7 +247,7 @@ def fit(
 ) -> None:
     """Train a model on a table and write a run's folder with its report; go on if it was interrupted."""
     from steepest import terminal
-    from steepest.settings import combine
+    from steepest.combining import combine
 
     values = locals()
     values = {**values, **tables_of(values), "data": tuple(data or ()), "log": tuple(log or ())}

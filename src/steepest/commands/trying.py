@@ -136,8 +136,9 @@ def tune(
 def _settings(context: typer.Context, options: dict[str, Any], data: list[str]) -> Settings:
     """Return the settings that were given by fit's options; of a run, they override the run's own."""
     from steepest import terminal
+    from steepest.combining import combine
     from steepest.run import is_run
-    from steepest.settings import HERE, combine
+    from steepest.settings import HERE
 
     path, given = options["settings"], {"data": tuple(data)}
     if len(data) == 1 and is_run(Path(data[0])):

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from steepest.combining import read_settings
 from steepest.errors import SteepestError
 from steepest.run import Run, Shape
-from steepest.settings import Settings, read_settings
+from steepest.settings import Settings
 from steepest.sklearn import DescentClassifier, DescentRegressor
 from steepest.sklearn.inputs import Columns
 from steepest.sklearn.targets import Classes, Numeric

@@ -15,11 +15,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from steepest.combining import checked
 from steepest.data.split import RUN, rows_held_out
 from steepest.descent.losses import loss_by_name
 from steepest.prepared import Rows
 from steepest.run import Shape
-from steepest.settings import NAMES, Settings, checked
+from steepest.settings import NAMES, Settings
 from steepest.sklearn import checking
 from steepest.sklearn.descending import Descended, Memory, descend, outputs
 from steepest.sklearn.faults import InvalidError, value_errors

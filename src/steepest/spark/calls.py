@@ -9,9 +9,10 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as sql
 
+from steepest.combining import checked, combine
 from steepest.data.rows import SPARK
 from steepest.errors import SteepestError
-from steepest.settings import ON_SPARK, Settings, checked, combine
+from steepest.settings import ON_SPARK, Settings
 from steepest.spark.fitting import fit_frame
 from steepest.spark.frames import (
     FOLDS,

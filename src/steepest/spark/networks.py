@@ -16,6 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sql
 from pyspark.sql.types import ArrayType, BooleanType, DataType, IntegralType, NumericType
 
+from steepest.combining import combine
 from steepest.data.cache import key_of
 from steepest.data.rows import SPARK
 from steepest.errors import SteepestError
@@ -26,7 +27,7 @@ from steepest.keras.rows import rows_of
 from steepest.keras.shipping import pack
 from steepest.keras.stored import gist
 from steepest.keras.working import NETWORK
-from steepest.settings import ON_SPARK, Settings, combine, settings_to_json
+from steepest.settings import ON_SPARK, Settings, settings_to_json
 from steepest.spark.attempts import attempted
 from steepest.spark.checks import require_slots, require_spark
 from steepest.spark.fitting import goes_on, stage_over, storage_for

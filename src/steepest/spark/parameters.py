@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, get_args, get
 from pyspark.ml import Estimator
 from pyspark.ml.param import Param, Params, TypeConverters
 
+from steepest.combining import checked
 from steepest.errors import SteepestError, nearest
-from steepest.settings import Settings, checked
+from steepest.settings import Settings
 
 
 @dataclass(frozen=True)

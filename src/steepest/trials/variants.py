@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from steepest.combining import KINDS, checked
 from steepest.errors import SteepestError, nearest
-from steepest.settings import KINDS, NAMES, Settings, checked
+from steepest.settings import NAMES, Settings
 
 MAY_DIFFER = (
     *("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "clip_norm", "l1", "l2", "dropout"),
