@@ -25,7 +25,7 @@ from logged import (
     short_windows,
     without_a_diagnosis,
 )
-from steepest import terminal
+from steepest import SteepestError, terminal, training
 from steepest.cli import main
 from steepest.combining import read_settings
 from steepest.loggers import MLflow
@@ -87,7 +87,7 @@ def test_a_descent_that_goes_on_goes_on_in_its_run(cancer, store, tmp_path, whol
     experiment = f"going on after {windows}"
     logs, asked = MLflow(store, experiment), {"checkpoint": tmp_path / "checkpoint"}
     with pytest.raises(KeyboardInterrupt):
-        descend(cancer, [logs, StopsAfter(windows, KeyboardInterrupt())], **asked)
+        descend(cancer, [logs, StopsAfter(windows, KeyboardInterrupt())], **asked, epochs=9)
     _, (run,) = runs_of(store, experiment)
     assert run.info.status == "KILLED"
     descend(cancer, [MLflow(store, experiment)], **asked)
@@ -186,7 +186,7 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
             main([*FIT, *LOGS, f"mlflow:{store}"])
     _, (mlflow,) = runs_of(store, "command line")
     assert mlflow.info.status == "KILLED"
-    main(["resume", "run"])
+    main([*FIT, *LOGS, f"mlflow:{store}", "--log", "late.jsonl"])
     run = open_run("run")
     lines = [json.loads(line) for line in Path("descent.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if line["event"] == "epoch"]
@@ -199,6 +199,9 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
         .drop(columns=["seconds", "rows_per_second"])
         .equals(run.epochs.drop(columns=["seconds", "rows_per_second"]))
     )
+    late = [json.loads(line) for line in Path("late.jsonl").read_text().splitlines()]
+    assert late[0]["step"] > 0
+    assert [line["epoch"] for line in late if line["event"] == "epoch"] == [1, 2, 3, 4], "all that there were"
     assert begin["settings"]["run"] == complete["run"] == "run"
     assert begin["settings"]["data"] == ["rows.csv"]
     assert end["why_it_stopped"] == run.record["descent"]["why_it_stopped"]
@@ -216,15 +219,36 @@ def test_a_fit_that_is_interrupted_goes_on_in_all_its_logs(here, store, monkeypa
     assert curve(client, mlflow, "loss") == [*zip(run.epochs["step"], run.epochs["loss"], strict=True)]
     artifacts = {each.path for each in client.list_artifacts(mlflow.info.run_id)}
     assert artifacts == {"report.html", "settings.toml", "findings.json"}
-    assert read_settings("run/settings.toml")["log"] == (
-        "descent.jsonl",
-        "tensorboard:events",
-        f"mlflow:{store}",
-    )
+    assert read_settings("run/settings.toml")["log"][:2] == ("descent.jsonl", "tensorboard:events")
 
     main([*FIT[:-1], "unlogged"])
     for name in ("model.safetensors", "history.parquet", "columns.json", "model.json"):
         assert Path("run", name).read_bytes() == Path("unlogged", name).read_bytes(), name
+
+
+def test_a_run_that_is_resumed_goes_on_logging(here, monkeypatch):
+    class Pressed(terminal.Progress):
+        def on_epoch_end(self, figures):
+            if figures["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    def fails_to_judge(*_):
+        raise SteepestError("There is no judge.", hint="Find one.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(terminal, "Progress", Pressed)
+        with pytest.raises(SystemExit):
+            main([*FIT, "--log", "descent.jsonl"])
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_judge", fails_to_judge)
+        with pytest.raises(SystemExit):
+            main(["resume", "run"])
+    main(["resume", "run"])
+    events = [json.loads(line)["event"] for line in Path("descent.jsonl").read_text().splitlines()]
+    assert events.count("epoch") == 4
+    assert [each for each in events if each != "epoch"] == [
+        "begin", "interrupted", "resume", "end", "failed", "resume", "end", "run",
+    ]  # fmt: skip
 
 
 def test_a_fit_that_diverges_shows_it_in_mlflow(here, store, monkeypatch):
