@@ -50,7 +50,9 @@ def test_without_data_and_where_it_converges_early():
 
 
 def test_as_many_as_there_are_places_are_all_of_them():
-    result = minimize(lambda p: 2 * (p - 3) ** 2, 0.0, optimizer=SGD(0.1), epochs=10, tolerance=0, snapshots=11)
+    result = minimize(
+        lambda p: 2 * (p - 3) ** 2, 0.0, optimizer=SGD(0.1), epochs=10, tolerance=0, snapshots=11
+    )
     assert result.path.steps.tolist() == list(range(11))
 
 

@@ -51,4 +51,6 @@ def predict(run: Run | str | os.PathLike[str], data: Any) -> pd.DataFrame:
     opened = run if isinstance(run, Run) else open_model(os.fspath(run))
     names = os.fspath(data) if isinstance(data, os.PathLike) else data
     source = open_source(names, columns=opened.plan.reads, max_rejected=0.0)
-    return pa.concat_tables(settled(source, lambda rows: list(predictions(opened, rows)))).to_pandas()
+    tables = settled(source, lambda rows: list(predictions(opened, rows)))
+    predicted: pd.DataFrame = pa.concat_tables(tables).to_pandas()
+    return predicted
