@@ -91,6 +91,8 @@ def test_every_public_name_is_in_the_reference(site):
     names = {name for kind, found in known.items() if kind.startswith("py:") for name in found}
     modules = (steepest, steepest.keras, steepest.sklearn, steepest.spark, steepest.plot)
     wanted = {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
-    wanted |= {f"steepest.losses.{name}" for name in LOSSES} | {f"steepest.schedules.{name}" for name in SCHEDULES}
+    wanted |= {f"steepest.losses.{name}" for name in LOSSES} | {
+        f"steepest.schedules.{name}" for name in SCHEDULES
+    }
     on_pages_of_their_own = {f"steepest.{name}" for name in ("losses", "models", "plot", "schedules")}
     assert wanted - names - on_pages_of_their_own == set()
