@@ -38,6 +38,7 @@ exclude_patterns = [".*", "build", "data", "runs", "src", "tests"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["fieldlist"]
 
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False

@@ -5,8 +5,6 @@ Blocks that need Spark run in test_spark_code_blocks.py.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +17,6 @@ BUILT_BY_SPHINX = ("{toctree}", "{eval-rst}")
 
 GENERATED = "docs/command-line.md"
 """Its blocks are lines of usage; test_docs.py compares the page with the program."""
-
-OTHER_FIGURES = {"docs/learning-rate.md": "its figures are of 336,776 flights"}
-"""Pages whose commands run on less data than they tell of, and why."""
 
 OTHERS_OPTIONS = {
     "spark-submit": ("--archives", "--conf", "--py-files"),
@@ -46,6 +41,16 @@ def some_flights(rows=300):
     )
 
 
+def some_mails(rows=200):
+    draws = np.random.default_rng(0)
+    spam = draws.choice([0, 1], rows)
+    text = [
+        f"{'win money' if each else 'see you'} {draws.integers(9)}, dear reader of so many mails"
+        for each in spam
+    ]
+    return pd.DataFrame({"spam": spam, "text": text, "length": [len(each) for each in text]})
+
+
 def readme():
     sales = some_flights().assign(customer=np.arange(300) % 40).rename(columns={"late": "returned"})
     for name in ("sales-1.csv", "sales-2.csv", "sales.csv", "new.csv"):
@@ -60,25 +65,20 @@ def readme():
 
 
 def data():
-    for name in ("runs", "new.csv"):
-        some_flights().to_csv(name, index=False) if name.endswith("csv") else Path(name).mkdir()
+    some_flights().to_csv("new.csv", index=False)
     steepest.fit(some_flights(), "late", learning_rate=0.01, epochs=1, out="runs/returns")
     return {"frame": some_flights()}
 
 
-def flights_csv():
-    Path("data").mkdir()
-    for name in ("data/flights.csv", "flights.csv"):
-        some_flights().to_csv(name, index=False)
+def keras():
+    some_mails().to_csv("mails.csv", index=False)
+    some_flights().to_csv("flights.csv", index=False)
     return {}
 
 
 def coming_from():
-    draws = np.random.default_rng(0)
-    mails = pd.DataFrame({"spam": draws.choice([0, 1], 200)})
-    mails["text"] = [f"{'win money' if spam else 'see you'} {draws.integers(9)}" for spam in mails["spam"]]
     for name in ("train.csv", "new.csv"):
-        mails.to_csv(name, index=False)
+        some_mails().to_csv(name, index=False)
     return {}
 
 
@@ -86,14 +86,19 @@ PREPARED = {
     "docs/coming-from.md": coming_from,
     "README.md": readme,
     "docs/data.md": data,
-    "docs/keras.md": flights_csv,
-    "docs/learning-rate.md": flights_csv,
+    "docs/keras.md": keras,
 }
 """What a page finds in its folder, and its blocks in their namespace."""
 
-
-SHORTER = {"flights.csv --target late": "flights.csv --target late --epochs 2"}
-"""What stands in a block -> what is run in its place, because it takes long and tells no more."""
+SHORTER = {
+    "networks:build": "networks:build --learning-rate 0.01 --epochs 1",
+    "wide_and_deep:build": "wide_and_deep:build --learning-rate 0.01 --epochs 1",
+    "sales-*.csv --target returned": "sales-*.csv --target returned --learning-rate 0.01 --epochs 2",
+    'model="mlp", epochs=5': "epochs=1, learning_rate=0.01",
+    "hidden=(64,), early_stopping": "hidden=(64,), learning_rate=0.01, early_stopping",
+    "--kind text=words": "--kind text=words --learning-rate 0.1",
+}
+"""What stands in a block -> what is run in its place, because finding a rate takes long and tells no more."""
 
 
 def is_run_here(block):
@@ -108,9 +113,10 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     blocks = [block for block in blocks_of(page) if is_run_here(block)]
     with working_in(tmp_path):
-        runner = Page(PREPARED.get(page, dict)(), figures=page not in OTHER_FIGURES, swaps=SHORTER)
+        runner = Page(PREPARED.get(page, dict)(), SHORTER)
         for block in sorted(blocks, key=lambda block: not block.saved_as):
             runner.run(block)
+        assert {block.saved_as for block in blocks if block.saved_as} <= runner.used()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -13,13 +13,15 @@ from steepest.spark import DescentClassificationModel
 from test_code_blocks import is_run_here, some_flights
 
 SWAPS = {
-    "numWorkers=8": "numWorkers=1",
+    '"late", workers=8': '"late", workers=1, learning_rate=0.01',
+    "epochs=10, numWorkers=8": "epochs=1, numWorkers=1, learningRate=0.01",
     "workers=8": "workers=1",
+    "numWorkers=8": "numWorkers=1",
     "epochs=10,": "epochs=1,",
     "hdfs://namenode:9000/": "",
     "hdfs:///": "file:{folder}/",
 }
-"""What stands in a block -> what is run in its place: no cluster of eight, and no HDFS."""
+"""What stands in a block -> what is run in its place: no cluster of eight, no HDFS, no search for rates."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def test_every_block_runs(page, session, tmp_path):
         "DescentClassificationModel": DescentClassificationModel,
     }
     with working_in(tmp_path):
-        runner = Page(names, swaps={name: swap.format(folder=tmp_path) for name, swap in SWAPS.items()})
+        runner = Page(names, {name: swap.format(folder=tmp_path) for name, swap in SWAPS.items()})
         for block in blocks_on_spark(page):
             if "keras.layers" in block.text:
                 names["frame"] = frame_of_numbers(session)
