@@ -343,6 +343,8 @@ def test_bytes_are_the_same_from_files_from_memory_and_after_an_interruption(mon
     for other in others:
         assert other.plan == first.plan
         assert encoded(other) == encoded(first)
+    keys = {prepared("part-*.csv", lags=lags).key for lags in (LAGS, {"load": (1,)}, {})}
+    assert len(keys) == 3, "rows with other lags are not taken from the cache"
     asked = {"lags": LAGS, "checkpoint_every": 0.0, **FIT, "epochs": 4}
     with pytest.raises(KeyboardInterrupt):
         steepest.fit(
@@ -371,7 +373,8 @@ def test_the_last_rows_are_held_out_of_those_with_a_target():
     assert without.plan.lags is None
 
 
-def test_the_best_naive_forecast_is_the_baseline_and_others_are_told(capsys):
+def test_the_best_naive_forecast_is_the_baseline_and_others_are_told(monkeypatch, capsys):
+    monkeypatch.setattr(text, "BLOCK_BYTES", 700)
     frame = demand()
     run = steepest.fit(frame, "load", lags={"load": (12, 24), "warm": (1,)}, out="run", **FIT)
     found = run.record["figures"]["validation"]

@@ -42,21 +42,20 @@ def predict(
         raise SteepestError(
             f"{out} holds rows to predict; it is left as it is.", hint="Choose another --out."
         )
-    lacking: list[int] = []
 
-    def write(rows: RowSource) -> int:
-        lacking.clear()
-        return write_tables(predictions(opened, rows, lacking.append), out)
+    def write(rows: RowSource) -> tuple[int, int]:
+        without_past: list[int] = []
+        return write_tables(predictions(opened, rows, without_past.append), out), sum(without_past)
 
-    rows = settled(source, write)
-    if sum(lacking):
+    rows, lacking = settled(source, write)
+    if lacking:
         terminal.say(
-            f"{sum(lacking):,} rows lack a value to which lags look back; they were predicted as rows with "
+            f"{lacking:,} rows lack a value to which lags look back; they were predicted as rows with "
             "missing values are."
         )
     print(f"{rows:,} predictions -> {out}")
     if json_:
-        print_json({"run": str(run), "rows": rows, "out": str(out), "without_past": sum(lacking)})
+        print_json({"run": str(run), "rows": rows, "out": str(out), "without_past": lacking})
 
 
 @app.command()
