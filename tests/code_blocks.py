@@ -6,7 +6,7 @@ A block is a fence that names its language:
   before it says "save this as `NAME.py`", it becomes that file instead.
 - ``console``: lines after ``$`` are commands, what follows each is what they print. ``sh``: commands alone.
 - ``toml``: a settings file.
-- ``text``: nothing to run; on pages that are generated only.
+- ``text``: nothing to run; on the page that is generated, and what scripts printed on those of the examples.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ ONLY_PARSED = {
     "hdfs://": "test_hdfs.py runs commands on HDFS",
     "data/flights.csv": "336,776 flights; the tutorial runs such commands on small data",
     "sales.csv": "the start page repeats README.md",
+    "-completion": "writes into the reader's shell; test_completion.py tries it",
+    "runs/electricity": "test_examples_electricity.py predicts so",
 }
 """Commands with these words are read by the real parser, but not run, and why."""
 
@@ -56,6 +58,11 @@ NOT_RUN = {
     "spark-submit": "needs a cluster",
     "vw": "Vowpal Wabbit comes with the benchmarks alone",
     "export": "sets what Spark's own programs read",
+    "tensorboard": "serves pages",
+    "mlflow": "serves pages",
+    "apt-get": "fetches data",
+    "dpkg-deb": "unpacks data",
+    "npm": "fetches data",
 }
 """Programs of others that a page may name, and why they are not run."""
 
@@ -146,6 +153,7 @@ class Page:
 
     def _command(self, place: str, command: str, printed: str) -> None:
         words = shlex.split(command, comments=True)
+        is_python = words[0] in ("python", ".venv/bin/python")
         reasons = [reason for word, reason in ONLY_PARSED.items() if word in command]
         if words[0] == "steepest":
             parse(words[1:])
@@ -156,13 +164,13 @@ class Page:
                 )
         elif words[0] == "make":
             assert re.search(f"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE), command
-        elif words[0] == "python" and Path(words[1]).exists():
+        elif is_python and Path(words[1]).exists():
             runpy.run_path(words[1], run_name="__main__")
             self.ran.add(words[1])
-        elif words[0] == "python" and words[1] != "-m":
+        elif is_python and words[1] != "-m":
             assert (ROOT / words[1]).exists(), f"{place}: there is no {words[1]}"
         else:
-            assert words[0] in NOT_RUN or words[:2] == ["python", "-m"], f"{place}: {command}"
+            assert words[0] in NOT_RUN or is_python, f"{place}: {command}"
 
 
 def commands_of(text: str, *, prompted: bool) -> list[tuple[str, str]]:
@@ -185,7 +193,9 @@ def commands_of(text: str, *, prompted: bool) -> list[tuple[str, str]]:
 
 def parse(words: list[str]) -> None:
     """Read a command as the command line does, and stop there."""
-    if words[0] != "--help":
+    if words[0].startswith("--"):
+        assert words[0] in known_options()
+    else:
         command = typer.main.get_command(app).commands[words[0]]
         command.make_context(f"steepest {words[0]}", words[1:])
 
@@ -247,7 +257,8 @@ def options_named_in(page: str) -> set[str]:
 
 def known_options() -> set[str]:
     """Return every option of every command."""
-    commands = typer.main.get_command(app).commands.values()
+    group = typer.main.get_command(app)
+    commands = [group, *group.commands.values()]
     return {name for command in commands for option in command.params for name in option.opts} | {"--help"}
 
 
