@@ -19,7 +19,7 @@ GENERATED = "docs/command-line.md"
 """Its blocks are lines of usage; test_docs.py compares the page with the program."""
 
 EXAMPLES = "docs/examples/"
-"""Python there is a piece of a script, which test_examples.py compares and runs, and text what that prints."""
+"""Python there is a piece of a script, which test_examples.py compares and runs; text is what that prints."""
 
 OTHERS_OPTIONS = {
     "examples/fashion.py": ("--images",),
