@@ -41,13 +41,15 @@ def test_a_keras_model_that_goes_on_logs_each_epoch_and_step_once(tmp_path, monk
 
     with pytest.raises(KeyboardInterrupt):
         fit(Stops())
-    run = fit()
+    run = fit(JsonLines("late.jsonl"))
     lines = [json.loads(line) for line in Path("descent.jsonl").read_text().splitlines()]
     events, epochs = [each["event"] for each in lines], [each for each in lines if each["event"] == "epoch"]
     assert [each for each in events if each != "epoch"] == ["begin", "interrupted", "resume", "end", "run"]
     assert [each["epoch"] for each in epochs] == run.epochs["epoch"].tolist() == [1, 2, 3, 4]
     assert [each["step"] for each in epochs] == run.epochs["step"].tolist() == [8, 16, 24, 32]
     assert [each["validation_loss"] for each in epochs] == run.epochs["validation_loss"].tolist()
+    late = [json.loads(line) for line in Path("late.jsonl").read_text().splitlines()]
+    assert [each["epoch"] for each in late if each["event"] == "epoch"] == [1, 2, 3, 4]
     assert lines[0]["settings"]["learning_rate"] == pytest.approx(0.01)
     shown = EventAccumulator("events", {"scalars": 0}).Reload()
     assert [each.step for each in shown.Scalars("step/loss")] == run.steps["step"].tolist()

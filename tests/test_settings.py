@@ -40,6 +40,7 @@ SETTINGS = st.builds(
     validation=NUMBERS | st.just("last:0.1") | WORDS.map("{}.csv".format),
     split_by=st.none() | WORDS,
     drop=st.lists(WORDS, max_size=3).map(tuple),
+    log=st.lists(WORDS, max_size=2).map(tuple),
     select=st.none() | st.just("auto") | st.integers(1, 100),
     kinds=st.dictionaries(NAMES_OF_COLUMNS, st.sampled_from(["hashed", "text", "list", "list:|", "list:=,"])),
     cross=st.lists(
@@ -76,6 +77,7 @@ def test_the_recorded_command_is_what_the_command_line_reads(settings):
 AS_SETTING = {
     "data": lambda read: tuple(read or ()),
     "drop": lambda read: tuple(read or ()),
+    "log": lambda read: tuple(read or ()),
     "kinds": lambda read: kinds_of(read or []),
     "cross": lambda read: tuple(map(columns_of, read or [])),
     "lags": lambda read: lags_of(read or []),
