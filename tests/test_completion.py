@@ -46,7 +46,7 @@ def test_the_names_are_those_that_there_are():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("steepest e", ["explore", "evaluate", "explain"]),
+        ("steepest e", ["explore", "export", "evaluate", "explain"]),
         ("steepest fit rows.csv --pat", ["--patience"]),
         ("steepest fit --optimizer ada", ["adagrad", "adam", "adamw"]),
         ("steepest fit --schedule co", ["constant", "cosine", "cosine_restarts"]),
