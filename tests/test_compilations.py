@@ -136,6 +136,7 @@ def test_batch_sizes_are_one_program_of_different_shapes() -> None:
     assert programs() == before + 3
 
 
+@pytest.mark.slow
 def test_programs_are_forgotten_before_there_is_no_room_for_more(monkeypatch, tmp_path) -> None:
     def mapped() -> int:
         return len(room.MINE.read_text().splitlines())

@@ -183,6 +183,7 @@ def test_numbers_come_back_in_the_targets_own_unit(folder) -> None:
     )
 
 
+@pytest.mark.slow
 def test_counts_come_from_a_positive_output(folder) -> None:
     wanted = Settings(("diabetes.csv",), "target", model="builders:positive", learning_rate=0.001, out="run")
     run = fit(wanted)
@@ -192,6 +193,7 @@ def test_counts_come_from_a_positive_output(folder) -> None:
     assert not Path("other").exists()
 
 
+@pytest.mark.slow
 def test_weights_and_the_seed_decide(folder) -> None:
     def weights(out: str, **more) -> bytes:
         wanted = Settings(("cancer.csv",), "target", model="builders:network", epochs=1, learning_rate=0.01)

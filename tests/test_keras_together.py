@@ -190,6 +190,7 @@ def go_on_and_diverge(group, folder):
     (folder / "error").write_text(str(error.value))
 
 
+@pytest.mark.slow
 def test_a_fit_goes_on_from_a_backup_and_a_step_that_is_not_finite_is_explained_by_all(tmp_path):
     first, second = together("test_keras_together:go_on_and_diverge", 2, tmp_path)
     told = (first / "error").read_text()

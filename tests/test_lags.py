@@ -418,7 +418,7 @@ def test_a_column_can_be_learned_from_by_its_past_alone():
     later = frame.copy()
     later.loc[100:, "warm"] = 1e3
     was, now = (
-        pa.concat_tables(predictions(run, open_rows(run, each)))["prediction"].to_numpy()
+        pa.concat_tables(predictions(run, open_rows(run.plan, each)))["prediction"].to_numpy()
         for each in (frame, later)
     )
     np.testing.assert_array_equal(was[:124], now[:124])

@@ -565,6 +565,7 @@ steepest.fit("x.parquet", "late", out=sys.argv[2], callbacks=[Dies()], checkpoin
 """
 
 
+@pytest.mark.slow
 def test_a_killed_fit_of_text_that_is_fetched_goes_on_to_the_byte(without_report):
     mails(2_000).to_parquet("x.parquet")
 
