@@ -320,8 +320,8 @@ def test_a_fit_is_that_of_columns_that_pandas_shifted():
     for part in ("training", "validation"):
         a, b = (each.record["figures"][part] for each in (ours, theirs))
         assert a["scores"] == b["scores"]
-    a = pa.concat_tables(predictions(ours, open_rows(ours, frame)))
-    b = pa.concat_tables(predictions(theirs, open_rows(theirs, shifted(frame, LAGS))))
+    a = pa.concat_tables(predictions(ours, open_rows(ours.plan, frame)))
+    b = pa.concat_tables(predictions(theirs, open_rows(theirs.plan, shifted(frame, LAGS))))
     assert a.num_rows == HOURS
     assert a.equals(b)
     why = [
