@@ -109,11 +109,17 @@ SHORTER = {
 """What stands in a block -> what is run in its place, because finding a rate takes long and tells no more."""
 
 
-def is_run_here(block):
-    if block.page.startswith(EXAMPLES) and block.language in ("python", "text"):
-        return False
+def is_of_a_script(block):
+    return block.page.startswith(EXAMPLES) and block.language in ("python", "text")
+
+
+def needs_spark(block):
     on_spark = block.page == "docs/spark.md" or "spark" in block.text
-    return not (block.language == "python" and on_spark) and block.language not in BUILT_BY_SPHINX
+    return block.language == "python" and on_spark and not is_of_a_script(block)
+
+
+def is_run_here(block):
+    return not (needs_spark(block) or is_of_a_script(block) or block.language in BUILT_BY_SPHINX)
 
 
 # The listing of many tutorials, as it is, in which Keras would have it otherwise.

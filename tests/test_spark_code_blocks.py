@@ -10,7 +10,7 @@ from code_blocks import PAGES, Page, blocks_of, working_in
 from spark_sessions import spark
 from steepest.keras import keras
 from steepest.spark import DescentClassificationModel
-from test_code_blocks import is_run_here, some_flights
+from test_code_blocks import needs_spark, some_flights
 
 SWAPS = {
     '"late", workers=8': '"late", workers=1, learning_rate=0.01',
@@ -36,11 +36,11 @@ def frame_of_numbers(session):
 
 
 def blocks_on_spark(page):
-    return [block for block in blocks_of(page) if block.language == "python" and not is_run_here(block)]
+    return [block for block in blocks_of(page) if needs_spark(block)]
 
 
 def test_these_are_all():
-    assert {page for page in PAGES if blocks_on_spark(page)} >= {
+    assert {page for page in PAGES if blocks_on_spark(page)} == {
         "README.md",
         "docs/spark.md",
         "docs/coming-from.md",
