@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import steepest
 from steepest import networks, recording, training
 from steepest.errors import SteepestError
-from steepest.run import open_run
+from steepest.run import open_run, write_history
 from steepest.settings import Settings, to_toml
 from steepest.unfinished import check_out, free_name
 
@@ -327,3 +327,11 @@ def test_damaged_parameters_are_noticed(copy, damage):
     damage(copy / "model.safetensors")
     with pytest.raises(SteepestError, match=r"is damaged: model\.safetensors can't be read"):
         open_run(copy).parameters  # noqa: B018 - reading is what is tested
+
+
+def test_a_name_with_a_colon_is_a_folder_and_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, steps = Path("last:0.2"), pd.DataFrame({"loss": [1.0, 0.5]})
+    folder.mkdir()
+    write_history(folder, steps, steps)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / folder / "history.parquet"), steps)

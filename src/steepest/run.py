@@ -318,5 +318,6 @@ def write_history(folder: Path, steps: pd.DataFrame, epochs: pd.DataFrame) -> No
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.Table.from_pandas(steps, preserve_index=False), folder / "history.parquet")
+    with (folder / "history.parquet").open("wb") as file:  # by its name, "a:b/c" would be a URI to Arrow
+        pq.write_table(pa.Table.from_pandas(steps, preserve_index=False), file)
     epochs.to_csv(folder / "history.csv", index=False)
