@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import sys
 from dataclasses import fields, replace
 from itertools import cycle
 from pathlib import Path
@@ -21,6 +22,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from steepest import networks, training
+from steepest.checking import check
 from steepest.combining import combine
 from steepest.descent.losses import LOSSES
 from steepest.descent.optimizers import LINE_SEARCH, OPTIMIZERS
@@ -312,6 +314,20 @@ def test_a_run_again_from_its_own_settings_gives_the_same_bytes_and_another_seed
     assert same(run, other)[:2] == [False, False]
 
 
+def test_what_is_imported_in_a_thread_is_waited_for_when_a_fit_fails(fit, monkeypatch, tmp_path):
+    (tmp_path / "imported_slowly.py").write_text("import time\ntime.sleep(1)\nover = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(training, "WANTED_LATER", ("imported_slowly",))
+
+    def minimize(*_, **__):
+        raise SteepestError("enough")
+
+    monkeypatch.setattr(networks, "minimize", minimize)
+    with pytest.raises(SteepestError, match="enough"):
+        fit("iris", validation=0)
+    assert sys.modules["imported_slowly"].over
+
+
 def test_the_seed_decides_the_start_and_the_order(fit, monkeypatch):
     seen = []
 
@@ -504,5 +520,5 @@ def test_all_flights_on_the_days_that_scikit_learn_holds_out(fit, flights, tmp_p
 def test_no_worker_searches_along_a_line_by_itself():
     asked = Settings(optimizer="lbfgs", batch_size="all", local_steps=2)
     with pytest.raises(SteepestError, match="L-BFGS takes each step with all workers"):
-        training.check(asked)
-    training.check(replace(asked, local_steps=1))
+        check(asked)
+    check(replace(asked, local_steps=1))

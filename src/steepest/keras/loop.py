@@ -118,6 +118,8 @@ def run(fit: Fit, initial_epoch: int) -> keras.callbacks.History:
         sound = False
         raise
     finally:
+        if fit._compiling:
+            fit._compiling.join()  # a process that ends while a thread compiles is aborted
         model.jax_state_sync()
         model._jax_state = None
         if sound and fit.epochs > 0 and isinstance(model.optimizer, keras.optimizers.Optimizer):
@@ -141,7 +143,7 @@ def _compile_test(fit: Fit) -> None:
         return
     parts = next(fit.held_out.epoch(None)).parts
     lowered = cast(jax.stages.Wrapped, fit.program.test).lower(state_of(fit.model), parts)
-    fit._compiling = threading.Thread(target=lowered.compile, daemon=True)
+    fit._compiling = threading.Thread(target=lowered.compile)
     fit._compiling.start()
 
 

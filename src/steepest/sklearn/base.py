@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from steepest.checking import MOST_SEED, check
 from steepest.combining import checked
 from steepest.data.split import RUN, rows_held_out
 from steepest.descent.losses import loss_by_name
@@ -34,7 +35,6 @@ from steepest.sklearn.inputs import (
     subset,
 )
 from steepest.sklearn.targets import Classes, Numeric
-from steepest.training import MOST_SEED, check
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from steepest.callbacks import Callback, telling_of_failure
+from steepest.checking import check
 from steepest.continuing import earlier
 from steepest.copies import ROWS
 from steepest.data.cache import cache_folder, key_of
@@ -36,7 +37,7 @@ from steepest.spark.telling import Listener
 from steepest.spark.vectors import flattened
 from steepest.storage import Storage, storage_at
 from steepest.trained import MODELS, DivergenceError
-from steepest.training import check, interruptible
+from steepest.training import interruptible
 from steepest.unfinished import MAY_DIFFER, SETTINGS, check_out, folder_of, in_the_making, kept, named
 from steepest.worker import RUN
 

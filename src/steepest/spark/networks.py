@@ -16,6 +16,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sql
 from pyspark.sql.types import ArrayType, BooleanType, DataType, IntegralType, NumericType
 
+from steepest.checking import check as check_settings
 from steepest.combining import combine
 from steepest.data.cache import key_of
 from steepest.data.rows import SPARK
@@ -35,7 +36,6 @@ from steepest.spark.frames import FOLDS, column, is_vector, require_columns, typ
 from steepest.spark.stage import Task, versions
 from steepest.spark.telling import Listener
 from steepest.storage import Storage
-from steepest.training import check as check_settings
 from steepest.worker import RUN
 
 PLACE = ("workers", "shared", "stalled", "checkpoint_every")

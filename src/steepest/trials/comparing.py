@@ -28,6 +28,7 @@ import numpy as np
 import steepest
 from steepest import networks, tasks, training
 from steepest.callbacks import Callback
+from steepest.checking import check
 from steepest.data.order import generator
 from steepest.diagnosis.landscape import Landscape, landscape
 from steepest.errors import SteepestError
@@ -142,7 +143,7 @@ def compare(
         )
     plans = planned(settings, variants)
     for plan in plans.values():
-        training.check(plan)
+        check(plan)
     check_free(out, FILE, overwrite)
     prepared = prepare(settings, data, say=say, seen=seen)
     if sparse := [*prepared.plan.sparse_groups]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import steepest
 from steepest import networks, training
+from steepest.checking import check
 from steepest.diagnosis.rates import RateSearch
 from steepest.dividing import Seen
 from steepest.errors import SteepestError
@@ -152,7 +153,7 @@ def tune(
         for schedule in schedules or [settings.schedule]
     ]
     for plan in plans:
-        training.check(plan)
+        check(plan)
     if out is not None:
         check_free(out, FILE, overwrite)
     prepared = prepare(settings, data, say=say, seen=seen)
