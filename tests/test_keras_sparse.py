@@ -25,7 +25,7 @@ from steepest.data import cache
 from steepest.data.order import epoch_order
 from steepest.keras import SparseEmbedding
 from steepest.keras.building import build
-from steepest.keras.sparse import sparse_columns
+from steepest.keras.sparse import keras_columns
 from steepest.prediction import evaluate_run, predict
 from steepest.run import open_run
 from steepest.settings import Settings
@@ -407,7 +407,7 @@ def test_columns_whose_names_keras_does_not_take(tmp_path):
         rows = rows.append_column(name, table(seed).column("merchant"))
     asked = {**plain(), "model": "sparse_builders:text", "cross": [("a/b%2F", "a%2Fb/")]}
     fitted = steepest.fit(rows, "spam", out=str(tmp_path / "run"), **asked)
-    columns = sparse_columns(fitted.plan)
+    columns = keras_columns(fitted.plan)
     assert [*columns] == ["text", "text.places", "a/b%2F", "a%2Fb/", "a/b%2F x a%2Fb/"]
     names = [each.name for column in columns.values() for each in column.inputs()]  # which Keras makes
     assert len(set(names)) == 6
@@ -426,7 +426,7 @@ def test_the_builder_of_the_documentation_is_one(mails, builders, tmp_path):
     assert fitted.record["figures"]["validation"]["scores"]["auc"] > 0.7
 
 
-def test_a_table_without_sparse_columns_has_none(tmp_path):
+def test_a_table_without_keras_columns_has_none(tmp_path):
     rows = table().select(["links", "score", "spam"])
     fitted = steepest.fit(
         rows, "spam", model="sparse_builders:wide_and_deep", out=str(tmp_path / "run"), **plain()
@@ -439,7 +439,7 @@ def test_a_table_without_sparse_columns_has_none(tmp_path):
 # What there is not ---------------------------------------------------------------------------------
 
 
-def test_two_arguments_without_defaults_take_sparse_columns():
+def test_two_arguments_without_defaults_take_keras_columns():
     assert Settings(model="sparse_builders:deep").wishes == Settings().wishes
     assert not Settings(model="sparse_builders:optional").wishes.sparse
     with fails("asks for sparse features, which fits on Spark don't have"):

@@ -173,13 +173,12 @@ def explain(
     >>> [(each.label, round(each.contribution)) for each in found.contributions]
     [('distance = 2,400', 107)]
     """
-    opened = run if isinstance(run, Run) else open_model(os.fspath(run))
+    opened = open_model(run)
     wanted = None if rows is None else list(rows)
     if wanted is not None and (not wanted or min(wanted) < 0):
         raise SteepestError("Rows are numbered from 0.", hint="Ask for one or more, such as 0,5,10 or 0-9.")
     explainer = _Explainer(opened, label)
-    names = os.fspath(data) if isinstance(data, os.PathLike) else data
-    source = open_rows(opened.plan, names)
+    source = open_rows(opened.plan, data)
     return settled(source, lambda settled: _explained(explainer, settled, wanted))
 
 

@@ -47,8 +47,7 @@ def predict(run: Run | str | os.PathLike[str], data: Any) -> pd.DataFrame:
     >>> predicted["prediction"].round().tolist()
     [50.0, 320.0]
     """
-    opened = run if isinstance(run, Run) else open_model(os.fspath(run))
-    names = os.fspath(data) if isinstance(data, os.PathLike) else data
-    tables = settled(open_rows(opened.plan, names), lambda rows: list(predictions(opened, rows)))
+    opened = open_model(run)
+    tables = settled(open_rows(opened.plan, data), lambda rows: list(predictions(opened, rows)))
     predicted: pd.DataFrame = pa.concat_tables(tables).to_pandas()
     return predicted

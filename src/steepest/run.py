@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import weakref
@@ -263,15 +264,17 @@ def copy_of(url: str, folder: Path) -> Run:
     return run
 
 
-def open_model(path: str | Path) -> Run:
-    """Open the folder of a run that has a model to go on with.
+def open_model(of: Run | str | os.PathLike[str]) -> Run:
+    """Open the folder of a run that has a model to go on with; one that is open is taken as it is.
 
     Raises
     ------
     SteepestError
         As `open_run`, or if its descent diverged.
     """
-    run = open_run(path)
+    if isinstance(of, Run):
+        return of
+    run = open_run(os.fspath(of))
     failure = run.record["descent"].get("failure")
     if failure:
         raise SteepestError(

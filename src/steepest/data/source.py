@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,10 +71,9 @@ def open_source(
     ...     print(stretch.rows["distance"].to_pylist(), stretch.locate(0))
     [200, 300] memory, row 2
     """
-    if isinstance(data, str) or (
-        isinstance(data, (list, tuple)) and all(isinstance(each, str) for each in data)
-    ):
-        return open_files([data] if isinstance(data, str) else data, drop, columns, max_rejected)
+    names = data if isinstance(data, (list, tuple)) else [data]
+    if all(isinstance(each, (str, os.PathLike)) for each in names):
+        return open_files([os.fspath(each) for each in names], drop, columns, max_rejected)
     if hasattr(data, "stretches"):
         names = kept_columns(data.schema.names, drop, columns)
         return AdoptedSource(pa.schema([data.schema.field(name) for name in names]), data)

@@ -49,7 +49,7 @@ def to_file(run: Run | str | Path, out: str | Path) -> dict[str, str]:
     """
     from steepest.export.files import write
 
-    return write(_opened(run), Path(out))
+    return write(open_model(run), Path(out))
 
 
 def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
@@ -79,7 +79,7 @@ def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
     SteepestError
         If the run's model is a Keras model, or larger than ONNX can hold, or the package onnx is missing.
     """
-    opened = _opened(run)
+    opened = open_model(run)
     from steepest.export.description import own_shape
 
     hint = "Export .keras; Keras' own model.export(FILE, format='onnx') takes it from there."
@@ -113,7 +113,7 @@ def to_keras(run: Run | str | Path) -> keras.Model:
     """
     from steepest.export.keras import keras_model
 
-    return keras_model(_opened(run))
+    return keras_model(open_model(run))
 
 
 def to_sklearn(run: Run | str | Path) -> DescentClassifier | DescentRegressor:
@@ -134,7 +134,7 @@ def to_sklearn(run: Run | str | Path) -> DescentClassifier | DescentRegressor:
     SteepestError
         If the run's model is a Keras model, or looks back at the rows before by lags.
     """
-    opened = _opened(run)
+    opened = open_model(run)
     from steepest.export.description import own_shape
     from steepest.export.sklearn import estimator
 
@@ -158,7 +158,7 @@ def onnx_inputs(run: Run | str | Path, data: Any) -> Arrays:
     """
     from steepest.export.inputs import beyond, column_arrays, feature_arrays
 
-    plan = _opened(run).plan
+    plan = open_model(run).plan
     return feature_arrays(plan, data) if beyond(plan) else column_arrays(plan, data)
 
 
@@ -175,12 +175,9 @@ def keras_inputs(run: Run | str | Path, data: Any) -> npt.NDArray[np.float32] | 
 
     Parameters and errors are those of `onnx_inputs`.
     """
-    from steepest.export.inputs import FEATURES, feature_arrays
+    from steepest.export.inputs import feature_arrays
+    from steepest.sparse_columns import FEATURES
 
-    plan = _opened(run).plan
+    plan = open_model(run).plan
     arrays = feature_arrays(plan, data)
     return arrays if plan.layout.sparse else arrays[FEATURES]
-
-
-def _opened(run: Run | str | Path) -> Run:
-    return run if isinstance(run, Run) else open_model(run)

@@ -15,16 +15,13 @@ from steepest.data.columns import Plan
 from steepest.data.encode import matching
 from steepest.data.listing import texts_of
 from steepest.data.maps import MAPS
-from steepest.data.packed import PackedRows, packed_rows
-from steepest.data.padded import Padded, Placed, longest, taken
+from steepest.data.packed import packed_rows
+from steepest.data.padded import taken
 from steepest.data.rows import RowSource, settled
 from steepest.data.sparse import TEXTS
 from steepest.data.summary import numbers_of, plain_values
-from steepest.importance import groups_of
 from steepest.prediction import open_rows
-
-FEATURES = "features"
-"""The input that takes the dense features."""
+from steepest.sparse_columns import FEATURES, in_order_of_tables
 
 MICROSECONDS = 10**6
 """In a second: the unit of times."""
@@ -118,60 +115,6 @@ def beyond(plan: Plan) -> dict[str, str]:
     return {name: why for name, why in whys.items() if why}
 
 
-class SparseInput(NamedTuple):
-    """A column of sparse features as an input: their places, and of lists their values.
-
-    Attributes
-    ----------
-    name
-        Of the column.
-    first, width
-        Its first place among those of all columns, and the number of its places.
-    is_list
-        Whether a row has any number of places, each with a value, or at most one.
-    number
-        Which it is of the categories, or of the lists.
-    """
-
-    name: str
-    first: int
-    width: int
-    is_list: bool
-    number: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the inputs, as those of Keras models on sparse columns are."""
-        name = self.name.replace("%", "%25").replace("/", "%2F")
-        return (f"{name}.places", f"{name}.values")[: 1 + self.is_list]
-
-    def arrays(self, rows: PackedRows) -> Arrays:
-        """Return the inputs ``[rows, length]``: int32 places, ``width`` for none, and float32 values."""
-        numbers = np.arange(len(rows))
-        if not self.is_list:
-            placed = Placed(rows.packed.places, self.number, self.first, self.width)
-            return {self.names[0]: taken(placed, numbers)}
-        assert rows.lists is not None  # noqa: S101 - the plan has such a column
-        most = longest(rows.lists, self.number)
-        places, values = (
-            taken(Padded(rows.lists, self.number, part, self.first, self.width, most), numbers)
-            for part in ("places", "values")
-        )
-        return dict(zip(self.names, (places, values), strict=True))
-
-
-def sparse_inputs(plan: Plan) -> list[SparseInput]:
-    """Return the sparse columns of a plan, categories before lists: the order of a model's embeddings."""
-    found = []
-    for name, group in groups_of(plan).items():
-        if name in plan.sparse_groups:
-            places = plan.sparse_groups[name]
-            is_list = group.list is not None
-            number = group.list if group.list is not None else group.category
-            found.append(SparseInput(name, places.start, places.stop - places.start, is_list, number or 0))
-    return sorted(found, key=lambda each: each.is_list)
-
-
 def column_arrays(plan: Plan, data: Any) -> Arrays:
     """Return the columns that a plan reads as the inputs ``[rows, 1]`` of `column_input`.
 
@@ -195,14 +138,16 @@ def column_arrays(plan: Plan, data: Any) -> Arrays:
 
 
 def feature_arrays(plan: Plan, data: Any) -> Arrays:
-    """Return the features of rows: ``features`` ``[rows, width]``, and what `SparseInput` makes of others.
+    """Return the features of rows: ``features`` ``[rows, width]``, and of sparse columns places and values.
 
     Parameters and errors are those of `column_arrays`.
     """
     rows = packed_rows(plan.layout, plan.pack(_table(plan, data)))
     found: Arrays = {FEATURES: rows[:]} if plan.width else {}
-    for each in sparse_inputs(plan):
-        found |= each.arrays(rows)
+    numbers = np.arange(len(rows))
+    for each in in_order_of_tables(plan):
+        arrays = [taken(leaf, numbers) for leaf in each.leaves(rows)]
+        found |= dict(zip(each.input_names, arrays, strict=True))
     return found
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from steepest.export.description import LINKS
-from steepest.export.inputs import FEATURES
 from steepest.keras import keras
-from steepest.keras.sparse import SparseColumn, SparseEmbedding, sparse_columns
+from steepest.keras.sparse import KerasColumn, SparseEmbedding
 from steepest.keras.stored import restored
 from steepest.run import Run, Shape
+from steepest.sparse_columns import FEATURES, in_order_of_tables
 from steepest.tasks import Task
 
 
@@ -23,8 +23,8 @@ def keras_model(run: Run) -> Any:
     size = shape.embedding if shape.hidden else 0
     inputs = [keras.Input((plan.width,), name=FEATURES)] if plan.width else []
     deep, wide = list(inputs), []
-    tables: list[tuple[SparseEmbedding, SparseColumn, slice]] = []
-    for column in sorted(sparse_columns(plan).values(), key=lambda column: column.is_list):
+    tables: list[tuple[SparseEmbedding, KerasColumn, slice]] = []
+    for column in map(KerasColumn.of, in_order_of_tables(plan)):
         theirs = column.inputs()
         inputs += theirs
         if size:

@@ -15,8 +15,9 @@ from steepest.errors import SteepestError
 from steepest.export.columns import features, place
 from steepest.export.description import described
 from steepest.export.graph import ROWS, Graph, Value
-from steepest.export.inputs import FEATURES, SparseInput, beyond, column_input, sparse_inputs
+from steepest.export.inputs import beyond, column_input
 from steepest.run import Run, Shape
+from steepest.sparse_columns import FEATURES, SparseColumn, in_order_of_tables
 from steepest.tasks import Task
 
 MOST_BYTES = 2**31 - 2**20
@@ -64,7 +65,7 @@ def onnx_model(run: Run, shape: Shape) -> onnx.ModelProto:
     return model
 
 
-Places = list[tuple[SparseInput, str, str | None]]
+Places = list[tuple[SparseColumn, str, str | None]]
 """Of each sparse column its places, int64 ``[rows, length]``, and of lists the values ``[rows, length]``."""
 
 
@@ -80,7 +81,7 @@ def _of_columns(graph: Graph, plan: Plan) -> tuple[str | None, Places]:
     columns = {column.name: column for column in plan.columns}
     places: Places = [
         (each, graph.add("Reshape", place(graph, columns[each.name]), np.array([-1, 1])), None)
-        for each in sparse_inputs(plan)
+        for each in in_order_of_tables(plan)
     ]
     return graph.add("Concat", *parts, axis=1) if parts else None, places
 
@@ -89,11 +90,11 @@ def _of_features(graph: Graph, plan: Plan) -> tuple[str | None, Places]:
     """Declare the features as inputs."""
     dense = graph.input(FEATURES, "float", [ROWS, plan.width]) if plan.width else None
     declared = []
-    for each in sparse_inputs(plan):
+    for each in in_order_of_tables(plan):
         shape = [ROWS, f"length of {each.name}" if each.is_list else 1]
         names = [
             graph.input(name, type_, shape)
-            for name, type_ in zip(each.names, ("int32", "float"), strict=False)
+            for name, type_ in zip(each.input_names, ("int32", "float"), strict=False)
         ]
         declared.append((each, names))
     return dense, [

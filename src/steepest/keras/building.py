@@ -18,7 +18,7 @@ from steepest.descent.optimizers import default_rate
 from steepest.descent.schedules import schedule_by_name
 from steepest.errors import SteepestError, nearest
 from steepest.keras.rules import rates_of, schedule_of
-from steepest.keras.sparse import sparse_columns
+from steepest.keras.sparse import keras_columns
 from steepest.keras.stored import gist, import_builder, output_shape
 from steepest.settings import AUTO, Settings
 from steepest.tasks import METRICS, Task
@@ -78,7 +78,7 @@ def takes_sparse(name: str) -> bool:
 def build(name: str, plan: Plan, task: Task) -> keras.Model:
     """Call what builds the model, and see that its model fits the table."""
     function = builder_of(name)
-    arguments = (plan, sparse_columns(plan)) if takes_sparse(name) else (plan,)
+    arguments = (plan, keras_columns(plan)) if takes_sparse(name) else (plan,)
     try:
         with _fresh_names():
             model = function(*arguments)

@@ -15,12 +15,9 @@ from steepest.data.columns import Plan
 from steepest.data.gather import Array
 from steepest.data.order import Rows
 from steepest.data.packed import PackedRows
-from steepest.data.padded import Padded, Placed, longest, taken
+from steepest.data.padded import taken
 from steepest.errors import SteepestError, nearest
-from steepest.importance import groups_of
-
-FEATURES = "features"
-"""The input that takes the dense features."""
+from steepest.sparse_columns import FEATURES, SparseColumn, sparse_columns
 
 
 @keras.saving.register_keras_serializable(package="steepest")
@@ -103,34 +100,13 @@ class SparseEmbedding(keras.layers.Layer):  # type: ignore[misc]
         }
 
 
-@dataclass(frozen=True)
-class SparseColumn:
-    """A sparse column, as a builder of a Keras model gets it.
+class KerasColumn(SparseColumn):
+    """A sparse column, as a builder of a Keras model gets it: with what makes its inputs and layers."""
 
-    Parameters
-    ----------
-    name, kind
-        Of the column: see `steepest.data.column.Column`.
-    width
-        Number of places: of its features.
-    is_list
-        Whether a row has any number of places, each with a value, as text and lists do, or at most one.
-    first, number
-        Its first place among those of all columns, and which it is of the categories, or of the lists.
-    """
-
-    name: str
-    kind: str
-    width: int
-    is_list: bool
-    first: int
-    number: int
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The names of the inputs: places, and of a list also values."""
-        name = self.name.replace("%", "%25").replace("/", "%2F")  # Keras' names have no slash
-        return (f"{name}.places", f"{name}.values")[: 1 + self.is_list]
+    @classmethod
+    def of(cls, column: SparseColumn) -> KerasColumn:
+        """Return a column as a builder gets it."""
+        return cls(**vars(column))
 
     def inputs(self) -> list[Any]:
         """Return its inputs: ``[places]`` of ``[rows, 1]``, or ``[places, values]`` of ``[rows, length]``.
@@ -152,17 +128,6 @@ class SparseColumn:
         """Return a layer that sums weights from 0: the wide part of a wide and deep model."""
         return SparseEmbedding(self.width, outputs, "sum", "zeros")
 
-    def leaves(self, rows: PackedRows) -> list[Placed | Padded]:
-        """Return what of rows its inputs take."""
-        if not self.is_list:
-            return [Placed(rows.packed.places, self.number, self.first, self.width, rows.fleeting)]
-        assert rows.lists is not None  # noqa: S101 - the plan has such a column
-        most = longest(rows.lists, self.number)
-        return [
-            Padded(rows.lists, self.number, part, self.first, self.width, most)
-            for part in ("places", "values")
-        ]
-
 
 def embeddings_of(model: keras.Model) -> list[SparseEmbedding]:
     """Return the layers of a model that hold tables of sparse features."""
@@ -170,23 +135,15 @@ def embeddings_of(model: keras.Model) -> list[SparseEmbedding]:
     return [layer for layer in layers if isinstance(layer, SparseEmbedding)]
 
 
-def sparse_columns(plan: Plan) -> dict[str, SparseColumn]:
+def keras_columns(plan: Plan) -> dict[str, KerasColumn]:
     """Return the sparse columns of a plan by name."""
-    kinds, found = {column.name: column.kind for column in plan.columns}, {}
-    for name, group in groups_of(plan).items():
-        places = plan.sparse_groups.get(name)
-        if places is not None:
-            number = group.category if group.list is None else group.list
-            is_list = group.list is not None
-            width = places.stop - places.start
-            found[name] = SparseColumn(name, kinds[name], width, is_list, places.start, number or 0)
-    return found
+    return {column.name: KerasColumn.of(column) for column in sparse_columns(plan)}
 
 
 def specs_of(plan: Plan) -> dict[str, Any]:
     """Return a symbolic tensor for each input that a model may have."""
     specs = {FEATURES: keras.KerasTensor((None, plan.width), "float32")}
-    for column in sparse_columns(plan).values():
+    for column in keras_columns(plan).values():
         specs |= dict(zip(column.input_names, column.inputs(), strict=True))
     return specs
 
@@ -194,7 +151,7 @@ def specs_of(plan: Plan) -> dict[str, Any]:
 def leaves_of(plan: Plan, rows: PackedRows) -> dict[str, Any]:
     """Return what of rows each input takes, by its name."""
     leaves: dict[str, Any] = {FEATURES: rows}
-    for column in sparse_columns(plan).values():
+    for column in sparse_columns(plan):
         leaves |= dict(zip(column.input_names, column.leaves(rows), strict=True))
     return leaves
 

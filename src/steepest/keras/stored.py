@@ -22,7 +22,8 @@ from steepest.data.packed import PackedRows
 from steepest.descent.models import Model
 from steepest.errors import SteepestError
 from steepest.keras.program import call
-from steepest.keras.sparse import FEATURES, NamedRows, arranged, leaves_of, specs_of
+from steepest.keras.sparse import NamedRows, arranged, leaves_of, specs_of
+from steepest.sparse_columns import FEATURES
 from steepest.tasks import Task
 
 SMALLEST = float(np.finfo(np.float32).tiny)

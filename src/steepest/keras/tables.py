@@ -6,7 +6,7 @@ for each class, or a number (in standard deviations from the mean of the trainin
 loss is compiled ``from_logits``. A model that is not compiled gets the task's loss and the settings'
 optimizer.
 
-``build(columns, sparse)`` gets the sparse columns, too: a dictionary of `steepest.keras.sparse.SparseColumn`
+``build(columns, sparse)`` gets the sparse columns, too: a dictionary of `steepest.keras.sparse.KerasColumn`
 by name, whose inputs the model may have besides that of the dense features, which is named ``"features"``.
 """
 
