@@ -108,6 +108,7 @@ def fitted(folder: Path, table: pd.DataFrame, target: str, **settings) -> Run:
     Its descent begins where every parameter counts, tables of sparse features included.
     """
     settings = {"epochs": 1, "learning_rate": 0.01, "batch_size": 64, "validation": 0, **settings}
+    settings = {name: value for name, value in settings.items() if value is not None}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("steepest.training._write_report", lambda *_: None)
         patch.setattr("steepest.networks._drawn", _drawn)

@@ -60,7 +60,6 @@ def test_a_run_of_a_keras_model_gives_that_model_back(tmp_path):
     export.to_file(run, tmp_path / "model.keras")
     assert_same(run, keras.saving.load_model(tmp_path / "model.keras"), table)
     for to, what in (
-        (export.to_onnx, "ONNX"),
         (export.to_sklearn, "an estimator"),
         (lambda run: export.to_file(run, tmp_path / "x.safetensors"), "one file of safetensors"),
     ):

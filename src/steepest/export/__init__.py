@@ -53,7 +53,7 @@ def to_file(run: Run | str | Path, out: str | Path) -> dict[str, str]:
 
 
 def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
-    """Return a linear or multilayer model with its column plan as ONNX.
+    """Return a model with its column plan as ONNX; a Keras model by the package jax2onnx.
 
     The inputs are the columns that the run learned from, by their names, ``[rows, 1]``. Numbers and booleans
     are ``double``, where NaN is missing; categories are ``string``, whole numbers among them written as their
@@ -77,21 +77,22 @@ def to_onnx(run: Run | str | Path) -> onnx.ModelProto:
     Raises
     ------
     SteepestError
-        If the run's model is a Keras model, or larger than ONNX can hold, or the package onnx is missing.
+        If the model is larger than ONNX can hold, a package is missing, or jax2onnx has no operators for what
+        a Keras model computes.
     """
     opened = open_model(run)
-    from steepest.export.description import own_shape
-
-    hint = "Export .keras; Keras' own model.export(FILE, format='onnx') takes it from there."
-    shape = own_shape(opened, "ONNX", hint)
+    part = "onnx" if opened.shape else "onnx-keras"
     try:
         from steepest.export.onnx import onnx_model
+
+        if part == "onnx-keras":
+            from steepest.export import onnx_keras  # noqa: F401
     except ModuleNotFoundError as error:
         raise SteepestError(
-            f"ONNX is written by the package onnx ({error}).",
-            hint="Install it: pip install 'steepest[onnx]'.",
+            f"ONNX is written by the package {error.name}, which is not installed.",
+            hint=f"Install it: pip install 'steepest[{part}]'.",
         ) from error
-    return onnx_model(opened, shape)
+    return onnx_model(opened)
 
 
 def to_keras(run: Run | str | Path) -> keras.Model:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 ROWS = "rows"
 """The axis of the rows in shapes."""
@@ -76,6 +76,16 @@ class Graph:
             name += "_"
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs[name] = helper.make_tensor_value_info(name, TYPES[type_], shape)
+
+    def join(self, part: onnx.ModelProto, inputs: Mapping[str, str], output: str) -> str:
+        """Add the nodes of a model whose inputs are these values; return the name of what its output is."""
+        prefix = self._fresh("part") + "/"
+        joined = compose.add_prefix(part, prefix).graph
+        for name, value in inputs.items():
+            self._nodes.append(helper.make_node("Identity", [value], [prefix + name]))
+        self._nodes.extend(joined.node)
+        self._constants.extend(joined.initializer)
+        return prefix + output
 
     def model(self, name: str, metadata: dict[str, str], **more: Any) -> onnx.ModelProto:
         """Return the model, whose metadata are these."""

@@ -1,4 +1,4 @@
-"""A linear or multilayer model as ONNX: with the column plan where operators allow, else of its features."""
+"""A model as ONNX: with the column plan where operators allow, else of its features."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LINKS = {"binary": "Sigmoid", "classes": "Softmax", "counts": "Exp", "number": "
 """Kind of a task -> the operator that makes predictions of outputs."""
 
 
-def onnx_model(run: Run, shape: Shape) -> onnx.ModelProto:
+def onnx_model(run: Run) -> onnx.ModelProto:
     """Return the model: see `steepest.export.to_onnx`.
 
     Raises
     ------
     SteepestError
-        If it is too large.
+        If it is too large, or a Keras model that jax2onnx can't write.
     """
     task, plan, parameters = run.task, run.plan, run.parameters
     size = sum(array.nbytes for layer in _arrays(parameters) for array in layer)
@@ -51,7 +51,10 @@ def onnx_model(run: Run, shape: Shape) -> onnx.ModelProto:
         )
     graph, whys = Graph(), beyond(plan)
     dense, places = _of_features(graph, plan) if whys else _of_columns(graph, plan)
-    outputs = _outputs(graph, shape, parameters, dense, places)
+    if run.shape is None:
+        outputs = _outputs_of_keras(graph, run, dense, places)
+    else:
+        outputs = _outputs(graph, run.shape, parameters, dense, places)
     _predict(graph, task, outputs)
     metadata = described(run) | {"inputs": _said_of_inputs(plan, whys), "not_included": whys}
     model = graph.model(
@@ -124,6 +127,17 @@ def _outputs(
         zeros = graph.add("Mul", dense, np.float32(0))
         terms.append(graph.add("ReduceSum", zeros, np.array([1]), keepdims=1))
     return graph.add("Sum", *terms)
+
+
+def _outputs_of_keras(graph: Graph, run: Run, dense: str | None, places: Places) -> str:
+    """Add the model of a Keras run: its outputs for the features, float32 ``[rows, outputs]``."""
+    from steepest.export.onnx_keras import keras_outputs
+
+    inputs = {FEATURES: dense} if dense else {}
+    for each, where, values in places:
+        found = [graph.cast(where, "int32"), *([values] if values else [])]
+        inputs |= dict(zip(each.input_names, found, strict=True))
+    return keras_outputs(graph, run, inputs)
 
 
 def _layers(graph: Graph, shape: Shape, parameters: dict[str, Any], values: str) -> str:
