@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from sklearn import datasets, metrics
 
+from campaigns import among
 from steepest.cli import main
 from steepest.data.split import Groups
 from steepest.run import open_run
@@ -176,7 +177,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", among(KINDS, "0 and 1", "text labels", "counts"))
 def test_every_kind_of_target_end_to_end(kind, folder, steepest, tmp_path):
     data, target, drop, score, label = KINDS[kind]
     dropped = [word for name in drop for word in ("--drop", name)]
@@ -330,8 +331,15 @@ def test_importing_the_package_loads_nothing_heavy():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("while_", ["it reads", "it writes"])
+@pytest.mark.parametrize(
+    ("while_", "sent"),
+    [
+        ("it reads", signal.SIGINT),
+        ("it writes", signal.SIGTERM),
+        pytest.param("it reads", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("it writes", signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fit_that_is_interrupted_leaves_nothing_or_what_it_saved(folder, tmp_path, sent, while_):
     """The signal comes while the run is written, where the folder aside is seen, or before the descent."""
     slow = (

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from campaigns import among
 from expecting import fails
 from steepest import Callback, checkpoints, preparation, terminal, training
 from steepest.cli import main
@@ -277,7 +278,7 @@ def until(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sent", among([signal.SIGTERM, signal.SIGINT], signal.SIGTERM))
 def test_a_signal_saves_and_a_second_one_leaves_at_once(here, made, run, sent):
     fit = [*FIT, "--epochs", "3", "--out", "run"]
     script = DRIVER + (STUCK if sent == signal.SIGINT else "") + "cli.main()"

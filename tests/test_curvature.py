@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jax.flatten_util import ravel_pytree
 
 import steepest
+from campaigns import among
 from steepest.descent.models import multilayer
 from steepest.descent.optimizers import as_optimizer
 from steepest.diagnosis.curvature import _product, largest_curvature, stability
@@ -39,7 +40,7 @@ def network(activation):
     return loss, model.init(jax.random.key(1))
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("activation", among(["relu", "tanh", "gelu"], "tanh"))
 def test_a_network_has_its_exact_largest_curvature(x64, activation):
     loss, parameters = network(activation)
     found = largest_curvature(loss, parameters, key=KEY, products=40)
@@ -48,7 +49,7 @@ def test_a_network_has_its_exact_largest_curvature(x64, activation):
     assert abs(found.value - exact) <= found.residual + 1e-9
 
 
-@pytest.mark.parametrize("name", ["adagrad", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("name", among(["adagrad", "rmsprop", "adam", "adamw"], "adagrad", "adam"))
 def test_an_adaptive_rule_sees_the_preconditioned_curvature(x64, name):
     loss, parameters = network("tanh")
     rule = as_optimizer(name)

@@ -385,7 +385,9 @@ def test_probabilities_are_those_computed_by_hand(fit, tmp_path):
     np.testing.assert_allclose(predict(run, rows), by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("data", "model"), [("wine", "linear"), ("iris", "mlp")])
+@pytest.mark.parametrize(
+    ("data", "model"), [pytest.param("wine", "linear", marks=pytest.mark.slow), ("iris", "mlp")]
+)
 def test_classes_are_learned_and_their_probabilities_add_up(fit, data, model, folder):
     run = fit(data, model=model, hidden=(16,), learning_rate=0.02, epochs=40)
     assert scores(run)[0]["accuracy"] > 0.9

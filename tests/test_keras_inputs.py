@@ -16,6 +16,7 @@ import scipy.sparse
 import steepest.data.blocks
 import steepest.keras
 import steepest.keras.rows
+from campaigns import among
 from keras_manners import (
     BATCH,
     FITS,
@@ -174,7 +175,7 @@ class Batches(keras.utils.PyDataset):
         self.calls.append("end")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("workers", among([0, 1, 2], 2))
 def test_datasets(pair, workers):
     """Their hooks are called as by Keras, which looks at a model that is built already just the same."""
     asked = []
@@ -309,13 +310,14 @@ def test_many_held_out_windows(monkeypatch):
     assert cut == plain
 
 
-@pytest.mark.parametrize(("rows", "batch_size"), [(3, 8), (90, 1000), (8, 8), (1, 1), (9, 8)])
-def test_few_rows(pair, rows, batch_size):
+@pytest.mark.parametrize("sizes", among([(3, 8), (90, 1000), (8, 8), (1, 1), (9, 8)], (1, 1), (9, 8)))
+def test_few_rows(pair, sizes):
+    rows, batch_size = sizes
     histories = pair.fit(lambda: [], X[:rows], Y[:rows], batch_size=batch_size, epochs=2)
     assert len(histories["ours"].steps) == 2 * -(-rows // batch_size)
 
 
-@pytest.mark.parametrize("split", [0.25, 0.5])
+@pytest.mark.parametrize("split", among([0.25, 0.5], 0.25))
 def test_validation_split(pair, split):
     pair.fit(epochs=2, validation_split=split, validation_batch_size=11)
 

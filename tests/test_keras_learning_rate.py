@@ -37,7 +37,7 @@ def decay(rate: float) -> keras.optimizers.schedules.LearningRateSchedule:
 @pytest.mark.parametrize(
     ("make", "build"),
     [
-        (lambda rate: keras.optimizers.SGD(rate, momentum=0.9), network),
+        pytest.param(lambda rate: keras.optimizers.SGD(rate, momentum=0.9), network, marks=pytest.mark.slow),
         (lambda rate: keras.optimizers.Adam(decay(rate)), small),
     ],
     ids=["momentum, with dropout and normalization", "adam, with a schedule"],

@@ -8,6 +8,7 @@ import pytest
 from keras import layers, optimizers
 from keras.optimizers import schedules
 
+from campaigns import among
 from keras_twins import parity, rows
 
 X, Y = rows()
@@ -93,14 +94,14 @@ def small(made_optimizer, loss="binary_crossentropy", **settings):
 # Optimizers
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", among(OPTIMIZERS, "Adam", "SGD", *NEEDS))
 def test_optimizers(name):
     parity(lambda: small(optimizer(name)), X, Y)
 
 
 @pytest.mark.parametrize(
     "name",
-    [name if name == "Adam" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS],
+    among(OPTIMIZERS, "Adam"),
 )
 def test_optimizers_with_noise_moving_means_and_penalties(name):
     parity(lambda: net(optimizer(name), metrics=["accuracy"]), X, Y)
@@ -134,9 +135,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_optimizer_options(options):
-    parity(lambda: small(optimizers.Adam(0.01, **options)), *WHOLE)
+@pytest.mark.parametrize("name", among(OPTIONS, "accumulation", "fixed loss scale", "all"))
+def test_optimizer_options(name):
+    parity(lambda: small(optimizers.Adam(0.01, **OPTIONS[name])), *WHOLE)
 
 
 @pytest.mark.slow

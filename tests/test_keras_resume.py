@@ -157,7 +157,7 @@ def test_epochs_that_are_parts_of_passes(model, tmp_path, every):
         )
 
 
-@pytest.mark.parametrize(("workers", "every"), [(0, 5), (2, "epoch")])
+@pytest.mark.parametrize(("workers", "every"), [pytest.param(0, 5, marks=pytest.mark.slow), (2, "epoch")])
 def test_datasets(model, tmp_path, workers, every):
     def data() -> keras.utils.PyDataset:
         return Batches(workers=workers)

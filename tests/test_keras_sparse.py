@@ -221,6 +221,7 @@ def test_a_fit_is_what_keras_own_fit_makes_of_padded_arrays(run, mails, tmp_path
     np.testing.assert_allclose(predict(fitted, rows), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_wide_and_deep_model_is_steepests_own(mails, tmp_path):
     rows = pq.read_table(mails)
     asked = {**ASKED, "epochs": 1, "out": str(tmp_path / "own"), "optimizer": "adagrad"}

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
+from campaigns import among
 from expecting import fails
 from steepest.cli import main
 from steepest.keras.building import Rates
@@ -154,7 +155,7 @@ def test_predictions_are_those_of_the_keras_model(folder) -> None:
     np.testing.assert_allclose(predict(run, rows), wanted, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("builder", ["logits", "classes"])
+@pytest.mark.parametrize("builder", among(["logits", "classes"], "logits"))
 def test_classes_from_logits_and_from_probabilities(folder, builder) -> None:
     rate = "auto" if builder == "logits" else 0.01  # a model that its builder compiles has its own
     wanted = Settings(("iris.csv",), "target", model=f"builders:{builder}", epochs=30, out="run")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from campaigns import among
 from ranks import together
 from steepest.checkpoints import OtherDescentError
 from steepest.errors import SteepestError
@@ -88,39 +89,38 @@ def state_of(model):
     }
 
 
-def train(group, folder):
-    """Train the model of each case; write down what came of it."""
+def train(group, folder, case):
+    """Train the model of a case; write down what came of it."""
     from steepest.keras.together import fit_together
 
-    for case, asked in CASES.items():
-        own, few = [(slice(0, 900), slice(0, 60)), (slice(900, None), slice(60, None))][group.rank]
-        if case == "odd batches":
-            own, few = [(NOTHING, slice(None)), (slice(None), NOTHING)][group.rank]
-        model = model_of(case)
-        history = fit_together(
-            *(model, group, training(case, own), held_out(case, few)),
-            epochs=EPOCHS,
-            seed=4,
-            callbacks=callbacks_of(case),
-            **asked,
-        )
-        here = folder / case
-        here.mkdir()
-        np.savez(here / "state.npz", **state_of(model))
-        history.steps.to_csv(here / "steps.csv", index=False)
-        (here / "history.json").write_text(json.dumps(history.history))
-        model.save(here / "model.keras")
+    own, few = [(slice(0, 900), slice(0, 60)), (slice(900, None), slice(60, None))][group.rank]
+    if case == "odd batches":
+        own, few = [(NOTHING, slice(None)), (slice(None), NOTHING)][group.rank]
+    model = model_of(case)
+    history = fit_together(
+        *(model, group, training(case, own), held_out(case, few)),
+        epochs=EPOCHS,
+        seed=4,
+        callbacks=callbacks_of(case),
+        **CASES[case],
+    )
+    np.savez(folder / "state.npz", **state_of(model))
+    history.steps.to_csv(folder / "steps.csv", index=False)
+    (folder / "history.json").write_text(json.dumps(history.history))
+    model.save(folder / "model.keras")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return together("test_keras_together:train", 2, tmp_path_factory.mktemp("together"))
+@pytest.fixture(scope="module", params=among(CASES, "stopped early", "several inputs"))
+def trained(request, tmp_path_factory):
+    """Return a case, and the folders of two processes that trained its model together."""
+    folder = tmp_path_factory.mktemp("together")
+    return request.param, together("test_keras_together:train", 2, folder, request.param)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_weights_are_those_of_one_process(trained, case):
+def test_the_weights_are_those_of_one_process(trained):
     import steepest.keras
 
+    case, folders = trained
     model = model_of(case)
     x, y, weights = training(case)
     history = steepest.keras.fit(
@@ -134,15 +134,15 @@ def test_the_weights_are_those_of_one_process(trained, case):
         **CASES[case],
     )
     expected = state_of(model)
-    for folder in trained:
-        found = np.load(folder / case / "state.npz")
+    for folder in folders:
+        found = np.load(folder / "state.npz")
         assert set(found) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-5, err_msg=name)
-        steps = pd.read_csv(folder / case / "steps.csv")
+        steps = pd.read_csv(folder / "steps.csv")
         assert len(steps) == len(history.steps)
         np.testing.assert_allclose(steps["loss"], history.steps["loss"], atol=1e-5)
-        told = json.loads((folder / case / "history.json").read_text())
+        told = json.loads((folder / "history.json").read_text())
         assert told.keys() == history.history.keys()
         for name, values in history.history.items():
             np.testing.assert_allclose(told[name], values, atol=1e-5)
@@ -153,13 +153,12 @@ def test_the_weights_are_those_of_one_process(trained, case):
 def test_the_processes_have_the_same_bits_and_the_model_is_a_model(trained):
     from steepest.keras import keras
 
-    for case in CASES:
-        found = [np.load(folder / case / "state.npz") for folder in trained]
-        for name in found[0]:
-            np.testing.assert_array_equal(found[0][name], found[1][name])
-    saved = keras.models.load_model(trained[1] / "stopped early" / "model.keras")
-    found = np.load(trained[1] / "stopped early" / "state.npz")
-    np.testing.assert_array_equal(state_of(saved)["trainable_variables/0"], found["trainable_variables/0"])
+    _, folders = trained
+    first, second = (np.load(folder / "state.npz") for folder in folders)
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    saved = keras.models.load_model(folders[1] / "model.keras")
+    np.testing.assert_array_equal(state_of(saved)["trainable_variables/0"], second["trainable_variables/0"])
 
 
 def go_on_and_diverge(group, folder):

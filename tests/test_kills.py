@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 import steepest
+from campaigns import among
 from expecting import fails
 from mortal import SAID
 from steepest import preparation
@@ -225,7 +226,7 @@ def killed_at(case: str, moment: int, begin, start: Start, whole) -> bool:
     return True
 
 
-@pytest.mark.parametrize("quarter", range(1, 4))
+@pytest.mark.parametrize("quarter", among([1, 2, 3], 1))
 def test_killed_at_some_changes_of_the_file_system(quarter, begin, start, whole):
     moment = whole("new").end.moments * quarter // 4
     assert killed_at("new", moment, begin, start, whole)

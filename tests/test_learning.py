@@ -84,7 +84,7 @@ def outcome(learner: Learner) -> Plan | str:
         return str(error)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(tables(), st.data())
 def test_any_cut_gives_the_same_bits(rows, data):
     places = data.draw(st.lists(st.integers(0, rows.num_rows), max_size=6))
@@ -95,7 +95,7 @@ def test_any_cut_gives_the_same_bits(rows, data):
         assert outcome(pieces) == outcome(whole)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(tables(), st.data())
 def test_merged_learners_know_what_one_knows(rows, data):
     places = data.draw(st.lists(st.integers(0, rows.num_rows), max_size=3))

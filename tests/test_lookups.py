@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse import random_array
 
 import steepest
+from campaigns import among
 from interruptions import StopsAfter
 from steepest.data.pairs import bucket
 from steepest.descent.loop import Interrupted
@@ -67,10 +68,10 @@ def furthest(one, other):
     [
         steepest.SGD(0.5),
         steepest.SGD(0.5, clip_norm=0.05),
-        steepest.SGD(0.1, momentum=0.9),
+        pytest.param(steepest.SGD(0.1, momentum=0.9), marks=pytest.mark.slow),
         steepest.SGD(0.1, momentum=0.9, nesterov=True),
         steepest.AdaGrad(0.5),
-        steepest.RMSProp(0.01),
+        pytest.param(steepest.RMSProp(0.01), marks=pytest.mark.slow),
     ],
     ids=lambda rule: rule.name + ("" if rule.clip_norm is None else " clipped"),
 )
@@ -82,7 +83,7 @@ def test_the_lazy_rule_is_the_dense_rule(optimizer):
     np.testing.assert_allclose(lazy.epochs["validation_loss"], whole.epochs["validation_loss"], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pytest.mark.parametrize("kind", among(["float64", "float32"], "float64"))
 def test_tables_keep_their_type(kind):
     with jax.enable_x64(kind == "float64"):
         start = {**START, "weights": jnp.zeros(WIDTH, kind)}
@@ -94,7 +95,10 @@ def test_tables_keep_their_type(kind):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("penalty", [{"l2": 0.01}, {"l1": 0.003}, {"l1": 0.003, "l2": 0.01}])
+BOTH = {"l1": 0.003, "l2": 0.01}
+
+
+@pytest.mark.parametrize("penalty", among([{"l2": 0.01}, {"l1": 0.003}, BOTH], BOTH))
 def test_penalties_are_caught_up_with(penalty):
     lazy, whole = both(steepest.SGD(0.5), **penalty)
     assert furthest(lazy, whole) < 2e-3 * np.abs(whole.parameters["weights"]).max()
@@ -106,8 +110,8 @@ def test_penalties_are_caught_up_with(penalty):
     ("optimizer", "options", "share"),
     [
         (steepest.Adam(0.01), {}, 0.01),
-        (steepest.AdamW(0.01, weight_decay=0.1), {}, 0.01),
-        (steepest.AdaGrad(0.5), {"l2": 0.001}, 0.01),
+        pytest.param(steepest.AdamW(0.01, weight_decay=0.1), {}, 0.01, marks=pytest.mark.slow),
+        pytest.param(steepest.AdaGrad(0.5), {"l2": 0.001}, 0.01, marks=pytest.mark.slow),
         (steepest.SGD(steepest.schedules.cosine(0.3, steps=128), momentum=0.9), {}, 0.01),
     ],
     ids=["adam", "adamw", "adagrad with l2", "momentum with a schedule"],
@@ -165,7 +169,7 @@ def test_places_in_columns_and_places_that_are_none(optimizer):
 @pytest.mark.parametrize(
     ("optimizer", "share"),
     [
-        (steepest.Adam(0.05, beta_1=0.5, beta_2=0.8), 1e-4),
+        pytest.param(steepest.Adam(0.05, beta_1=0.5, beta_2=0.8), 1e-4, marks=pytest.mark.slow),
         (steepest.AdamW(0.05, beta_1=0.5, beta_2=0.8, weight_decay=0.5), 0.01),
     ],
     ids=["adam", "adamw"],
@@ -243,7 +247,7 @@ def test_penalties_move_rows_that_no_step_looked_up_no_further_than_the_rule_wou
     assert (moved <= steps * 0.01 * 1.001).all(), "the rule's steps are at most as long as its rate"
 
 
-@pytest.mark.parametrize("windows", [1, 2, 3])
+@pytest.mark.parametrize("windows", among([1, 2, 3], 1))
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_an_interrupted_descent_goes_on_to_the_byte(optimizer, windows, tmp_path, monkeypatch):
     monkeypatch.setattr("steepest.data.blocks.WINDOW_BYTES", 2**12)

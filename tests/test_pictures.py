@@ -29,6 +29,7 @@ def coarse(path):
         return np.asarray(image.convert("L").resize(COARSE, Image.Resampling.BOX), float)
 
 
+@pytest.mark.slow
 def test_they_are_what_the_script_draws(pictures, tmp_path):
     pictures.main(tmp_path)
     stale = {

@@ -97,7 +97,7 @@ def descend(group, folder, case, division):
         pytest.param("plain", "four", marks=pytest.mark.slow),
         ("whole", "uneven"),
         ("clipped", "empty"),
-        ("line search", "uneven"),
+        pytest.param("line search", "uneven", marks=pytest.mark.slow),
     ],
 )
 def test_the_same_descent_as_one_process(case, division, tmp_path):

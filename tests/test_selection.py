@@ -129,7 +129,7 @@ def test_the_path_of_classes_is_that_of_penalised_logistic_regression():
         assert found["path"]["columns"][place] == pytest.approx((model.coef_ != 0).sum(), abs=1)
 
 
-@pytest.mark.parametrize("labels", [["no", "yes"], ["u", "v", "w"]])
+@pytest.mark.parametrize("labels", [pytest.param(["no", "yes"], marks=pytest.mark.slow), ["u", "v", "w"]])
 def test_columns_that_decide_classes_are_found(labels):
     table = built()
     table["y"] = pd.qcut(table["y"], len(labels), labels=labels).astype(str)

@@ -77,7 +77,9 @@ def test_balanced_classes_weigh_the_same_together() -> None:
     assert np.allclose(balanced.coef_, by_hand.coef_, atol=1e-4)
 
 
-@pytest.mark.parametrize("target", [PROGRESS, np.stack([PROGRESS, np.sin(PROGRESS)], axis=1)])
+@pytest.mark.parametrize(
+    "target", [pytest.param(PROGRESS, marks=pytest.mark.slow), np.stack([PROGRESS, np.sin(PROGRESS)], axis=1)]
+)
 def test_the_optimum_of_ridge_regression(target) -> None:
     ours = DescentRegressor(l2=STRENGTH, **EXACT).fit(DIABETES, target)
     scaler = StandardScaler().fit(DIABETES)
@@ -122,7 +124,9 @@ def test_labels_of_an_indicator_matrix_are_learned_each_by_itself() -> None:
     assert ours.predict(IRIS).dtype.kind == "i"
 
 
-@pytest.mark.parametrize(("X", "y"), [(CANCER, BENIGN), load_digits(return_X_y=True)])
+@pytest.mark.parametrize(
+    ("X", "y"), [(CANCER, BENIGN), pytest.param(*load_digits(return_X_y=True), marks=pytest.mark.slow)]
+)
 def test_networks_are_as_good_as_scikit_learns(X, y) -> None:
     X, X_test, y, y_test = train_test_split(X, y, random_state=0)
     ours = DescentClassifier(hidden=(64,), learning_rate=0.001, epochs=60).fit(X, y)
@@ -286,6 +290,7 @@ def test_rows_that_make_no_sense() -> None:
         DescentRegressor(optimizer="sgd", learning_rate=1e30, epochs=5).fit(DIABETES, PROGRESS)
 
 
+@pytest.mark.slow
 def test_at_its_defaults_it_is_no_surer_than_the_rows_allow():
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     losses = [

@@ -87,6 +87,7 @@ def require_close(model, history, alone, expected):
 # --- the weights of one process
 
 
+@pytest.mark.slow
 def test_a_dense_model_with_a_layer_of_ones_own(session, tmp_path):
     doubled = importlib.import_module("layers_of_ours").Doubled
     model, alone, said = dense(doubled()), dense(doubled()), []

@@ -145,7 +145,8 @@ def test_an_interrupted_fit_goes_on_to_the_byte(mails, runs, tmp_path, monkeypat
     np.testing.assert_array_equal(run.parameters["table"], runs["mlp"].parameters["table"])
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("adagrad", marks=pytest.mark.slow), "adam"])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam"])
 def test_more_epochs_lead_where_all_at_once_would(mails, tmp_path, optimizer):
     asked = {**ASKED, "optimizer": optimizer, "l2": 1e-4}
     first, whole = (
@@ -165,7 +166,11 @@ def dense(columns):
     """Build no model: nobody asks for it."""
 
 
-@pytest.mark.parametrize("options", [DENSE, {"on": "spark", "workers": 2}], ids=["Keras", "on Spark"])
+@pytest.mark.parametrize(
+    "options",
+    [DENSE, pytest.param({"on": "spark", "workers": 2}, marks=pytest.mark.slow)],
+    ids=["Keras", "on Spark"],
+)
 def test_what_has_no_sparse_features_does_not_go_on_from_a_run_that_has(mails, runs, tmp_path, options):
     with pytest.raises(SteepestError, match="has sparse features, which neither"):
         steepest.fit(
@@ -180,9 +185,11 @@ def test_what_has_no_sparse_features_does_not_go_on_from_a_run_that_has(mails, r
 @pytest.mark.parametrize(
     ("target", "options"),
     [
-        ("score", {"drop": ["spam"]}),
+        pytest.param("score", {"drop": ["spam"]}, marks=pytest.mark.slow),
         ("tags", {"drop": ["spam", "score"]}),
-        ("spam", {"optimizer": "lbfgs", "batch_size": "all", "epochs": 20}),
+        pytest.param(
+            "spam", {"optimizer": "lbfgs", "batch_size": "all", "epochs": 20}, marks=pytest.mark.slow
+        ),
         ("spam", {"optimizer": "adam", "learning_rate": "auto", "l2": 1e-4}),
         ("spam", {"validation": 0, "weights": "links", "class_weight": "balanced"}),
     ],

@@ -289,6 +289,7 @@ def test_a_changed_file_is_encoded_anew():
     assert len(cache.entries()) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_fit_the_same_data_at_once(folder):
     write(flights(20_000))
     code = (
