@@ -225,12 +225,12 @@ def held_out(
         with closing(prefetch(blocks.epochs(0, 1))) as windows:
             for window in windows:
                 rows_like = jax.tree.unflatten(shape_like, window.arrays)
-                rates = np.zeros(len(window.weights), np.float32)
-                yield float(window.weights.sum()), Batches(rows_like, window.weights, rates)
+                batches = Batches(rows_like, window.weights, np.zeros(len(window.weights), np.float32))
+                yield float(window.weights.sum()), batches if group else jax.device_put(batches)
 
     if len(blocks.shapes()) > 1:
         return HeldOut(Validation(weighed, metrics), facts)
-    resident = [(total, window if group else jax.device_put(window)) for total, window in weighed()]
+    resident = list(weighed())
     return HeldOut(Validation(lambda: resident, metrics), facts)
 
 
